@@ -375,7 +375,7 @@ class _Merging:
 
         The audit trail is compared as a whole, and environments by :class:`Newest`.
         """
-        commands = {row.check for row in record.plan if row.section in {Section.COMMANDS, Section.MIGRATIONS}}
+        commands = {row.check for row in record.plan if _has_own_subject(row)}
         found = {
             check: difference(record.subjects[check], self._subjects[check])
             if check in record.subjects
@@ -474,3 +474,8 @@ def elapsed_by_run(rows: Iterable[Row]) -> dict[str, float]:
         if row.run_id:
             of_run.setdefault(row.run_id, []).append(row.result)
     return {run_id: elapsed_s(results) for run_id, results in of_run.items()}
+
+
+def _has_own_subject(row: PlannedCheck) -> bool:
+    """Return whether a row is about a project's own command; shipped migrations are harness code."""
+    return row.section is Section.COMMANDS or (row.section is Section.MIGRATIONS and bool(row.declared_as))

@@ -30,7 +30,7 @@ from harness.suites import (
 from harness.suites.commands import command_checks
 from harness.suites.ingest.rows import ingest_checks
 from harness.suites.jobs.rows import job_checks
-from harness.suites.migrations.rows import migration_checks
+from harness.suites.migrations.rows import migration_checks, shipped_checks
 from harness.suites.paths.aspects import path_checks
 from harness.suites.pooling import failures as pooling_failures
 from harness.suites.pooling import restarts as pooling_restarts
@@ -86,7 +86,9 @@ def catalogue() -> Catalogue:
 
 @cache
 def _of_every_project() -> Catalogue:
-    return _suites().with_checks((*path_checks(reference_paths(), reference=True), *job_checks(shipped())))
+    return _suites().with_checks(
+        (*path_checks(reference_paths(), reference=True), *job_checks(shipped()), *shipped_checks())
+    )
 
 
 @cache

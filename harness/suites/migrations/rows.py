@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from functools import partial
 from typing import TYPE_CHECKING
 
@@ -9,6 +10,7 @@ from harness.checks.registry import P1, TRANSACTION_BLOCKS, Capability, Control,
 from harness.host.declarations import MigrationCase as Case
 from harness.model import Section
 from harness.suites.command_roles import leaves_nothing
+from harness.suites.migrations import shipped
 from harness.suites.migrations.cases import CASES, CONTROLLED
 from harness.suites.migrations.running import MigrationRun, StepFailedError, left_over
 
@@ -47,11 +49,25 @@ _CONTROLS = {
 _MARGIN_S = 90.0
 
 
-def migration_checks(declared: Iterable[MigrationDeclaration]) -> Iterator[Check | Control]:
-    """Yield the checks of migrations, each with its control."""
+#: returns a declaration whose commands can run here
+_Prepare = Callable[["CheckContext"], "MigrationDeclaration"]
+
+
+def shipped_checks() -> Iterator[Check | Control]:
+    """Yield the checks of the migrations that ship with the harness; they run when they are named."""
+    yield from migration_checks([shipped.MIGRATIONS], shipped.installed)
+
+
+def migration_checks(
+    declared: Iterable[MigrationDeclaration], prepare: _Prepare | None = None
+) -> Iterator[Check | Control]:
+    """Yield the checks of migrations, each with its control.
+
+    :param prepare: prepares the commands of shipped migrations; a run that names nothing leaves them out.
+    """
     for migrations in declared:
         for case in Case:
-            row = _row(migrations, case)
+            row = _row(migrations, case, prepare)
             yield row
             expectation, step = CONTROLLED[case]
             yield Control(
@@ -63,7 +79,7 @@ def migration_checks(declared: Iterable[MigrationDeclaration]) -> Iterator[Check
             )
 
 
-def _row(migrations: MigrationDeclaration, case: Case) -> Check:
+def _row(migrations: MigrationDeclaration, case: Case, prepare: _Prepare | None) -> Check:
     identity = f"migrations.{migrations.name}-{case}"
     return check(
         identity,
@@ -74,8 +90,9 @@ def _row(migrations: MigrationDeclaration, case: Case) -> Check:
         needs=(*_undeclared(migrations, case), TRANSACTION_BLOCKS),
         # one after another: what a command leaves on the server is removed after it
         serial_group=identity,
+        on_demand=prepare is not None,
         longest_s=_COMMANDS[case] * migrations.deadline_s + _MARGIN_S,
-    )(partial(run_case, migrations, case))
+    )(partial(run_case, migrations, case, prepare))
 
 
 def _undeclared(migrations: MigrationDeclaration, case: Case) -> tuple[Capability, ...]:
@@ -86,9 +103,9 @@ def _undeclared(migrations: MigrationDeclaration, case: Case) -> tuple[Capabilit
     return (Capability(what, f"the project declares no command for {key}: {what}", lambda _topology: False),)
 
 
-def run_case(migrations: MigrationDeclaration, case: Case, ctx: CheckContext) -> None:
+def run_case(migrations: MigrationDeclaration, case: Case, prepare: _Prepare | None, ctx: CheckContext) -> None:
     """Run one case in databases of its own."""
-    run = MigrationRun(ctx, migrations)
+    run = MigrationRun(ctx, prepare(ctx) if prepare else migrations)
     with leaves_nothing(ctx, run.databases):
         try:
             CASES[case](run)
