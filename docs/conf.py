@@ -11,7 +11,7 @@ from typing import Any
 #: documents in the order in which a new reader needs them; others of `docs/` follow
 _ORDER = {
     "Start": ("quickstart", "concepts", "report", "limits"),
-    "Your own systems": ("identify", "your-staging", "ci", "migrations", "audit-targets", "audit-layer"),
+    "Your own systems": ("identify", "your-staging", "ci", "gates", "migrations", "audit-targets", "audit-layer"),
     "Topologies": ("topologies", "pooler-of-your-own", "engines"),
     "Results": ("sample/README", "sample/job-engines", "evidence", "resilience", "job-engines", "performance"),
     "Reference": ("command-line", "reference", "reference/commands", "reference/checks", "reference/files"),

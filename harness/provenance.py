@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 
 _DECIDES = (".py", ".sql", ".toml", ".j2", "Dockerfile")
 #: they decide no result of a run
-_PRINTS_ONLY = ("cli", "lint", "markdown", "report")
+_PRINTS_ONLY = ("cli", "gates", "lint", "markdown", "report")
 
 
 def provenance(code: str = "") -> Provenance:

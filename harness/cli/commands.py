@@ -20,6 +20,7 @@ COMMANDS = (
     Entry("exec", "harness.cli.exec:exec_behind"),
     Entry("identify", "harness.cli.identify:identify"),
     Entry("lint", "harness.cli.lint:lint_documents"),
+    Entry("gates", "harness.cli.gates:judge_repository"),
     Entry("audit", "harness.cli.audit:audit"),
     Entry("list", "harness.cli.listing:list_names"),
     Entry("matrix", "harness.cli.listing:matrix"),

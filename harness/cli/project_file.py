@@ -13,6 +13,7 @@ from harness.engine.protocol import EngineName
 from harness.engine.recipes import ImagePolicy
 from harness.engine.storage import StoragePolicy
 from harness.errors import ConfigError
+from harness.gates.declaration import GatesDeclaration, require_sound
 from harness.host.declarations import (
     CommandDeclaration,
     EnvironmentDeclaration,
@@ -78,6 +79,8 @@ class ProjectFile(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fiel
     #: the ingest pipeline that the suite `ingest` runs; the reference pipeline of the harness without it
     ingest: Pipeline | None = None
     preflight: PreflightDeclaration | None = None
+    #: what `harness gates` has to know about this repository
+    gates: GatesDeclaration = GatesDeclaration()
     #: areas to begin with: the name of a shipped map, or the path of a TOML file with `[[readiness]]` entries
     readiness_map: str = ""
     readiness: tuple[ReadinessArea, ...] = ()
@@ -106,6 +109,7 @@ def load_project(today: str) -> Project:
         return Project(file=ProjectFile(), pipeline=find(REFERENCE))
     file = config.load(path, ProjectFile)
     require_host_sound(file.environments, file.paths, file.commands, path, file.migrations)
+    require_sound(file.gates, path)
     _require_comparable(file.environments, path)
     require_sound_areas(file.readiness, path)
     job_engines = declared_job_engines(file.job_engines, PROJECT_FILE)
@@ -120,6 +124,8 @@ def load_project(today: str) -> Project:
     for entry in file.quarantine:  # the check of an expired one decides again, which the report says
         _require_all_known("quarantine: unknown check", (entry.check,), checks, path)
         _require_date("quarantine", entry.expires, path)
+        if entry.since:
+            _require_date("quarantine", entry.since, path)
     for workflow in file.workflows:
         for item in workflow.guidance:
             _require_signed(f"workflows: {workflow.name}: {item.item}", item, path, today)

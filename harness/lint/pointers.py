@@ -66,7 +66,7 @@ def pointers(cell: TableCell, scope: PointerScope, document: Path) -> tuple[Poin
 def _in_span(span: Span, scope: PointerScope, document: Path) -> Iterator[Pointer]:
     match span.kind:
         case SpanKind.LINK:
-            if pointer := _link(span.target, scope, document):
+            if pointer := judge_link(span.target, scope, document):
                 yield pointer
         case SpanKind.CODE:
             yield from _in_code(span.text.strip(), scope)
@@ -76,7 +76,11 @@ def _in_span(span: Span, scope: PointerScope, document: Path) -> Iterator[Pointe
             pass
 
 
-def _link(target: str, scope: PointerScope, document: Path) -> Pointer | None:
+def judge_link(target: str, scope: PointerScope, document: Path) -> Pointer | None:
+    """Judge the destination of a link; None for a scheme such as `mailto:`.
+
+    :param document: the file that the link is in.
+    """
     if _URL.match(target):
         return _url(target)
     if re.match(r"[a-zA-Z][\w+.-]*:|//", target) or not target:

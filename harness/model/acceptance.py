@@ -44,6 +44,8 @@ class Quarantine(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     link: Link
     #: who investigates it
     owner: Owner
+    #: the day of the entry, YYYY-MM-DD; optional here, and needed by `harness gates`
+    since: Annotated[str, Meta(pattern=r"^(\d{4}-\d{2}-\d{2})?$")] = ""
     #: the last day on which it does not decide, YYYY-MM-DD
     expires: Annotated[str, Meta(pattern=r"^\d{4}-\d{2}-\d{2}$")]
     #: names of topologies and environments; all when empty

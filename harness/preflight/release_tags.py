@@ -2,28 +2,18 @@
 
 from __future__ import annotations
 
-import os
 import re
-import subprocess
 from typing import TYPE_CHECKING, Any
 
 from msgspec import Struct
+
+from harness.preflight.git_access import GitFailure, git_text
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
     from harness.preflight.project_files import Folder
 
-_DEADLINE_S = 20
-#: git sets these for its hooks; they would select another repository than the folder's
-_REPOSITORY_VARIABLES = (
-    "GIT_DIR",
-    "GIT_WORK_TREE",
-    "GIT_INDEX_FILE",
-    "GIT_COMMON_DIR",
-    "GIT_OBJECT_DIRECTORY",
-    "GIT_NAMESPACE",
-)
 _LIST = ("for-each-ref", "--format=%(refname:strip=2)", "refs/tags")
 
 
@@ -52,13 +42,13 @@ def read_tags(project: Folder, manifest: str) -> Tags:
 
     A library in an untracked folder of another repository, such as a dependency, does not have that repository's tags.
     """
-    tracked = _git(project, "ls-files", "--error-unmatch", "--", manifest)
-    if isinstance(tracked, str):
-        return Tags(why=f"git does not track {manifest}: {tracked}")
-    listed = _git(project, *_LIST)
-    if isinstance(listed, str):
-        return Tags(why=f"the tags cannot be listed: {listed}")
-    return Tags(names=tuple(listed))
+    tracked = git_text(project.path, "ls-files", "--error-unmatch", "--", manifest)
+    if isinstance(tracked, GitFailure):
+        return Tags(why=f"git does not track {manifest}: {tracked.why}")
+    listed = git_text(project.path, *_LIST)
+    if isinstance(listed, GitFailure):
+        return Tags(why=f"the tags cannot be listed: {listed.why}")
+    return Tags(names=tuple(listed.splitlines()))
 
 
 def releases(names: tuple[str, ...], package: str, parse: Callable[[str], Any]) -> list[Release]:
@@ -81,28 +71,3 @@ def releases(names: tuple[str, ...], package: str, parse: Callable[[str], Any]) 
         if found:
             return sorted(found, key=lambda release: (release.version, release.tag))
     return []
-
-
-def _git(project: Folder, *arguments: str) -> list[str] | str:
-    """Return the output lines of git, or the reason of its failure."""
-    environment = {key: value for key, value in os.environ.items() if key not in _REPOSITORY_VARIABLES}
-    environment |= {"LC_ALL": "C", "GIT_OPTIONAL_LOCKS": "0", "GIT_NO_LAZY_FETCH": "1", "GIT_TERMINAL_PROMPT": "0"}
-    try:
-        done = subprocess.run(  # noqa: S603 -- fixed arguments, and the name of a manifest
-            # the repository's configuration could start a program here
-            ["git", "-c", "core.fsmonitor=false", "-C", str(project.path), *arguments],  # noqa: S607
-            stdin=subprocess.DEVNULL,
-            capture_output=True,
-            text=True,
-            errors="replace",
-            check=False,
-            timeout=_DEADLINE_S,
-            env=environment,
-        )
-    except subprocess.TimeoutExpired:
-        return f"git did not end within {_DEADLINE_S} s"
-    except OSError as error:
-        return f"git cannot be started: {error.strerror}"
-    if done.returncode:
-        return (done.stderr.strip().splitlines() or [f"git failed with exit code {done.returncode}"])[0]
-    return done.stdout.splitlines()

@@ -34,7 +34,7 @@ TARGETS, TOPOLOGIES, COMMANDS = "docs/audit-targets.md", "docs/topologies.md", "
 #: a README that is read in a minute
 MOST_WORDS = 500
 #: options of other programs, which the documents name
-FOREIGN_OPTIONS = frozenset({"--dir", "--formatter", "--predicate-type", "--wait"})
+FOREIGN_OPTIONS = frozenset({"--dir", "--exit-zero", "--formatter", "--if-present", "--predicate-type", "--wait"})
 #: who renders which templates: a folder of topologies/config/ and the word of the table
 AVAILABLE = {"postgres": "PostgreSQL", "hostapp": "reference host"}
 

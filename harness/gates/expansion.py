@@ -1,0 +1,298 @@
+"""From a script of a step to all commands that it executes: also those in scripts, makefiles and `package.json`."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import re
+from pathlib import PurePosixPath
+from typing import TYPE_CHECKING
+
+from msgspec import Struct
+
+from harness.gates.programs import (
+    Kind,
+    always_zero,
+    is_unseen,
+    kinds_of,
+    own_script,
+    quoted,
+    unwrapped,
+)
+from harness.gates.shell import Fate, Ran, commands_of
+from harness.gates.shell_syntax import LARGEST_SCRIPT, UnreadableScriptError
+from harness.gates.steps import Executed
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from harness.gates.declaration import Steps
+    from harness.gates.tree import Tree
+
+#: a task that calls a task that calls a script
+_DEEPEST = 4
+_MOST = 5_000
+_EXPRESSION = re.compile(r"\$\{\{.*?\}\}", re.DOTALL)
+_NODE = frozenset({"npm", "pnpm", "yarn", "bun"})
+_SHELLS = frozenset({"bash", "sh", "dash", "zsh"})
+
+
+class Source(Struct, frozen=True, kw_only=True):
+    """A script: its text, where it is, how its shell is started, and what happens to its failure."""
+
+    text: str
+    path: str
+    line: int
+    errexit: bool = True
+    pipefail: bool = False
+    #: working directory, relative to the repository
+    folder: str = ""
+    fate: Fate = Fate()
+    never: str = ""
+
+
+class Expansion:
+    """Reads scripts of a repository. Each one is read once for each fate, so that circles end."""
+
+    def __init__(self, tree: Tree, declared: Steps) -> None:
+        self._tree = tree
+        self._declared = declared
+        #: what the commands of a script check, for each script and fate
+        self._seen: dict[tuple[str, str, str, str], frozenset[Kind]] = {}
+        self._count = 0
+
+    def executed(self, source: Source, depth: int = 0) -> Iterator[Executed]:
+        """Return the commands of a script, and of what they call.
+
+        :raises UnreadableScriptError: when the text is not read as shell.
+        """
+        text = _EXPRESSION.sub(lambda match: re.sub(r"[^\n]", "_", match[0]), source.text)
+        for ran in commands_of(text, source.line, errexit=source.errexit, pipefail=source.pipefail):
+            self._count += 1
+            if self._count > _MOST:
+                raise UnreadableScriptError(f"more than {_MOST:,} commands")
+            yield from self._of_command(ran, source, depth)
+
+    def _of_command(self, ran: Ran, source: Source, depth: int) -> Iterator[Executed]:
+        fate = Fate(ran.lost, ran.unclear).within(source.fate)
+        if option := always_zero(ran.words):
+            fate = Fate(lost=f"`{option}` hides what it finds").within(fate)
+        kinds = kinds_of(ran.words, self._declared) or self._inside_container(ran.words)
+        inner, inside = self._called(ran, source, fate, depth)
+        command = unwrapped(ran.words)
+        if not command:
+            return
+        is_other = any(part in " ".join(ran.words) for part in self._declared.other)
+        yield Executed(
+            text=quoted(ran.words),
+            path=source.path,
+            line=ran.line,
+            kinds=kinds - inside,  # its own commands say it better than its name
+            unseen=not kinds and not inside and not inner and not is_other and is_unseen(ran.words),
+            lost=fate.lost,
+            unclear=fate.unclear,
+            never=source.never,
+        )
+        yield from inner
+
+    def _inside_container(self, words: tuple[str, ...]) -> frozenset[Kind]:
+        if words[0] not in {"docker", "podman", "docker-compose", "kubectl", "ssh"}:
+            return frozenset()
+        return frozenset().union(*(kinds_of(words[at:], self._declared) for at in range(1, min(len(words), 40))))
+
+    def _called(self, ran: Ran, source: Source, fate: Fate, depth: int) -> tuple[list[Executed], frozenset[Kind]]:
+        """Return the commands that a command calls, unless they were returned before, and what they check."""
+        found: list[Executed] = []
+        kinds: frozenset[Kind] = frozenset()
+        for called in self._sources(ran, source, fate) if depth < _DEEPEST else ():
+            key = (called.path, called.text, called.fate.lost, called.fate.unclear)
+            if key not in self._seen:
+                self._seen[key] = frozenset()
+                with contextlib.suppress(UnreadableScriptError):
+                    inner = list(self.executed(called, depth + 1))
+                    self._seen[key] = frozenset().union(*(step.kinds for step in inner))
+                    found += inner
+            kinds |= self._seen[key]
+        return found, kinds
+
+    def _sources(self, ran: Ran, source: Source, fate: Fate) -> Iterator[Source]:
+        """Return the scripts that a command runs, if they are in the repository and are shell."""
+        command = unwrapped(ran.words)
+        if inline := _inline(command):
+            flags, text = inline
+            yield Source(
+                text=text,
+                path=source.path,
+                line=ran.line,
+                errexit="e" in flags,
+                folder=source.folder,
+                fate=fate,
+                never=source.never,
+            )
+        elif command and command[0] in _NODE:
+            yield from self._node(command, source, fate)
+        elif command and command[0] in {"make", "gmake"}:
+            yield from self._make(command, source, fate)
+        elif command and (script := own_script(command)):
+            yield from self._script(command, script[0], source, fate)
+
+    def _script(self, command: list[str], name: str, source: Source, fate: Fate) -> Iterator[Source]:
+        path = _in_folder(source.folder, name)
+        text = self._tree.text(path, LARGEST_SCRIPT) if path else None
+        if path is None or text is None:
+            return
+        first = text.partition("\n")[0]
+        is_shell = re.match(r"#!.*\b(?:ba|da|z)?sh\b", first) or (not first.startswith("#!") and path.endswith(".sh"))
+        if not is_shell:
+            return
+        flags = " ".join(command[1 : command.index(name)]) if command[0] in _SHELLS else first
+        yield Source(
+            text=text,
+            path=path,
+            line=1,
+            errexit=bool(re.search(r"(?:^|\s)-[a-z]*e", flags)) or (command[0] in {"source", "."} and source.errexit),
+            pipefail="pipefail" in flags,
+            folder=source.folder,
+            fate=fate,
+            never=source.never,
+        )
+
+    def _node(self, command: list[str], source: Source, fate: Fate) -> Iterator[Source]:
+        folder = source.folder
+        words = command[1:]
+        for option in ("--prefix", "--cwd", "-C", "--dir"):
+            if option in words[:-1]:
+                at = words.index(option)
+                folder = _in_folder(folder, words[at + 1]) or folder
+                words = words[:at] + words[at + 2 :]
+        names = [word for word in words if not word.startswith("-") and word not in {"run", "run-script"}]
+        path = _in_folder(folder, "package.json")
+        text = self._tree.text(path) if path else None
+        if not names or path is None or text is None:
+            return
+        name = {"t": "test", "tst": "test"}.get(names[0], names[0])
+        scripts = _scripts(text)
+        for script in (f"pre{name}", name, f"post{name}"):
+            if script in scripts:
+                yield Source(
+                    text=scripts[script],
+                    path=path,
+                    line=_line_of(text, rf'"{re.escape(script)}"\s*:'),
+                    errexit=False,
+                    folder=folder,
+                    fate=fate,
+                    never=source.never,
+                )
+
+    def _make(self, command: list[str], source: Source, fate: Fate) -> Iterator[Source]:
+        folder = source.folder
+        words = command[1:]
+        if "-C" in words[:-1]:
+            at = words.index("-C")
+            folder = _in_folder(folder, words[at + 1]) or folder
+            words = words[:at] + words[at + 2 :]
+        flags = "".join(word[1:] for word in words if re.fullmatch(r"-[a-zA-Z]+", word))
+        if "i" in flags or "--ignore-errors" in words:
+            fate = Fate(lost="`make --ignore-errors` hides its failure").within(fate)
+        targets = [word for word in words if not word.startswith("-") and "=" not in word]
+        names = (_in_folder(folder, name) for name in ("GNUmakefile", "makefile", "Makefile"))
+        found = next(((path, text) for path in names if path and (text := self._tree.text(path)) is not None), None)
+        if found is None:
+            return
+        recipes = Makefile(found[1])
+        for line, text, is_ignored in recipes.lines(targets or recipes.default):
+            yield Source(
+                text=text,
+                path=found[0],
+                line=line,
+                errexit=False,
+                folder=folder,
+                fate=Fate(lost="`-` before it in the makefile hides its failure").within(fate) if is_ignored else fate,
+                never=source.never,
+            )
+
+
+class Makefile:
+    """The recipes of a makefile: explicit targets only."""
+
+    def __init__(self, text: str) -> None:
+        self._prerequisites: dict[str, list[str]] = {}
+        self._recipes: dict[str, list[tuple[int, str]]] = {}
+        self._ignored = ".IGNORE" in text
+        self.default: list[str] = []
+        targets: list[str] = []
+        lines = text.split("\n")
+        number = 0
+        while number < len(lines):
+            first, line = number + 1, lines[number]
+            while line.endswith("\\") and number + 1 < len(lines):
+                number += 1
+                line = line[:-1] + "\\\n" + lines[number] if line.startswith("\t") else line[:-1] + " " + lines[number]
+            number += 1
+            if line.startswith("\t"):
+                for target in targets:
+                    self._recipes.setdefault(target, []).append((first, line[1:]))
+            elif match := re.match(r"([^\s#:=][^#:=]*?)\s*::?(?![=:])([^#]*)", line):
+                targets = match[1].split()
+                prerequisites, _, recipe = match[2].partition(";")
+                for target in targets:
+                    self._prerequisites.setdefault(target, []).extend(prerequisites.split())
+                    if recipe.strip():
+                        self._recipes.setdefault(target, []).append((first, recipe.strip()))
+                if not self.default and not targets[0].startswith("."):
+                    self.default = targets[:1]
+            elif line.strip() and not line.lstrip().startswith("#"):
+                targets = []
+
+    def lines(self, targets: list[str]) -> Iterator[tuple[int, str, bool]]:
+        """Return the lines of the recipes of targets and prerequisites, and whether make ignores their failure."""
+        waiting, seen = list(targets), set()
+        while waiting:
+            target = waiting.pop(0)
+            if target in seen:
+                continue
+            seen.add(target)
+            waiting += self._prerequisites.get(target, [])
+            for line, recipe in self._recipes.get(target, []):
+                prefix = re.match(r"[@+\-\s]*", recipe)
+                marks = prefix[0] if prefix else ""
+                yield line, recipe[len(marks) :].replace("$$", "$"), self._ignored or "-" in marks
+
+
+def _inline(command: list[str]) -> tuple[str, str] | None:
+    """Return the flags and the text of `sh -c TEXT`, wherever it is in a command."""
+    for at, word in enumerate(command[:-2]):
+        flags = command[at + 1]
+        if word.rpartition("/")[2] in _SHELLS and re.fullmatch(r"-[a-z]*c", flags):
+            return flags, command[at + 2]
+    return None
+
+
+def _scripts(text: str) -> dict[str, str]:
+    try:
+        data = json.loads(text)
+    except (ValueError, RecursionError):
+        return {}
+    scripts = data.get("scripts") if isinstance(data, dict) else None
+    entries = scripts.items() if isinstance(scripts, dict) else ()
+    return {name: script for name, script in entries if isinstance(script, str)}
+
+
+def _line_of(text: str, pattern: str) -> int:
+    match = re.search(pattern, text)
+    return text.count("\n", 0, match.start()) + 1 if match else 1
+
+
+def _in_folder(folder: str, name: str) -> str | None:
+    """Return a path relative to the repository; None when it leads out of it, or has a variable."""
+    if name.startswith("/") or "$" in name:
+        return None
+    parts: list[str] = []
+    for part in PurePosixPath(folder, name).parts:
+        if part == "..":
+            if not parts:
+                return None
+            parts.pop()
+        elif part != ".":
+            parts.append(part)
+    return "/".join(parts)

@@ -1,0 +1,244 @@
+"""GitHub Actions: the steps of workflows that run for pull requests.
+
+Keys and default shells: https://docs.github.com/actions/reference/workflows-and-actions/workflow-syntax
+"""
+
+from __future__ import annotations
+
+import re
+from typing import TYPE_CHECKING
+
+from msgspec import Struct
+
+from harness.gates.expansion import Expansion, Source
+from harness.gates.programs import Kind
+from harness.gates.rows import Place
+from harness.gates.shell import Fate
+from harness.gates.shell_syntax import UnreadableScriptError
+from harness.gates.steps import Executed, Workflows
+from harness.gates.yaml_nodes import LARGEST, Node, read_yaml
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from harness.gates.tree import Tree
+
+_FOLDER = ".github/workflows/"
+_DEEPEST = 4
+#: owners of actions that prepare a job, build or upload; none of them checks
+_PREPARES = frozenset(
+    {
+        *("actions", "docker", "aws-actions", "azure", "google-github-actions", "codecov", "hashicorp", "softprops"),
+        *("ruby", "erlef", "dtolnay", "swatinem", "gradle", "denoland", "oven-sh", "pnpm", "snok", "mamba-org"),
+        *("github", "shivammathur", "peter-evans", "dorny", "step-security", "pypa", "webfactory", "taiki-e"),
+    }
+)
+_ACTIONS = (
+    (Kind.LINT, re.compile(r"(?i)lint|ruff|pre-commit|psf/black|rustfmt|clippy|shellcheck|prettier|zizmor|codeql")),
+    (Kind.TYPES, re.compile(r"(?i)pyright|mypy|typecheck")),
+    (Kind.SMOKE, re.compile(r"(?i)cypress|smoke|e2e|playwright")),
+)
+_NEVER = re.compile(
+    r"false|failure\(\)|cancelled\(\)|.*github\.event_name\s*==\s*'(?!pull_request'|merge_group').*"
+    r"|.*github\.event_name\s*!=\s*'pull_request'.*|.*github\.ref\s*==\s*'refs/(?:heads|tags)/.*"
+    r"|.*startsWith\(\s*github\.ref\s*,\s*'refs/(?:heads|tags)/.*",
+    re.DOTALL,
+)
+_ALWAYS = re.compile(
+    r"|true|always\(\)|!\s*cancelled\(\)|success\(\)|success\(\) \|\| failure\(\)"
+    r"|github\.event_name\s*==\s*'pull_request'(?:\s*&&\s*!?github\.event\.pull_request\.draft(?:\s*==\s*false)?)?"
+    r"|github\.event_name\s*!=\s*'(?!pull_request').*'"
+)
+_EVEN_AFTER_FAILURES = re.compile(r"always\(\)|!\s*cancelled\(\)|success\(\)\s*\|\|\s*failure\(\)")
+#: a job whose name says that it stands for others
+_SUMMARY = re.compile(
+    r"(?i)(?:.*[^a-z])?(?:ok|all|gate|ci|required|status|passed|success|done|green|complete|check|checks)(?:[^a-z].*)?"
+)
+
+
+class _Around(Struct, frozen=True, kw_only=True):
+    """What the workflow and the job say about a step."""
+
+    fate: Fate = Fate()
+    never: str = ""
+    shell: str = ""
+    folder: str = ""
+    windows: bool = False
+
+
+def github_workflows(tree: Tree, expansion: Expansion) -> Iterator[Workflows]:
+    """Return what each workflow executes for pull requests."""
+    for path in tree.files:
+        if path.startswith(_FOLDER) and "/" not in path.removeprefix(_FOLDER) and path.endswith((".yml", ".yaml")):
+            yield _File(tree, expansion, path).read()
+
+
+class _File:
+    """One workflow, with the reusable workflows and composite actions of the repository that it uses."""
+
+    def __init__(self, tree: Tree, expansion: Expansion, path: str) -> None:
+        self._tree = tree
+        self._expansion = expansion
+        self._path = path
+        self._broken: list[Place] = []
+        self._unread: list[Place] = []
+
+    def read(self) -> Workflows:
+        text = self._tree.text(self._path, LARGEST)
+        root = read_yaml(text) if text is not None else "it cannot be read: a link, too large, or binary"
+        if isinstance(root, str):
+            place = Place(self._path, 0, root)
+            return Workflows(broken=(place,)) if root.startswith("invalid") else Workflows(unread=(place,))
+        triggers = root["on"]
+        if not root["jobs"].is_table or not triggers.exists:
+            what = "not a workflow: `on` or `jobs` is missing"
+            return Workflows(broken=(Place(self._path, root.line, what),))
+        event = next((value for name, value in triggers.items() if name == "pull_request"), None)
+        if event is None and "pull_request" not in triggers.words():
+            return Workflows(elsewhere=(Place(self._path, triggers.line, f"on: {', '.join(triggers.words())}"),))
+        types = event["types"].words() if event is not None else []
+        if types and not {"opened", "synchronize"} <= set(types):
+            what = f"on pull_request, but only for {', '.join(types)}: not for each commit"
+            return Workflows(elsewhere=(Place(self._path, triggers.line, what),))
+        executed = tuple(self._jobs(root, self._path, _Around(), 0))
+        filters = [
+            f"{name}: {', '.join(value.words())}" for name, value in (event or Node()).items() if name != "types"
+        ]
+        what = f"on pull_request, {'; '.join(filters)}" if filters else "on pull_request"
+        return Workflows(
+            triggers=(Place(self._path, triggers.line, what),),
+            executed=executed,
+            broken=tuple(self._broken),
+            unread=tuple(self._unread),
+        )
+
+    def _jobs(self, root: Node, path: str, around: _Around, depth: int) -> Iterator[Executed]:
+        default = root["defaults"]["run"]
+        jobs = dict(root["jobs"].items())
+        for name, job in jobs.items():
+            inner = _around(job, around, default)
+            self._judge_summary(name, job, path)
+            if job["uses"].exists:
+                yield from self._reused(job["uses"], path, inner, depth)
+            for step in job["steps"].entries():
+                yield from self._step(step, path, inner, depth)
+
+    def _judge_summary(self, name: str, job: Node, path: str) -> None:
+        """A job that runs after failures, and looks at no result, is green when the checks that it needs are red."""
+        needs = job["needs"].words()
+        if not needs or not _EVEN_AFTER_FAILURES.search(job["if"].text):
+            return
+        content = "\n".join(value.all_text() for key, value in job.items() if key not in {"needs", "if"})
+        if not (_SUMMARY.fullmatch(name) or _SUMMARY.fullmatch(job["name"].text or "-")):
+            return
+        runs = [step["run"] for step in job["steps"].entries()]
+        if all(re.match(r"\s*(?:echo|true|:|exit 0)\b", run.text) for run in runs) and "needs." not in content:
+            what = (
+                f"job {name} runs after failures of {', '.join(needs)} (`if: {job['if'].text}`), and checks no result"
+            )
+            self._broken.append(Place(path, job["if"].line, what))
+
+    def _reused(self, uses: Node, path: str, around: _Around, depth: int) -> Iterator[Executed]:
+        target = uses.text.removeprefix("./")
+        text = self._tree.text(target, LARGEST) if uses.text.startswith("./") and depth < _DEEPEST else None
+        root = read_yaml(text) if text is not None else ""
+        if isinstance(root, str):
+            what = f"the reusable workflow {uses.text} is not read" if not root else f"{uses.text}: {root}"
+            self._unread.append(Place(path, uses.line, what))
+            return
+        yield from self._jobs(root, target, around, depth + 1)
+
+    def _step(self, step: Node, path: str, around: _Around, depth: int) -> Iterator[Executed]:
+        inner = _around(step, around, Node())
+        if step["run"].text:
+            yield from self._run(step, path, inner)
+        elif step["uses"].text.startswith("./"):
+            yield from self._composite(step["uses"], path, inner, depth)
+        elif step["uses"].text:
+            yield from self._action(step["uses"], path, inner)
+
+    def _run(self, step: Node, path: str, around: _Around) -> Iterator[Executed]:
+        run = step["run"]
+        shell = step["shell"].text or around.shell
+        options = _shell_options(shell, windows=around.windows)
+        if options is None:
+            self._unread.append(Place(path, run.line, f"a step in {shell or 'PowerShell'} is not read"))
+            return
+        errexit, pipefail = options
+        source = Source(
+            text=run.text,
+            path=path,
+            line=run.first_line,
+            errexit=errexit,
+            pipefail=pipefail,
+            folder=step["working-directory"].text or around.folder,
+            fate=around.fate,
+            never=around.never,
+        )
+        try:
+            yield from self._expansion.executed(source)
+        except UnreadableScriptError as error:
+            self._unread.append(Place(path, run.line, f"a script that is not read: {error}"))
+
+    def _composite(self, uses: Node, path: str, around: _Around, depth: int) -> Iterator[Executed]:
+        folder = uses.text.removeprefix("./").rstrip("/")
+        found = ((name, self._tree.text(name, LARGEST)) for name in (f"{folder}/action.yml", f"{folder}/action.yaml"))
+        name, text = next(((name, text) for name, text in found if text is not None), ("", None))
+        root = read_yaml(text) if text is not None and depth < _DEEPEST else ""
+        if isinstance(root, str) or not root["runs"]["steps"].exists:
+            self._unread.append(Place(path, uses.line, f"the action {uses.text} is not read"))
+            return
+        for step in root["runs"]["steps"].entries():
+            yield from self._step(step, name, around, depth + 1)
+
+    def _action(self, uses: Node, path: str, around: _Around) -> Iterator[Executed]:
+        name = uses.text.partition("@")[0]
+        owner = name.partition("/")[0].lower()
+        kinds = frozenset(kind for kind, pattern in _ACTIONS if pattern.search(name))
+        yield Executed(
+            text=f"`{name}`",
+            path=path,
+            line=uses.line,
+            kinds=kinds if owner not in _PREPARES or owner == "github" else frozenset(),
+            unseen=not kinds and owner not in _PREPARES,
+            lost=around.fate.lost,
+            unclear=around.fate.unclear,
+            never=around.never,
+        )
+
+
+def _around(node: Node, outer: _Around, default: Node) -> _Around:
+    """Return what a job or a step adds to what is around it."""
+    fate, never = Fate(), outer.never
+    tolerated = node["continue-on-error"]
+    if tolerated.text.lower() == "true":
+        fate = Fate(lost="`continue-on-error: true` hides its failure")
+    elif tolerated.exists and tolerated.text.lower() != "false":
+        fate = Fate(unclear=f"`continue-on-error: {tolerated.text}` is not evaluated")
+    condition = " ".join(re.sub(r"^\s*\$\{\{(.*)\}\}\s*$", r"\1", node["if"].text, flags=re.DOTALL).split())
+    if "||" not in condition and _NEVER.fullmatch(condition):
+        never = never or f"`if: {condition}` excludes pull requests"
+    elif not _ALWAYS.fullmatch(condition):
+        fate = fate.within(Fate(unclear=f"whether `if: {condition[:60]}` holds is not evaluated"))
+    own = node["defaults"]["run"]
+    return _Around(
+        fate=fate.within(outer.fate),
+        never=never,
+        shell=own["shell"].text or default["shell"].text or outer.shell,
+        folder=own["working-directory"].text or default["working-directory"].text or outer.folder,
+        windows=outer.windows or "windows" in node["runs-on"].all_text().lower(),
+    )
+
+
+def _shell_options(shell: str, *, windows: bool) -> tuple[bool, bool] | None:
+    """Return whether a shell starts with errexit and with pipefail; None for a shell that is not read."""
+    if not shell:
+        return None if windows else (True, False)
+    if shell == "bash":
+        return True, True
+    if shell == "sh":
+        return True, False
+    program = shell.split(maxsplit=1)[0].rpartition("/")[2]
+    if program not in {"bash", "sh", "dash"}:
+        return None
+    return bool(re.search(r"\s-[a-z]*e", shell)), "pipefail" in shell

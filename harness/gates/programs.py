@@ -1,0 +1,171 @@
+"""What a command checks: style, types, units, or the system as a whole. By its program, or by the words of a task."""
+
+from __future__ import annotations
+
+import re
+from enum import StrEnum
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from harness.gates.declaration import Steps
+
+
+class Kind(StrEnum):
+    LINT = "lint"
+    TYPES = "types"
+    UNIT = "unit"
+    SMOKE = "smoke"
+
+
+#: the beginnings of commands
+_COMMANDS = {
+    Kind.LINT: (
+        "ruff", "flake8", "pylint", "black --check", "isort --check", "eslint", "biome", "oxlint", "prettier --check",
+        "prettier -c", "stylelint", "standard", "rubocop", "standardrb", "golangci-lint", "go vet", "staticcheck",
+        "shellcheck", "hadolint", "yamllint", "markdownlint", "cargo clippy", "cargo fmt --check", "mix credo",
+        "mix format --check-formatted", "pre-commit run", "ktlint", "checkstyle", "phpcs", "actionlint", "zizmor",
+        "sqlfluff lint", "deno lint", "lint-imports",
+    ),
+    Kind.TYPES: (
+        "mypy", "dmypy", "pyright", "basedpyright", "pytype", "pyre", "ty check", "tsc", "vue-tsc", "flow check",
+        "mix dialyzer", "mix compile --warnings-as-errors", "srb tc", "phpstan", "psalm", "cargo check", "cargo build",
+        "go build", "deno check", "steep check",
+    ),
+    Kind.UNIT: (
+        "pytest", "py.test", "unittest", "nose2", "jest", "vitest", "mocha", "ava", "tap", "node --test", "go test",
+        "cargo test", "cargo nextest", "mix test", "rspec", "minitest", "phpunit", "pest", "mvn test", "mvn verify",
+        "gradle test", "gradle check", "gradlew test", "gradlew check", "dotnet test", "deno test", "bun test",
+        "ctest", "bats", "prove", "rails test",
+    ),
+    Kind.SMOKE: ("playwright test", "cypress run", "newman run", "k6 run", "hurl"),
+}  # fmt: skip
+_WORDS = {
+    Kind.LINT: re.compile(r"lint\w*|style|format-check|check-format\w*"),
+    Kind.TYPES: re.compile(r"types?|typecheck\w*|typing|mypy|tsc|dialyzer"),
+    Kind.UNIT: re.compile(r"tests?|unit\w*|spec|specs|pytest"),
+    Kind.SMOKE: re.compile(r"smoke\w*|e2e|endtoend|acceptance"),
+}
+#: programs that run a task by its name
+RUNNERS = re.compile(
+    r"npm|pnpm|yarn|bun|make|gmake|just|task|nox|tox|rake|poe|hatch|pdm|invoke|inv|composer|mise|turbo|nx|lerna|mage"
+    r"|gradle|gradlew|bazel|earthly|dagger|moon|sbt|lein"
+)
+#: task runners, without what they run by default or install
+_NOT_TASKS = re.compile(
+    r"install|i|ci|add|update|upgrade|audit|cache|config|login|publish|pack|prune|clean|version|-\S*"
+)
+#: wrappers, each with the number of words before the command that it runs
+_WRAPPERS = {
+    "npx": 1, "bunx": 1, "uvx": 1, "sudo": 1, "time": 1, "env": 1, "exec": 1, "command": 1, "nice": 1, "xvfb-run": 1,
+    "timeout": 2, "poetry run": 2, "uv run": 2, "pipenv run": 2, "pdm run": 2, "rye run": 2, "hatch run": 2,
+    "pnpm exec": 2, "pnpm dlx": 2, "npm exec": 2, "yarn exec": 2, "bundle exec": 2, "coverage run": 2,
+    "python -m": 2, "python3 -m": 2, "coverage run -m": 3, "mix do": 2, "doppler run": 2,
+}  # fmt: skip
+_ASSIGNMENT = re.compile(r"[A-Za-z_]\w*=.*", re.DOTALL)
+#: options with which a check succeeds whatever it finds
+_ALWAYS_ZERO = re.compile(
+    r"--exit-zero|--issues-exit-code[= ]0|--exit-code[= ]0|--no-fail|--if-present|--passWithNoTests"
+)
+_SHELLS = frozenset({"bash", "sh", "zsh"})
+_LONGEST_QUOTE = 80
+
+
+def unwrapped(words: Sequence[str]) -> list[str]:
+    """Return a command without assignments and wrappers: `timeout 60 npx jest` is `jest`."""
+    rest = list(words)
+    while rest:
+        if _ASSIGNMENT.fullmatch(rest[0]):
+            rest = rest[1:]
+            continue
+        rest[0] = rest[0].rpartition("/")[2] if re.fullmatch(r"(\S*/)?(bin|\.bin)/[\w.-]+", rest[0]) else rest[0]
+        count = next((_WRAPPERS[key] for n in (3, 2, 1) if (key := " ".join(rest[:n])) in _WRAPPERS), 0)
+        options = count
+        while count and options < len(rest) and rest[options].startswith("-") and rest[options] != "--":
+            options += 1
+        options += count > 0 and options < len(rest) and rest[options] == "--"
+        if not count or options >= len(rest):
+            break
+        rest = rest[options:]
+    return rest
+
+
+def kinds_of(words: Sequence[str], declared: Steps) -> frozenset[Kind]:
+    """Return what a command checks; nothing for an installation, an output or an unknown program."""
+    text = " ".join(words)
+    named = {kind for kind in Kind if any(part in text for part in getattr(declared, kind.value))}
+    if named:
+        return frozenset(named)
+    if any(part in text for part in declared.other):
+        return frozenset()
+    command = unwrapped(words)
+    if not command:
+        return frozenset()
+    found = {kind for kind, beginnings in _COMMANDS.items() if _begins(command, beginnings)}
+    if found & {Kind.UNIT} and _said(Kind.SMOKE, command[1:]):
+        found = found - {Kind.UNIT} | {Kind.SMOKE}
+    return frozenset(found or _task_kinds(command))
+
+
+def _begins(command: list[str], beginnings: Sequence[str]) -> bool:
+    return any(
+        command[0] == words[0] and all(word in command[1:] for word in words[1:])
+        for words in map(str.split, beginnings)
+    )
+
+
+def _said(kind: Kind, words: Sequence[str]) -> bool:
+    pieces = {piece for word in words for piece in re.split(r"[^a-z0-9]+", word.lower())}
+    return any(_WORDS[kind].fullmatch(piece) for piece in pieces)
+
+
+def _task_kinds(command: list[str]) -> set[Kind]:
+    """Return the kinds that the name of a task, or of a script of the repository, says."""
+    if RUNNERS.fullmatch(command[0].removeprefix("./")):
+        words = [word for word in command[1:] if word != "run"]
+        if not words or _NOT_TASKS.fullmatch(words[0]):
+            return set()
+    elif is_own_script(command):
+        words = own_script(command)
+    else:
+        return set()
+    found = {kind for kind in Kind if _said(kind, words)}
+    return found - {Kind.UNIT} if Kind.SMOKE in found else found
+
+
+def own_script(command: Sequence[str]) -> list[str]:
+    """Return a script of the repository with its arguments; nothing for any other program."""
+    if command[0] in {"bash", "sh", "zsh", "python", "python3", "node", "ruby", "source", "."}:
+        rest = list(command[1:])
+        ends = {"-c"} if command[0] in _SHELLS else {"-c", "-m", "-e"}
+        while rest and rest[0].startswith("-") and rest[0] not in ends:
+            rest.pop(0)
+        return rest if rest and not rest[0].startswith("-") and re.search(r"[/.]", rest[0]) else []
+    return list(command) if "/" in command[0] and not command[0].startswith(("/", "$", "~")) else []
+
+
+def is_own_script(command: Sequence[str]) -> bool:
+    return bool(own_script(command))
+
+
+def is_unseen(words: Sequence[str]) -> bool:
+    """Say whether a command runs a task or a script whose content decides what it checks."""
+    command = unwrapped(words)
+    if not command:
+        return False
+    if RUNNERS.fullmatch(command[0].removeprefix("./")):
+        rest = [word for word in command[1:] if word != "run"]
+        return not rest or not _NOT_TASKS.fullmatch(rest[0])
+    return is_own_script(command) or command[:2] in (["docker", "compose"], ["docker", "run"])
+
+
+def always_zero(words: Sequence[str]) -> str:
+    """Return the option with which a check never fails; "" without one."""
+    match = re.search(rf"(?<!\S)(?:{_ALWAYS_ZERO.pattern})(?!\S)", " ".join(words))
+    return match[0] if match else ""
+
+
+def quoted(words: Sequence[str]) -> str:
+    text = " ".join(" ".join(words).split())
+    return f"`{text[: _LONGEST_QUOTE - 1]}…`" if len(text) > _LONGEST_QUOTE else f"`{text}`"

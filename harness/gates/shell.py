@@ -1,0 +1,243 @@
+"""Which commands of a script decide its exit code, and whose failure gets lost.
+
+Bash's manual defines when `set -e` ends a shell: not for a command before `&&` or `||`, in a condition, behind `!`, or
+before the last `|` of a pipe without `set -o pipefail`.
+"""
+
+from __future__ import annotations
+
+import re
+from typing import TYPE_CHECKING
+
+from msgspec import Struct
+
+from harness.gates.shell_syntax import AndOr, Compound, Part, Pipeline, Simple, parse_script
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+_ASSIGNMENT = re.compile(r"(?:export |local |declare )?([A-Za-z_]\w*)=(.*)", re.DOTALL)
+#: commands that succeed whatever happened before
+_SUCCEED = frozenset({"true", ":", "echo", "printf"})
+_ZERO = frozenset({"", "0", "00"})
+_GOES_ON = "the script goes on after its failure: `set -e` is off"
+#: what may run more than once, or never
+_REPEATED = {"function": "function", **dict.fromkeys(("for", "while", "until", "select"), "loop")}
+
+
+class Ran(Struct, frozen=True):
+    """A command of a script. `lost` says why its failure does not fail the script, `unclear` why it may not."""
+
+    words: tuple[str, ...]
+    line: int
+    lost: str = ""
+    unclear: str = ""
+    #: names of the functions that it is a part of
+    functions: tuple[str, ...] = ()
+
+
+class Fate(Struct, frozen=True):
+    """What happens to the failure of a command: nothing here means that it fails the script."""
+
+    lost: str = ""
+    unclear: str = ""
+
+    def within(self, outer: Fate) -> Fate:
+        """Return the fate of a command inside of another one."""
+        return Fate(outer.lost or self.lost, outer.unclear or self.unclear)
+
+
+class Options(Struct):
+    """The options of a shell at one point of its script."""
+
+    errexit: bool
+    pipefail: bool
+
+    def update(self, words: tuple[str, ...]) -> None:
+        """Apply a command `set`."""
+        rest = list(words[1:])
+        while rest:
+            flag = rest.pop(0)
+            on = flag.startswith("-")
+            if not re.fullmatch(r"[-+][A-Za-z]+", flag):
+                continue
+            if "e" in flag:
+                self.errexit = on
+            if flag.endswith("o") and rest:
+                name = rest.pop(0)
+                if name == "errexit":
+                    self.errexit = on
+                elif name == "pipefail":
+                    self.pipefail = on
+
+
+def commands_of(text: str, first_line: int, *, errexit: bool, pipefail: bool) -> list[Ran]:
+    """Return the commands of a script, each with what happens to its failure.
+
+    :param errexit: whether the shell starts with `set -e`.
+    :param pipefail: whether it starts with `set -o pipefail`.
+    :raises UnreadableScriptError: when the text is not read as shell.
+    """
+    statements = parse_script(text, first_line)
+    found = list(_Reader(text, Options(errexit, pipefail)).of_list(statements, Fate(), is_last=True, depth=0))
+    lost = {ran.words[0]: ran.lost for ran in found if ran.lost}
+    return [_as_called(ran, lost) for ran in found]
+
+
+def _as_called(ran: Ran, lost: dict[str, str]) -> Ran:
+    """Return a command of a function with the fate of the function's calls."""
+    why = next((lost[name] for name in ran.functions if name in lost), "")
+    return Ran(ran.words, ran.line, why, ran.unclear, ran.functions) if why and not ran.lost else ran
+
+
+class _Reader:
+    def __init__(self, text: str, options: Options) -> None:
+        self._text = text
+        self._options = options
+        self._functions: tuple[str, ...] = ()
+
+    def of_list(self, statements: tuple[AndOr, ...], outer: Fate, *, is_last: bool, depth: int) -> Iterator[Ran]:
+        for number, statement in enumerate(statements):
+            later = statements[number + 1 :]
+            yield from self._of_statement(statement, later, outer, is_last=is_last and not later, depth=depth)
+
+    def _of_statement(
+        self, statement: AndOr, later: tuple[AndOr, ...], outer: Fate, *, is_last: bool, depth: int
+    ) -> Iterator[Ran]:
+        options = self._options
+        for position, pipeline in enumerate(statement.pipelines):
+            is_final = position == len(statement.pipelines) - 1
+            fate = self._in_statement(statement, position, later, is_last=is_last, depth=depth).within(outer)
+            if statement.background:
+                fate = Fate(lost="`&` runs it in the background").within(fate)
+            errexit = options.errexit
+            if not is_final:  # `set -e` has no effect inside of it
+                options.errexit = False
+            yield from self._of_pipeline(pipeline, fate, is_last=is_last or not is_final, depth=depth)
+            if not is_final:
+                options.errexit = errexit
+
+    def _in_statement(  # noqa: PLR0911 -- one for each rule of the shell
+        self, statement: AndOr, position: int, later: tuple[AndOr, ...], *, is_last: bool, depth: int
+    ) -> Fate:
+        operators = statement.operators[position:]
+        if "||" in operators:
+            return self._alternative(statement.pipelines[position + operators.index("||") + 1], is_last=is_last)
+        if is_last or (self._options.errexit and not operators):
+            return Fate()
+        if self._is_kept(later):
+            return Fate()
+        if self._options.errexit:
+            return Fate(lost="`set -e` ignores the failure of a command before `&&`, and the script goes on")
+        if depth:
+            return Fate(unclear="`set -e` is off in a function, a branch or a loop")
+        if any("$?" in word for word in _words(later[:1])):
+            return Fate(unclear="the next command looks at its exit code")
+        return Fate(lost=_GOES_ON)
+
+    def _is_kept(self, later: tuple[AndOr, ...]) -> bool:
+        """Say whether the next command keeps the exit code for an `exit`."""
+        words = _words(later[:1])
+        if words[:2] == ["exit", "$?"]:
+            return True
+        match = _ASSIGNMENT.fullmatch(" ".join(words[:2] if words[:1] in (["export"], ["local"]) else words[:1]))
+        return bool(match) and "$?" in match[2] and self._exits_with(match[1]) if match else False
+
+    def _exits_with(self, variable: str) -> bool:
+        return bool(re.search(rf"\b(?:exit|return)\s+\"?\$\{{?{re.escape(variable)}\b", self._text))
+
+    def _alternative(self, pipeline: Pipeline, *, is_last: bool) -> Fate:
+        """Return what happens to a failure on the left of `||`."""
+        commands = [pipeline.commands[0]]
+        if isinstance(commands[0], Compound) and commands[0].kind in {"{", "("}:
+            commands = [
+                command
+                for statement in commands[0].parts[0].body
+                for inner in statement.pipelines
+                for command in inner.commands
+            ]
+        words = [command.words for command in commands if isinstance(command, Simple) and command.words]
+        if any(_ends_with_failure(found) for found in words):
+            return Fate()
+        last = words[-1] if words else ("",)
+        shown = " ".join(last)[:40]
+        if last == ("false",):
+            return Fate() if self._options.errexit or is_last else Fate(unclear=f"`|| {shown}` without `set -e`")
+        if (match := _ASSIGNMENT.fullmatch(last[0])) and len(last) == 1 and match[2] not in _ZERO:
+            kept = self._exits_with(match[1])
+            return Fate() if kept else Fate(unclear=f"`|| {shown}` keeps its failure in a variable")
+        if last[0] in _SUCCEED or _exits_with_zero(last):
+            return Fate(lost=f"`|| {shown}` hides its failure")
+        return Fate(unclear=f"`|| {shown}` runs after its failure")
+
+    def _of_pipeline(self, pipeline: Pipeline, fate: Fate, *, is_last: bool, depth: int) -> Iterator[Ran]:
+        for number, command in enumerate(pipeline.commands):
+            inner = fate
+            if number < len(pipeline.commands) - 1 and not self._options.pipefail:
+                inner = Fate(lost="the pipe hides its failure: `set -o pipefail` is off").within(fate)
+            if pipeline.negated and not inner.unclear:
+                inner = Fate(lost="`!` inverts its exit code").within(inner)
+            if isinstance(command, Compound):
+                yield from self._of_compound(command, inner, is_last=is_last, depth=depth)
+            elif command.words:
+                if command.words[0] == "set":
+                    self._options.update(command.words)
+                yield Ran(command.words, command.line, inner.lost, inner.unclear, self._functions)
+
+    def _of_compound(self, compound: Compound, fate: Fate, *, is_last: bool, depth: int) -> Iterator[Ran]:
+        deeper = depth + (compound.kind not in {"{", "("})
+        options = Options(self._options.errexit, self._options.pipefail)
+        functions = self._functions
+        self._functions += (compound.name,) if compound.kind == "function" else ()
+        for position, part in enumerate(compound.parts):
+            if part.is_condition and (branch := _fails_then(compound, position)):  # `if ! check; then exit 1; fi`
+                left = Fate(unclear=fate.unclear) if branch == "exit" and fate.lost == _GOES_ON else fate
+                yield from (Ran(words, line, left.lost, left.unclear, self._functions) for words, line in _flat(part))
+                continue
+            outer = Fate() if compound.kind == "function" else fate  # its calls have a fate, not its definition
+            inner = self._in_compound(compound, part).within(outer)
+            yield from self.of_list(part.body, inner, is_last=is_last or part.is_condition, depth=deeper)
+        self._functions = functions
+        if compound.kind == "(":
+            self._options = options
+
+    def _in_compound(self, compound: Compound, part: Part) -> Fate:
+        if part.is_condition:
+            return Fate(unclear=f"its exit code decides `{compound.kind}`")
+        if self._options.errexit or compound.kind not in _REPEATED:
+            return Fate()
+        return Fate(unclear=f"it runs in a {_REPEATED[compound.kind]}, and `set -e` is off")
+
+
+def _flat(part: Part) -> Iterator[tuple[tuple[str, ...], int]]:
+    for statement in part.body:
+        for pipeline in statement.pipelines:
+            yield from ((found.words, found.line) for found in pipeline.commands if isinstance(found, Simple))
+
+
+def _fails_then(compound: Compound, position: int) -> str:
+    """Return `exit` or `return` if a branch fails exactly when its condition, one command, fails; otherwise ""."""
+    condition = compound.parts[position].body
+    if compound.kind != "if" or len(condition) != 1 or len(condition[0].pipelines) != 1:
+        return ""
+    pipeline = condition[0].pipelines[0]
+    branch = position + 1 if pipeline.negated else position + 2
+    if len(pipeline.commands) != 1 or branch >= len(compound.parts) or compound.parts[branch].is_condition:
+        return ""
+    return next((words[0] for words, _ in _flat(compound.parts[branch]) if words and _ends_with_failure(words)), "")
+
+
+def _words(statements: tuple[AndOr, ...]) -> list[str]:
+    """Return the words of the first command of a statement."""
+    if not statements:
+        return []
+    command = statements[0].pipelines[0].commands[0]
+    return list(command.words) if isinstance(command, Simple) else []
+
+
+def _ends_with_failure(words: tuple[str, ...]) -> bool:
+    return words[0] in {"exit", "return"} and len(words) > 1 and words[1] not in _ZERO
+
+
+def _exits_with_zero(words: tuple[str, ...]) -> bool:
+    return words[0] in {"exit", "return"} and len(words) > 1 and words[1] in _ZERO

@@ -1,0 +1,94 @@
+"""The files of a repository that nobody vouches for: bounded reads, and nothing outside of it."""
+
+from __future__ import annotations
+
+import os
+import re
+import stat
+from functools import cached_property
+from pathlib import Path
+
+from harness.preflight.git_access import GitFailure, git_text
+
+#: the list of files ends here
+MOST_FILES = 200_000
+#: larger files are named, not read
+LARGEST_FILE = 2_000_000
+_GENERATED = frozenset({".git", ".hg", ".nox", ".tox", ".venv", "venv", "node_modules", "__pycache__", ".mypy_cache"})
+
+
+class Tree:
+    """A repository's folder. Names of files are relative to it, with `/`."""
+
+    def __init__(self, root: Path) -> None:
+        self.root = root.resolve()
+        #: why git does not list the files; "" when it does
+        self.without_git = ""
+
+    @cached_property
+    def files(self) -> tuple[str, ...]:
+        """The files that git tracks or would add; without git, all but those of generated folders."""
+        listed = git_text(self.root, "ls-files", "-z", "--cached", "--others", "--exclude-standard")
+        if isinstance(listed, GitFailure):
+            self.without_git = listed.why
+        elif not listed and not (self.root / ".git").exists():  # a folder that the repository around it ignores
+            self.without_git = "the repository around this folder ignores it"
+        else:
+            return tuple(sorted({name for name in listed.split("\0") if name}))[:MOST_FILES]
+        return tuple(sorted(self._walked()))
+
+    def _walked(self) -> list[str]:
+        found: list[str] = []
+        for folder, folders, files in os.walk(self.root):
+            folders[:] = sorted(name for name in folders if name not in _GENERATED)
+            here = Path(folder).relative_to(self.root)
+            found += [(here / name).as_posix() for name in files]
+            if len(found) > MOST_FILES:
+                break
+        return found[:MOST_FILES]
+
+    @property
+    def is_complete(self) -> bool:
+        return len(self.files) < MOST_FILES
+
+    @cached_property
+    def folders(self) -> frozenset[str]:
+        return frozenset(parent.as_posix() for name in self.files for parent in Path(name).parents)
+
+    def inside(self, name: str) -> Path | None:
+        """Return the regular file with this name; None when it is missing, or its links lead out of the repository."""
+        try:
+            path = (self.root / name).resolve()
+            if path.is_relative_to(self.root) and stat.S_ISREG(path.stat().st_mode):
+                return path
+        except (OSError, ValueError, RuntimeError):  # a name that is too long, or a loop of links
+            pass
+        return None
+
+    def text(self, name: str, largest: int = LARGEST_FILE) -> str | None:
+        """Return a file's text; None when it is missing, outside, too large, or binary."""
+        data = self.data(name, largest)
+        return None if data is None or b"\0" in data[:8192] else data.decode("utf-8", errors="replace")
+
+    def data(self, name: str, largest: int = LARGEST_FILE) -> bytes | None:
+        """Return a file's bytes; None when it is missing, outside, or too large."""
+        path = self.inside(name)
+        try:
+            if path is None or path.stat().st_size > largest:
+                return None
+            with path.open("rb") as file:
+                return file.read(largest)
+        except OSError:
+            return None
+
+    def matching(self, pattern: str) -> list[str]:
+        """Return the files that match a pattern with `*`, `**` and `?`."""
+        wanted = glob(pattern)
+        return [name for name in self.files if wanted.fullmatch(name)]
+
+
+def glob(pattern: str) -> re.Pattern[str]:
+    """Return a pattern with `*`, `**` and `?` as a regular expression for names with `/`."""
+    parts = {"**/": "(?:[^/]+/)*", "**": ".*", "*": "[^/]*", "?": "[^/]"}
+    pieces = re.split(r"(\*\*/|\*\*|\*|\?)", pattern.removeprefix("./"))
+    return re.compile("".join(parts.get(piece, re.escape(piece)) for piece in pieces), re.DOTALL)

@@ -1,0 +1,69 @@
+"""git in a repository that nobody vouches for: offline, without its hooks, pagers and filters, within a deadline."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+from typing import TYPE_CHECKING
+
+from msgspec import Struct
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+_DEADLINE_S = 20
+#: git sets these for its hooks; they would select another repository than the folder's
+_REPOSITORY_VARIABLES = (
+    "GIT_DIR",
+    "GIT_WORK_TREE",
+    "GIT_INDEX_FILE",
+    "GIT_COMMON_DIR",
+    "GIT_OBJECT_DIRECTORY",
+    "GIT_NAMESPACE",
+)
+#: the repository's configuration could start programs with these
+_SAFE = ("-c", "core.fsmonitor=false", "-c", "log.showSignature=false", "--no-pager")
+
+
+class GitFailure(Struct, frozen=True):
+    """The reason why git gave no answer."""
+
+    why: str
+
+
+def git_command(folder: Path, *arguments: str) -> list[str]:
+    """Return the command line of git in a folder."""
+    return ["git", *_SAFE, "-C", str(folder), *arguments]
+
+
+def git_environment() -> dict[str, str]:
+    """Return the environment of git: messages in English, no prompt, and no network."""
+    environment = {key: value for key, value in os.environ.items() if key not in _REPOSITORY_VARIABLES}
+    return environment | {
+        "LC_ALL": "C",
+        "GIT_OPTIONAL_LOCKS": "0",
+        "GIT_NO_LAZY_FETCH": "1",
+        "GIT_TERMINAL_PROMPT": "0",
+    }
+
+
+def git_text(folder: Path, *arguments: str) -> str | GitFailure:
+    """Return the output of git, or the reason of its failure."""
+    try:
+        done = subprocess.run(  # noqa: S603 -- the callers' arguments, without a shell
+            git_command(folder, *arguments),
+            stdin=subprocess.DEVNULL,
+            capture_output=True,
+            text=True,
+            errors="replace",
+            check=False,
+            timeout=_DEADLINE_S,
+            env=git_environment(),
+        )
+    except subprocess.TimeoutExpired:
+        return GitFailure(f"git did not end within {_DEADLINE_S} s")
+    except OSError as error:
+        return GitFailure(f"git cannot be started: {error.strerror}")
+    if done.returncode:
+        return GitFailure((done.stderr.strip().splitlines() or [f"git failed with exit code {done.returncode}"])[0])
+    return done.stdout

@@ -1,0 +1,258 @@
+"""Workflows: which steps check a pull request, and what hides their failure. The shell's rules are those of Bash."""
+
+from __future__ import annotations
+
+import contextlib
+import subprocess
+from typing import TYPE_CHECKING
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from harness.gates.declaration import Steps
+from harness.gates.programs import kinds_of
+from harness.gates.shell import commands_of
+from harness.gates.shell_syntax import UnreadableScriptError
+from harness.gates.tree import Tree
+from harness.gates.workflow_rows import workflow_rows
+from harness.model import Status
+from tests.unit.repositories import CI, WORKFLOW, workflow, write
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+    from harness.gates.rows import GateRow
+
+OK, ISSUE, NOT_RUN = Status.OK, Status.ISSUE, Status.NOT_RUN
+
+#: scripts with one check, CHECK, and whether their failure is that of the script, under `set -e` and without
+SCRIPTS: list[tuple[str, bool, bool]] = [
+    ("CHECK", True, True),
+    ("CHECK || true", False, False),
+    ("CHECK || :", False, False),
+    ("CHECK || echo failed", False, False),
+    ("CHECK || exit 0", False, False),
+    ("CHECK || exit 1", True, True),
+    ("CHECK || { echo failed; exit 1; }", True, True),
+    ("CHECK || { echo failed; true; }", False, False),
+    ("CHECK || (echo failed; exit 3)", True, True),
+    ("CHECK || false", True, True),
+    ("CHECK; exit 0", True, False),
+    ("CHECK\necho done", True, False),
+    ("set +e\nCHECK\necho done", False, False),
+    ("set +e\nCHECK\ncode=$?\nset -e\nexit $code", True, True),
+    ("set -e\nCHECK\necho done", True, True),
+    ("set -o errexit\nCHECK\necho done", True, True),
+    ("CHECK | cat", False, False),
+    ("set -o pipefail\nCHECK | cat", True, True),
+    ("set -euo pipefail\nCHECK 2>&1 | cat\necho done", True, True),
+    ("true | CHECK", True, True),
+    ("CHECK && echo done", True, True),
+    ("CHECK && echo done\necho more", False, False),
+    ("true && CHECK\necho more", True, False),
+    ("CHECK &", False, False),
+    ("! CHECK", False, False),
+    ("(CHECK) || true", False, False),
+    ("(CHECK; echo done)", True, False),
+    ("{ CHECK; echo done; } || true", False, False),
+    ("{ CHECK; echo done; } && true", False, False),
+    ("if ! CHECK; then exit 1; fi\necho done", True, True),
+    ("if CHECK; then echo good; else exit 1; fi", True, True),
+    ("for name in a; do\n  CHECK || true\ndone", False, False),
+    ("for name in a; do CHECK; done", True, True),
+    ("case a in\n  a) CHECK ;;\n  *) echo no ;;\nesac", True, True),
+    ("run() {\n  CHECK\n}\nrun", True, True),
+    ("run() {\n  CHECK\n}\nrun || true", False, False),
+    ("cat > /dev/null <<END\nCHECK || true\nEND\nCHECK", True, True),
+    ("# CHECK || true\nCHECK", True, True),
+    ("CHECK \\\n  || true", False, False),
+    ("CHECK || code=$?\nexit ${code:-0}", True, True),
+]
+
+
+@pytest.mark.parametrize(("script", "with_errexit", "without"), SCRIPTS, ids=[script[:30] for script, *_ in SCRIPTS])
+@pytest.mark.parametrize("errexit", [True, False])
+def test_bash_agrees_about_every_script(script: str, with_errexit: bool, without: bool, errexit: bool) -> None:
+    """A verdict is that of Bash itself, or none: no Issue for a failure that counts, and no OK for one that is lost."""
+    flags = ["-e"] if errexit else []
+    done = subprocess.run(["bash", *flags, "-c", script.replace("CHECK", "(exit 7)")], check=False, capture_output=True)
+    assert bool(done.returncode) is (with_errexit if errexit else without)
+    ran = [ran for ran in commands_of(script, 1, errexit=errexit, pipefail=False) if ran.words[:1] == ("CHECK",)]
+    assert ran
+    if done.returncode:
+        assert not ran[-1].lost
+    else:
+        assert ran[-1].lost or ran[-1].unclear
+
+
+@given(st.lists(st.sampled_from(["a", " ", "\n", ";", "&&", "||", "|", "(", ")", "{ ", "; }", "if ", "; then ", "; fi", "'", '"', "$(", "`", "<<E", "\\", "for x in y; do ", "; done", "case x in ", "esac", "!", "&", "#"]), max_size=25))  # fmt: skip
+@settings(max_examples=400)
+def test_any_text_is_read_or_refused(parts: list[str]) -> None:
+    try:
+        commands_of("".join(parts), 1, errexit=True, pipefail=False)
+    except UnreadableScriptError as error:
+        assert str(error)
+
+
+@pytest.mark.parametrize("text", ["(" * 5000, "if true; then " * 200, "$(" * 5000, "a" * 70_000])
+def test_deep_and_long_scripts_are_refused(text: str) -> None:
+    with contextlib.suppress(UnreadableScriptError):
+        assert len(commands_of(text, 1, errexit=True, pipefail=False)) <= 1
+
+
+@pytest.mark.parametrize(
+    ("command", "kinds"),
+    [
+        ("ruff check .", {"lint"}),
+        ("./node_modules/.bin/eslint src", {"lint"}),
+        ("npx --yes tsc --noEmit", {"types"}),
+        ("uv run --frozen mypy src", {"types"}),
+        ("python -m pytest -q", {"unit"}),
+        ("CI=1 timeout 60 go test ./...", {"unit"}),
+        ("pytest tests/smoke", {"smoke"}),
+        ("npm run lint:css", {"lint"}),
+        ("npm test", {"unit"}),
+        ("npm ci", set()),
+        ("pip install pytest mypy ruff", set()),
+        ("make lint types", {"lint", "types"}),
+        ("./bootstrap lint types tests", {"lint", "types", "unit"}),
+        ("bash scripts/smoke.sh", {"smoke"}),
+        ("echo run the tests", set()),
+        ("cp tests/a tests/b", set()),
+        ("docker build -t test .", set()),
+        ("just e2e", {"smoke"}),
+    ],
+)
+def test_what_a_command_checks(command: str, kinds: set[str]) -> None:
+    assert {str(kind) for kind in kinds_of(command.split(), Steps())} == kinds
+
+
+def rows(root: Path, steps: Steps | None = None, **files: str) -> dict[str, GateRow]:
+    for name, text in {"scripts/smoke.sh": "#!/bin/sh\ntrue\n", **files}.items():
+        write(root, name, text)
+    return {row.gate.removeprefix("workflow."): row for row in workflow_rows(Tree(root), steps or Steps())}
+
+
+def status_of(root: Path, gate: str, text: str, **files: str) -> Status:
+    return rows(root, None, **{CI: text, **files})[gate].status
+
+
+PACKAGE = '{"scripts": {"test": "jest; exit 0", "lint": "eslint . || true", "types": "tsc"}}'
+MAKE = "lint:\n\t-ruff check .\ntest: unit\nunit:\n\t@pytest\n"
+
+
+@pytest.mark.parametrize(
+    ("step", "gate", "status"),
+    [
+        ("- run: npm test", "unit", ISSUE),
+        ("- run: npm run lint", "lint", ISSUE),
+        ("- run: npm run types", "types", OK),
+        ("- run: make lint", "lint", ISSUE),
+        ("- run: make test", "unit", OK),
+        ("- run: make -i test", "unit", ISSUE),
+        ("- run: bash scripts/loose.sh", "unit", ISSUE),
+        ("- run: bash -e scripts/loose.sh", "unit", OK),
+        ("- run: docker run image sh -c 'pytest; true'", "unit", ISSUE),
+        ("- run: docker compose run --rm api pytest", "unit", OK),
+        ("- run: pytest | tee log", "unit", ISSUE),
+        ("- run: pytest | tee log\n  shell: bash", "unit", OK),
+        ("- run: pytest\n  if: always()", "unit", OK),
+        ("- run: pytest\n  if: github.event_name == 'push'", "unit", ISSUE),
+        ("- run: pytest\n  if: matrix.os == 'linux'", "unit", NOT_RUN),
+        ("- run: pytest\n  continue-on-error: true", "unit", ISSUE),
+        ("- run: pytest\n  continue-on-error: ${{ matrix.experimental }}", "unit", NOT_RUN),
+        ("- run: pytest\n  continue-on-error: false", "unit", OK),
+        ("- run: pytest\n  shell: pwsh", "unit", NOT_RUN),
+        ("- run: ${{ matrix.command }}", "unit", ISSUE),
+        ("- run: ./ci everything", "unit", NOT_RUN),
+        ("- uses: ./.github/actions/test", "unit", ISSUE),
+        ("- uses: golangci/golangci-lint-action@v6", "lint", OK),
+        ("- uses: someone/unknown@v1", "lint", NOT_RUN),
+        ("- uses: actions/cache@v4", "lint", ISSUE),
+        ("- run: pytest || ./retry", "unit", NOT_RUN),
+    ],
+)
+def test_a_step(tmp_path: Path, step: str, gate: str, status: Status) -> None:
+    action = "runs:\n  using: composite\n  steps:\n    - run: pytest || true\n      shell: bash\n"
+    files = {
+        "package.json": PACKAGE,
+        "Makefile": MAKE,
+        "scripts/loose.sh": "#!/bin/bash\npytest\necho done\n",
+        ".github/actions/test/action.yml": action,
+    }
+    assert status_of(tmp_path, gate, workflow(step), **files) is status
+
+
+def test_the_place_of_a_hidden_failure_is_where_it_is_hidden(tmp_path: Path) -> None:
+    package = '{\n "scripts": {\n  "lint": "eslint . || true"\n }\n}\n'
+    found = rows(tmp_path, None, **{CI: workflow("- run: npm run lint"), "package.json": package})
+    [place] = found["failures"].places
+    assert str(place) == "package.json:3: `eslint .`: `|| true` hides its failure"
+
+
+@pytest.mark.parametrize(
+    ("trigger", "status"),
+    [
+        ("pull_request", OK),
+        ("[push, pull_request]", OK),
+        ("push", ISSUE),
+        ("pull_request_target", ISSUE),
+        ("{pull_request: {types: [labeled]}}", ISSUE),
+        ("{pull_request: {types: [opened, synchronize, reopened]}}", OK),
+    ],
+)
+def test_what_runs_for_pull_requests(tmp_path: Path, trigger: str, status: Status) -> None:
+    text = WORKFLOW.replace("on:\n  pull_request:\n", f"on: {trigger}\n")
+    assert status_of(tmp_path, "present", text) is status
+
+
+def test_a_summary_job_that_checks_no_result_hides_failures(tmp_path: Path) -> None:
+    job = "  all-green:\n    needs: checks\n    if: always()\n    runs-on: ubuntu-latest\n    steps:\n      - run: {}\n"
+    text = WORKFLOW + job.format("echo done")
+    assert status_of(tmp_path, "failures", text) is ISSUE
+    text = WORKFLOW + job.format("test '${{ needs.checks.result }}' = success")
+    assert status_of(tmp_path, "failures", text) is OK
+
+
+def test_reusable_workflows_are_read_and_circles_end(tmp_path: Path) -> None:
+    reused = WORKFLOW.replace("pull_request:", "workflow_call:") + "  again:\n    uses: ./.github/workflows/shared.yml\n"
+    caller = "on: pull_request\njobs:\n  a:\n    uses: ./.github/workflows/shared.yml\n  b:\n    uses: org/x/.github/w.yml@v1\n"
+    found = rows(tmp_path, None, **{CI: caller, ".github/workflows/shared.yml": reused})
+    assert [found[gate].status for gate in ("lint", "types", "unit", "smoke")] == [OK] * 4
+    assert found["failures"].status is NOT_RUN  # the workflow of another repository
+
+
+def test_declared_steps_are_recognised(tmp_path: Path) -> None:
+    text = workflow("- run: ./ci everything", "- run: ./ci upload || true")
+    assert rows(tmp_path, None, **{CI: text})["failures"].status is NOT_RUN
+    found = rows(tmp_path, Steps(unit=("./ci everything",), other=("./ci upload",)), **{CI: text})
+    assert [found[gate].status for gate in ("unit", "failures")] == [OK, OK]
+
+
+GITLAB = "unit:\n  script:\n    - pytest{}\n"
+
+
+@pytest.mark.parametrize(
+    ("text", "gate", "status"),
+    [
+        (GITLAB.format(""), "unit", OK),
+        (GITLAB.format(" | tee log"), "unit", OK),
+        (GITLAB.format(" || true"), "unit", ISSUE),
+        (GITLAB.format("") + "  allow_failure: true\n", "unit", ISSUE),
+        (GITLAB.format("") + "  only: [tags]\n", "unit", ISSUE),
+        (GITLAB.format("") + "  when: manual\n", "unit", ISSUE),
+        (GITLAB.format("").replace("script", "after_script") + "  script: ls\n", "unit", ISSUE),
+        (".base:\n  script: [pytest]\nunit:\n  extends: .base\n", "unit", OK),
+        ("include: other.yml\n" + GITLAB.format(""), "lint", NOT_RUN),
+        (GITLAB.format(""), "lint", ISSUE),
+        ("unit: [\n", "present", ISSUE),
+    ],
+)
+def test_gitlab(tmp_path: Path, text: str, gate: str, status: Status) -> None:
+    assert rows(tmp_path, None, **{".gitlab-ci.yml": text})[gate].status is status
+
+
+def test_another_system_is_not_judged(tmp_path: Path) -> None:
+    found = rows(tmp_path, None, Jenkinsfile="pipeline {}")
+    assert {row.status for row in found.values()} == {NOT_RUN}
