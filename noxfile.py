@@ -176,11 +176,12 @@ def configurations(session: nox.Session) -> None:
 
 @nox.session
 def lint(session: nox.Session) -> None:
-    """Check style, the direction of imports, and the security of the workflows."""
+    """Check style, the direction of imports, the security of the workflows, and the gates of this repository."""
     install(session, "lint")
     session.run("ruff", "check", ".")
     session.run("lint-imports", env={"PYTHONPATH": str(ROOT)})
     session.run("zizmor", "--offline", "--no-progress", "--quiet", ".github")
+    session.run("python", "-m", "harness", "gates", ".", "--config", ".ci/gates.toml")
 
 
 @nox.session

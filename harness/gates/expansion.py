@@ -13,6 +13,7 @@ from msgspec import Struct
 from harness.gates.programs import (
     Kind,
     always_zero,
+    declares,
     is_unseen,
     kinds_of,
     own_script,
@@ -82,7 +83,7 @@ class Expansion:
         command = unwrapped(ran.words)
         if not command:
             return
-        is_other = any(part in " ".join(ran.words) for part in self._declared.other)
+        is_other = declares(self._declared.other, " ".join(ran.words))
         yield Executed(
             text=quoted(ran.words),
             path=source.path,

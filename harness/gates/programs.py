@@ -94,10 +94,10 @@ def unwrapped(words: Sequence[str]) -> list[str]:
 def kinds_of(words: Sequence[str], declared: Steps) -> frozenset[Kind]:
     """Return what a command checks; nothing for an installation, an output or an unknown program."""
     text = " ".join(words)
-    named = {kind for kind in Kind if any(part in text for part in getattr(declared, kind.value))}
+    named = {kind for kind in Kind if declares(getattr(declared, kind.value), text)}
     if named:
         return frozenset(named)
-    if any(part in text for part in declared.other):
+    if declares(declared.other, text):
         return frozenset()
     command = unwrapped(words)
     if not command:
@@ -106,6 +106,11 @@ def kinds_of(words: Sequence[str], declared: Steps) -> frozenset[Kind]:
     if found & {Kind.UNIT} and _said(Kind.SMOKE, command[1:]):
         found = found - {Kind.UNIT} | {Kind.SMOKE}
     return frozenset(found or _task_kinds(command))
+
+
+def declares(declared: Sequence[str], text: str) -> bool:
+    """Say whether one of the declared texts is in a command, whose words have no quotes."""
+    return any(re.sub(r"[\"']", "", part) in text for part in declared)
 
 
 def _begins(command: list[str], beginnings: Sequence[str]) -> bool:
