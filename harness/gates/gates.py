@@ -36,7 +36,11 @@ class Gate(Struct, frozen=True):
 
 
 GATES = (
-    Gate("workflow.present", "A workflow runs for each pull request.", "whether the main branch requires it"),
+    Gate(
+        "workflow.present",
+        "A workflow runs for each pull request.",
+        "which jobs the main branch requires; a skipped job counts as passed",
+    ),
     Gate("workflow.lint", "A workflow of pull requests runs a linter, and its failure fails the workflow."),
     Gate("workflow.types", "A workflow of pull requests runs a type checker, and its failure fails the workflow."),
     Gate("workflow.unit", "A workflow of pull requests runs unit tests, and their failure fails the workflow."),

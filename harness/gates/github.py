@@ -56,6 +56,12 @@ _SUMMARY = re.compile(
 )
 
 
+#: a line that cannot fail
+_PRINTS = re.compile(r"\s*(?:(?:echo|printf)\b(?!.*(?:[;|&]|\$\().*).*|true|:|exit 0)\s*")
+_MATRIX = re.compile(r"\$\{\{\s*matrix\.([\w-]+)\s*\}\}")
+_CHOICE = re.compile(r"matrix\.([\w-]+)\s*==\s*'([^']*)'")
+
+
 class _Around(Struct, frozen=True, kw_only=True):
     """What the workflow and the job say about a step."""
 
@@ -64,6 +70,8 @@ class _Around(Struct, frozen=True, kw_only=True):
     shell: str = ""
     folder: str = ""
     windows: bool = False
+    #: the values of the job's matrix, by their names
+    matrix: dict[str, tuple[str, ...]] = {}
 
 
 def github_workflows(tree: Tree, expansion: Expansion) -> Iterator[Workflows]:
@@ -128,11 +136,11 @@ class _File:
         needs = job["needs"].words()
         if not needs or not _EVEN_AFTER_FAILURES.search(job["if"].text):
             return
-        content = "\n".join(value.all_text() for key, value in job.items() if key not in {"needs", "if"})
         if not (_SUMMARY.fullmatch(name) or _SUMMARY.fullmatch(job["name"].text or "-")):
             return
-        runs = [step["run"] for step in job["steps"].entries()]
-        if all(re.match(r"\s*(?:echo|true|:|exit 0)\b", run.text) for run in runs) and "needs." not in content:
+        lines = [line for step in job["steps"].entries() for line in step["run"].text.splitlines() if line.strip()]
+        uses = any(step["uses"].exists for step in job["steps"].entries())
+        if all(_PRINTS.fullmatch(line) for line in lines) and not uses and "needs." not in job["if"].text:
             what = (
                 f"job {name} runs after failures of {', '.join(needs)} (`if: {job['if'].text}`), and checks no result"
             )
@@ -166,7 +174,7 @@ class _File:
             return
         errexit, pipefail = options
         source = Source(
-            text=run.text,
+            text=_MATRIX.sub(lambda match: "-".join(around.matrix.get(match[1], ())) or match[0], run.text),
             path=path,
             line=run.first_line,
             errexit=errexit,
@@ -218,7 +226,7 @@ def _around(node: Node, outer: _Around, default: Node) -> _Around:
     condition = " ".join(re.sub(r"^\s*\$\{\{(.*)\}\}\s*$", r"\1", node["if"].text, flags=re.DOTALL).split())
     if "||" not in condition and _NEVER.fullmatch(condition):
         never = never or f"`if: {condition}` excludes pull requests"
-    elif not _ALWAYS.fullmatch(condition):
+    elif not _ALWAYS.fullmatch(condition) and not _is_of_matrix(condition, outer.matrix):
         fate = fate.within(Fate(unclear=f"whether `if: {condition[:60]}` holds is not evaluated"))
     own = node["defaults"]["run"]
     return _Around(
@@ -226,8 +234,28 @@ def _around(node: Node, outer: _Around, default: Node) -> _Around:
         never=never,
         shell=own["shell"].text or default["shell"].text or outer.shell,
         folder=own["working-directory"].text or default["working-directory"].text or outer.folder,
+        matrix=outer.matrix or _matrix(node["strategy"]["matrix"]),
         windows=outer.windows or "windows" in node["runs-on"].all_text().lower(),
     )
+
+
+def _matrix(node: Node) -> dict[str, tuple[str, ...]]:
+    """Return the values of a matrix that are plain words, by their names."""
+    found: dict[str, list[str]] = {}
+    for name, values in node.items():
+        pairs = [(name, value.text) for value in values.entries()]
+        if name == "include":
+            pairs = [(key, value.text) for entry in values.entries() for key, value in entry.items()]
+        for key, text in pairs:
+            if re.fullmatch(r"[\w.:-]+", text):
+                found.setdefault(key, []).append(text)
+    return {name: tuple(dict.fromkeys(values)) for name, values in found.items()}
+
+
+def _is_of_matrix(condition: str, matrix: dict[str, tuple[str, ...]]) -> bool:
+    """Say whether a condition selects one of the values of the matrix, so that one of its jobs runs the step."""
+    match = _CHOICE.fullmatch(condition)
+    return match is not None and match[2] in matrix.get(match[1], ())
 
 
 def _shell_options(shell: str, *, windows: bool) -> tuple[bool, bool] | None:

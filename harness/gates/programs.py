@@ -54,7 +54,7 @@ RUNNERS = re.compile(
 )
 #: task runners, without what they run by default or install
 _NOT_TASKS = re.compile(
-    r"install|i|ci|add|update|upgrade|audit|cache|config|login|publish|pack|prune|clean|version|-\S*"
+    r"install|i|ci|add|update|upgrade|audit|cache|config|login|publish|pack|prune|clean|version|--version|--help|-[vV]"
 )
 #: wrappers, each with the number of words before the command that it runs
 _WRAPPERS = {

@@ -122,6 +122,9 @@ def test_deep_and_long_scripts_are_refused(text: str) -> None:
         ("cp tests/a tests/b", set()),
         ("docker build -t test .", set()),
         ("just e2e", {"smoke"}),
+        ("tox run -e typing", {"types"}),
+        ("nox -s lint -- --fix", {"lint"}),
+        ("make --version", set()),
     ],
 )
 def test_what_a_command_checks(command: str, kinds: set[str]) -> None:
@@ -211,8 +214,19 @@ def test_a_summary_job_that_checks_no_result_hides_failures(tmp_path: Path) -> N
     job = "  all-green:\n    needs: checks\n    if: always()\n    runs-on: ubuntu-latest\n    steps:\n      - run: {}\n"
     text = WORKFLOW + job.format("echo done")
     assert status_of(tmp_path, "failures", text) is ISSUE
+    text = WORKFLOW + job.format("echo good\n        if: ${{ !contains(needs.*.result, 'failure') }}")
+    assert status_of(tmp_path, "failures", text) is ISSUE
     text = WORKFLOW + job.format("test '${{ needs.checks.result }}' = success")
     assert status_of(tmp_path, "failures", text) is OK
+
+
+def test_values_of_a_matrix_are_read(tmp_path: Path) -> None:
+    steps = "- run: tox -e ${{ matrix.env }}", "- run: mypy\n  if: matrix.env == 'a-lint'", "- run: pytest\n  if: matrix.env == 'c'"
+    text = workflow(*steps).replace(
+        "    steps:", "    strategy:\n      matrix:\n        include:\n          - env: a-lint\n          - env: b-e2e\n    steps:"
+    )
+    found = rows(tmp_path, None, **{CI: text})
+    assert [found[gate].status for gate in ("lint", "smoke", "types", "unit")] == [OK, OK, OK, NOT_RUN]
 
 
 def test_reusable_workflows_are_read_and_circles_end(tmp_path: Path) -> None:
