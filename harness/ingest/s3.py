@@ -5,7 +5,7 @@ from __future__ import annotations
 import http.client
 import ssl
 from typing import TYPE_CHECKING
-from urllib.parse import urlsplit
+from urllib.parse import unquote_plus, urlsplit
 from xml.etree import ElementTree as ET
 
 from msgspec import Struct
@@ -152,7 +152,8 @@ class S3:
         return f"{self._scheme}://{self._host}{path}?{query}"
 
     def _keys_of(self, prefix: str, page: int = 1000) -> Iterator[str]:
-        query = {"list-type": "2", "prefix": prefix, "max-keys": str(page)}
+        # XML cannot hold every character that a key may have
+        query = {"list-type": "2", "prefix": prefix, "max-keys": str(page), "encoding-type": "url"}
         while True:
             body = self._ask("GET", query=query)[2]
             try:
@@ -160,9 +161,10 @@ class S3:
             except ET.ParseError as error:
                 raise S3Error(f"the answer is not a list of objects: {error}", where=self._where()) from None
             texts = {child.tag.rpartition("}")[2]: child.text or "" for child in root}
+            decoded = unquote_plus if texts.get("EncodingType") == "url" else str
             for child in root:
                 if child.tag.rpartition("}")[2] == "Contents":
-                    yield next((part.text or "" for part in child if part.tag.rpartition("}")[2] == "Key"), "")
+                    yield decoded(next((part.text or "" for part in child if part.tag.rpartition("}")[2] == "Key"), ""))
             token = texts.get("NextContinuationToken", "")
             if texts.get("IsTruncated") != "true" or not token:
                 return

@@ -41,7 +41,15 @@ if TYPE_CHECKING:
 pytestmark = pytest.mark.engine
 
 BUCKET = "uploads"
-KEYS = ("a b/c+d.txt", "grüße/日本.txt", "100%/q?x=1&y=#z", "~'()!*;:@=,$", "deep/er/and/deeper")
+KEYS = (
+    "a b/c+d.txt",
+    "grüße/日本.txt",
+    "100%/q?x=1&y=#z",
+    "~'()!*;:@=,$",
+    "deep/er/and/deeper",
+    "tab\tand\x01",
+    "a+b%2Bc d",
+)
 
 
 @pytest.fixture(scope="module", params=ENGINES)

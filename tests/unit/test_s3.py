@@ -223,6 +223,18 @@ def test_a_list_is_read_to_its_last_page() -> None:
         assert client(url).first_key("x/") == "x/0"
 
 
+@pytest.mark.parametrize(
+    ("document", "key"),
+    [
+        ("<R><EncodingType>url</EncodingType><Contents><Key>a+b%2Bc%01</Key></Contents></R>", "a b+c\x01"),
+        ("<R><Contents><Key>a+b%2Bc</Key></Contents></R>", "a+b%2Bc"),
+    ],
+)
+def test_a_listed_key_is_decoded_where_the_store_encoded_it(document: str, key: str) -> None:
+    with answering(lambda _: (200, document.encode())) as url:
+        assert client(url).keys() == (key,)
+
+
 def test_a_store_that_does_not_answer_is_named() -> None:
     with answering(lambda _: (200, b"")) as url:
         pass
