@@ -130,6 +130,8 @@ class NativeEngine:
         return origin_of(server, wanted)
 
     def _installed_by_pip(self, wanted: Wanted, listener: Listener) -> Origin:
+        if wanted.product in WHEEL_PRODUCTS and (installed := installed_program(wanted)) and not installed.note:
+            return installed
         install = virtual_environment if wanted.product == PYTHON_PRODUCT else program_of_wheel
         folder = places.cache() / wanted.product
         folder.mkdir(exist_ok=True)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import http.client
 import ssl
 from typing import TYPE_CHECKING
@@ -193,7 +194,10 @@ class S3:
         target = f"{path}?{query_of(query)}" if query else path
         connection = self._connection()
         try:
-            connection.request(method, target, body=body or None, headers=sent)
+            with contextlib.suppress(
+                BrokenPipeError, ConnectionResetError
+            ):  # a store may refuse before it read the body
+                connection.request(method, target, body=body or None, headers=sent)
             answer = connection.getresponse()
             content = answer.read()
         except (OSError, http.client.HTTPException) as error:

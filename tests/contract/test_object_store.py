@@ -208,6 +208,31 @@ def test_objects_are_in_memory_where_the_data_of_the_server_is(lab: Lab, store: 
         assert stat.S_IMODE((folder / "keys").stat().st_mode) == 0o600
 
 
+def fill(client: S3) -> None:
+    """Store more than a store in memory may keep."""
+    for number in range(6):
+        client.put(f"large/{number}", bytes(48 * 2**20))
+
+
+def test_a_full_store_refuses_an_object_and_goes_on(owner: Owner) -> None:
+    opened = stand_up(require_engine("docker"), load_topologies()["direct"], owner, Redactor())
+    try:
+        if not opened.memory_mib:
+            pytest.skip("the data is on disk, which has no limit of its own")
+        store = opened.object_store()
+        client = S3(store.endpoint_url, store.access_key, store.secret_key, bucket=BUCKET)
+        client.make_bucket()
+        with pytest.raises(S3Error, match="PUT"):
+            fill(client)
+        assert "no space left on device" in store.logs()
+        assert "large/5" not in client.keys("large/")
+        client.delete("large/0")
+        client.put("small", b"1")
+        assert client.get("small") == b"1"
+    finally:
+        opened.close()
+
+
 def test_nothing_is_left_of_a_lab_with_a_store(engine: Engine, owner: Owner) -> None:
     opened = stand_up(engine, load_topologies()["direct"], owner, Redactor())
     try:
