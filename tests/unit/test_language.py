@@ -112,7 +112,9 @@ def nodes(tree: ast.AST) -> Iterator[ast.AST]:
         node = pending.pop()
         yield node
         parts = isinstance(node, ast.JoinedStr)
-        pending += [child for child in ast.iter_child_nodes(node) if not (parts and isinstance(child, ast.Constant))][::-1]
+        pending += [child for child in ast.iter_child_nodes(node) if not (parts and isinstance(child, ast.Constant))][
+            ::-1
+        ]
 
 
 def comment_blocks(source: str) -> Iterator[Passage]:
