@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from threading import Lock
+from types import SimpleNamespace
 from typing import TYPE_CHECKING, Any
 
 import pytest
@@ -17,9 +19,10 @@ from harness.checks.ordering import (
     phases_of,
 )
 from harness.checks.registry import P0, Check, TrailBreak, breaks_trail, check
+from harness.checks.scheduler import Run
 from harness.lab.topologies import load_topologies
-from harness.model import PathLabel, Section
-from tests.unit.made_up import planned
+from harness.model import PathLabel, Section, ServiceEvidence
+from tests.unit.made_up import planned, record, stood
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -132,3 +135,17 @@ def test_each_break_of_the_trail_is_tried_in_one_topology() -> None:
 
     tried = {name: [found.name for found in breaks_tried_in(name, trail_breaks, topologies)] for name in "ab"}
     assert tried == {"a": ["break-0", "break-2"], "b": ["break-1", "break-3"]}
+
+
+def test_services_next_to_the_chain_of_several_labs_are_recorded_once() -> None:
+    def lab(*services: ServiceEvidence) -> Any:
+        topology = SimpleNamespace(name="direct")
+        return SimpleNamespace(topology=topology, evidence_beside={one.name: one for one in services})
+
+    store = ServiceEvidence(name="store", product="rclone", version="1.75.2", origin="/cache/rclone")
+    kept = SimpleNamespace(record=replace(record(), topologies={"direct": stood("direct")}))
+    kept.update = lambda **changed: setattr(kept, "record", replace(kept.record, **changed))
+    run: Any = SimpleNamespace(_lock=Lock(), _store=kept)
+    for used in (lab(), lab(store), lab(store)):
+        Run._record_beside(run, used)
+    assert kept.record.topologies == {"direct": replace(stood("direct"), beside=(store,))}

@@ -8,7 +8,17 @@ from typing import TYPE_CHECKING
 import pytest
 from msgspec.structs import replace
 
-from harness.model import Confidence, EvidenceClass, Finding, Notifier, PathLabel, PoolMode, Prepare, Status
+from harness.model import (
+    Confidence,
+    EvidenceClass,
+    Finding,
+    Notifier,
+    PathLabel,
+    PoolMode,
+    Prepare,
+    ServiceEvidence,
+    Status,
+)
 from harness.report.evidence import Evidence, Row
 from harness.report.topology_rows import TopologyRow, questions, topology_row
 from tests.unit.made_up import planned, record, result, stood
@@ -358,3 +368,10 @@ def test_the_settings_that_a_topology_chooses_are_shown_with_their_effective_val
 def test_the_servers_of_somebody_else_have_no_engine_version() -> None:
     assert record().ran_on == "docker 20.10"
     assert replace(record(), engine="attached", engine_version="").ran_on == "attached"
+
+
+def test_a_service_next_to_the_chain_is_an_origin_and_no_part_of_the_chain() -> None:
+    store = ServiceEvidence(name="store", product="rclone", version="1.75.2", origin="/cache/rclone")
+    before = row(stood("transaction"))
+    after = row(replace(stood("transaction"), beside=(store,)))
+    assert after == replace(before, origins=(*before.origins, "rclone 1.75.2: /cache/rclone"))
