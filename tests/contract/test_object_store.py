@@ -241,7 +241,7 @@ def test_nothing_is_left_of_a_lab_with_a_store(engine: Engine, owner: Owner) -> 
         opened.close()
     assert leftovers(engine.name, owner.run_id) == []
     with pytest.raises(ServiceFailedError, match="closing"):
-        opened.start_service("store", STORE, str)  # type: ignore[arg-type]  -- the lab refuses before it asks for one
+        opened.start_service("store", STORE, str)  # type: ignore[arg-type] # the lab refuses before it asks for one
 
 
 def test_a_port_that_is_in_use_is_replaced(owner: Owner, monkeypatch: pytest.MonkeyPatch) -> None:
