@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
+from harness.cli.exit_codes import ExitCode
 from harness.model import Status
 from harness.store import read_run
 from tests.contract.command_line import harness_here
@@ -137,9 +138,10 @@ def declare(folder: Path, projects: dict[str, dict[str, Any]]) -> None:
 
 
 def rows(folder: Path, engine: Engine, topology: str, *checks: str) -> dict[str, Any]:
-    """Run checks, and return their results by id."""
+    """Run checks of which at least one is an Issue, and return their results by id."""
     named = [word for check in checks for word in ("--check", check)]
-    harness_here(folder, "verify", topology, "--engine", engine.name, *named)
+    done = harness_here(folder, "verify", topology, "--engine", engine.name, *named)
+    assert done.returncode == ExitCode.ISSUE, done.stderr
     return {result.check: result for result in read_run(folder / "reports" / "runs" / "latest").results}
 
 
@@ -182,3 +184,13 @@ def test_a_session_lock_behind_a_transaction_pool_excludes_nobody(any_engine: En
     assert found["migrations.past-concurrent"].facts["migrations ran"] == "past the pooler, as declared"
     bypasses = found["migrations.bypasses-twice"]
     assert (bypasses.status, "declare direct = true" in bypasses.reason) == (Status.NOT_RUN, True)
+
+
+def test_the_report_names_what_to_do_instead(any_engine: Engine, tmp_path: Path) -> None:
+    declare(tmp_path, {"session-lock": {"up": python(SESSION_LOCK)}})
+    rows(tmp_path, any_engine, "transaction", "migrations.session-lock-concurrent", "migrations.session-lock-starts")
+    table = (tmp_path / "reports" / "migrations.md").read_text()
+    assert "| Issue | runs that are past the lock at the same time: expected 1, observed 2" in table
+    assert "declare direct = true" in table
+    assert "migrations-session-lock-concurrent.log)" in table
+    assert "declares no command for starts: a start of its application" in table
