@@ -40,6 +40,16 @@ SESSION_LOCK = (
     + NO_LOCK
     + "run('SELECT pg_advisory_unlock(7)')\n"
 )
+#: the first run takes its lock on a server connection that the second run does not get, and never gives it back
+KEPT_LOCK = """
+if not run("SELECT to_regclass('posts')").fetchone()[0]:
+    with connection.transaction():
+        run('CREATE TABLE posts (id bigint)')
+        with psycopg.connect(os.environ['DATABASE_URL'], autocommit=True, prepare_threshold=None) as other:
+            other.execute('SELECT pg_advisory_lock(7)')
+else:
+    run('SELECT pg_advisory_lock(7)')
+"""
 #: nothing outside of a transaction, so it works behind every pool
 TRANSACTION_LOCK = "with connection.transaction():\n    run('SELECT pg_advisory_xact_lock(7)')\n    " + "    ".join(
     NO_LOCK.strip().splitlines(keepends=True)
@@ -163,6 +173,7 @@ def test_a_session_lock_behind_a_transaction_pool_excludes_nobody(any_engine: En
         {
             "session-lock": {"up": python(SESSION_LOCK)},
             "transaction-lock": {"up": python(TRANSACTION_LOCK)},
+            "kept-lock": {"up": python(KEPT_LOCK)},
             "past": {"up": python(SESSION_LOCK), "direct": True},
             "bypasses": {"up": [sys.executable, "-c", CONNECT.replace("DATABASE_URL", "DIRECT_URL") + TABLE]},
         },
@@ -172,6 +183,7 @@ def test_a_session_lock_behind_a_transaction_pool_excludes_nobody(any_engine: En
         any_engine,
         "transaction",
         *(f"migrations.{name}-concurrent" for name in ("session-lock", "transaction-lock", "past")),
+        "migrations.kept-lock-twice",
         "migrations.bypasses-twice",
     )
     trapped = found["migrations.session-lock-concurrent"]
@@ -179,6 +191,11 @@ def test_a_session_lock_behind_a_transaction_pool_excludes_nobody(any_engine: En
     assert trapped.reason.startswith("runs that are past the lock at the same time: expected 1, observed 2")
     assert "declare direct = true" in trapped.facts["what to do instead"]
     assert "https://www.pgbouncer.org/" in trapped.facts["what to do instead"]
+    kept = found["migrations.kept-lock-twice"]
+    assert kept.reason.startswith('locks that outlive the first run: expected [], observed ["advisory 7 of ')
+    [hangs] = [one.observed for one in kept.expectations if one.name.startswith("lock that the second run waits for")]
+    assert hangs.endswith(", which is idle")
+    assert "declare direct = true" in kept.facts["what to do instead"]
     assert found["migrations.transaction-lock-concurrent"].status is Status.OK
     assert found["migrations.past-concurrent"].status is Status.OK
     assert found["migrations.past-concurrent"].facts["migrations ran"] == "past the pooler, as declared"
