@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 
 from harness.errors import ConfigError
 from harness.gates.rows import GateRow, Place, issue, judged, not_run
+from harness.gates.tree import wildcards
 from harness.markdown.document import read_document
 
 if TYPE_CHECKING:
@@ -101,9 +102,7 @@ def owns(tree: Tree, pattern: str) -> bool:
     """Say whether a pattern of CODEOWNERS matches a file. Its syntax is that of gitignore, without `!` and `[]`."""
     plain = pattern.replace("\\ ", " ")
     anchored = "/" in plain.rstrip("/")
-    pieces = re.split(r"(\*\*/|/\*\*$|\*\*|\*|\?)", plain.strip("/"))
-    parts = {"**/": "(?:[^/]+/)*", "/**": "/.*", "**": ".*", "*": "[^/]*", "?": "[^/]"}
-    body = "".join(parts.get(piece, re.escape(piece)) for piece in pieces)
+    body = wildcards(plain.strip("/"))
     below = "/.*" if plain.endswith("/") else "" if plain.endswith(("/*", "/**")) else "(?:/.*)?"
     wanted = re.compile(("" if anchored else "(?:.*/)?") + body + below, re.DOTALL)
     return any(wanted.fullmatch(name) for name in tree.files)

@@ -33,7 +33,9 @@ if TYPE_CHECKING:
 #: a task that calls a task that calls a script
 _DEEPEST = 4
 _MOST = 5_000
-_EXPRESSION = re.compile(r"\$\{\{.*?\}\}", re.DOTALL)
+#: of a makefile
+_LONGEST_LINE = 2_000
+_EXPRESSION = re.compile(r"\$\{\{.{0,1000}?\}\}", re.DOTALL)
 _NODE = frozenset({"npm", "pnpm", "yarn", "bun"})
 _SHELLS = frozenset({"bash", "sh", "dash", "zsh"})
 
@@ -197,7 +199,10 @@ class Expansion:
             fate = Fate(lost="`make --ignore-errors` hides its failure").within(fate)
         targets = [word for word in words if not word.startswith("-") and "=" not in word]
         names = (_in_folder(folder, name) for name in ("GNUmakefile", "makefile", "Makefile"))
-        found = next(((path, text) for path in names if path and (text := self._tree.text(path)) is not None), None)
+        found = next(
+            ((path, text) for path in names if path and (text := self._tree.text(path, LARGEST_SCRIPT)) is not None),
+            None,
+        )
         if found is None:
             return
         recipes = Makefile(found[1])
@@ -225,7 +230,7 @@ class Makefile:
         lines = text.split("\n")
         number = 0
         while number < len(lines):
-            first, line = number + 1, lines[number]
+            first, line = number + 1, lines[number][:_LONGEST_LINE]
             while line.endswith("\\") and number + 1 < len(lines):
                 number += 1
                 line = line[:-1] + "\\\n" + lines[number] if line.startswith("\t") else line[:-1] + " " + lines[number]

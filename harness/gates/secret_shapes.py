@@ -45,7 +45,8 @@ _ALLOWED_LINE = re.compile(r"gitleaks:allow|pragma: allowlist secret")
 _SHORTEST = 16
 #: bits for each character; English words have less, random base64 has about 5
 _LEAST_ENTROPY = 3.4
-_LONGEST_LINE = 4_000
+#: a longer line is searched in parts of this size, which overlap by the length of a secret
+_LONGEST_LINE, _OVERLAP = 4_000, 500
 
 
 class Secret(Struct, frozen=True):
@@ -61,9 +62,17 @@ def secrets_in(data: bytes, defaults: Collection[str]) -> Iterator[Secret]:
 
     :param defaults: values that are documented development defaults.
     """
-    if not _HINT.search(data):
-        return
-    text = data[:_LONGEST_LINE].decode("utf-8", errors="replace")
+    found: set[str] = set()
+    for start in range(0, max(len(data) - _OVERLAP, 1), _LONGEST_LINE - _OVERLAP):
+        part = data[start : start + _LONGEST_LINE]
+        if _HINT.search(part):
+            for secret in _in_part(part.decode("utf-8", errors="replace"), defaults):
+                if secret.shape not in found:
+                    found.add(secret.shape)
+                    yield secret
+
+
+def _in_part(text: str, defaults: Collection[str]) -> Iterator[Secret]:
     taken: list[tuple[int, int]] = []
     for shape in SHAPES:
         if shape.name in _NOT_SECRET:

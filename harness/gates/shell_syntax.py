@@ -251,6 +251,8 @@ class _Parser:
         return Pipeline(tuple(commands), negated)
 
     def _command(self, depth: int) -> Simple | Compound:
+        if depth > _DEEPEST:
+            raise UnreadableScriptError("nested too deep")
         token = self._peek()
         if token is None:
             raise UnreadableScriptError("a command is missing at the end")

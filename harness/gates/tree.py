@@ -14,6 +14,8 @@ from harness.preflight.git_access import GitFailure, git_text
 MOST_FILES = 200_000
 #: larger files are named, not read
 LARGEST_FILE = 2_000_000
+_DEEP = {"**/": "(?:[^/]+/)*", "/**": "/.*", "**": ".*"}
+_MOST_DEEP = 3
 _GENERATED = frozenset({".git", ".hg", ".nox", ".tox", ".venv", "venv", "node_modules", "__pycache__", ".mypy_cache"})
 
 
@@ -89,6 +91,34 @@ class Tree:
 
 def glob(pattern: str) -> re.Pattern[str]:
     """Return a pattern with `*`, `**` and `?` as a regular expression for names with `/`."""
-    parts = {"**/": "(?:[^/]+/)*", "**": ".*", "*": "[^/]*", "?": "[^/]"}
-    pieces = re.split(r"(\*\*/|\*\*|\*|\?)", pattern.removeprefix("./"))
-    return re.compile("".join(parts.get(piece, re.escape(piece)) for piece in pieces), re.DOTALL)
+    return re.compile(wildcards(pattern.removeprefix("./")), re.DOTALL)
+
+
+def wildcards(pattern: str) -> str:
+    """Return the source of a regular expression for a pattern.
+
+    The text behind each `*` but the last is found at its first place, and never tried again, so that many stars
+    take no exponential time. Of several `**`, only the first three match folders.
+    """
+    pieces = [piece for piece in re.split(r"(\*\*/|/\*\*\Z|\*\*|\*|\?)", pattern) if piece]
+    found: list[str] = []
+    deep = at = 0
+    while at < len(pieces):
+        piece, at = pieces[at], at + 1
+        if "**" in piece:
+            deep += 1
+            shallow = {"**/": "", "/**": "/[^/]*", "**": ""}
+            found.append((_DEEP if deep <= _MOST_DEEP else shallow)[piece])
+            continue
+        if piece != "*":
+            found.append("[^/]" if piece == "?" else re.escape(piece))
+            continue
+        literal = ""
+        while at < len(pieces) and "*" not in pieces[at]:
+            literal += "[^/]" if pieces[at] == "?" else re.escape(pieces[at])
+            at += 1
+        if at == len(pieces):
+            found.append(f"[^/]*{literal}")
+        else:
+            found.append(f"(?>[^/]*?{literal})" if literal else "")
+    return "".join(found)

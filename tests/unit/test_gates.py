@@ -169,6 +169,17 @@ def test_documented_defaults_files_and_marks_are_allowed(tmp_path: Path) -> None
     assert "1 lines are marked" in rows["secrets.tree"].reason
 
 
+def test_a_secret_in_a_long_line_is_found() -> None:
+    for before in (100, 3_900, 3_990, 20_000):
+        assert list(secrets_in(b"x " * (before // 2) + f"; token = '{TOKEN}'; ".encode() + b"y " * 9_000, ()))
+
+
+@pytest.mark.parametrize("pattern", ["*a" * 60 + "b", "**/" * 60 + "b", "**" * 60 + "b", "*" * 200 + "/b", "?*" * 50 + "b"])
+def test_hostile_patterns_of_owners_end(tmp_path: Path, pattern: str) -> None:
+    write(tmp_path, "a" * 120 + "/" + "a" * 120, "")
+    assert not owns(Tree(tmp_path), pattern)
+
+
 @given(st.binary(max_size=300))
 @settings(max_examples=200)
 def test_any_line_can_be_searched(line: bytes) -> None:
@@ -313,7 +324,7 @@ def test_an_omitted_gate_is_na_with_its_reason(tmp_path: Path) -> None:
     ("pattern", "matches"),
     [
         ("*", True), ("*.py", True), ("/src/", True), ("src/", True), ("src/*", True), ("/src/**", True), ("app.py", True),
-        ("**/app.py", True), ("/app.py", False), ("docs/app.py", False), ("*.js", False), ("/src/app", False), ("app.py/", False),
+        ("**/app.py", True), ("**/*.py", True), ("s*c/*.p?", True), ("*r*/a*p.py", True), ("s*x/*.py", False), ("/app.py", False), ("docs/app.py", False), ("*.js", False), ("/src/app", False), ("app.py/", False),
     ],
 )  # fmt: skip
 def test_patterns_of_code_owners(tmp_path: Path, pattern: str, matches: bool) -> None:

@@ -95,7 +95,7 @@ def test_any_text_is_read_or_refused(parts: list[str]) -> None:
         assert str(error)
 
 
-@pytest.mark.parametrize("text", ["(" * 5000, "if true; then " * 200, "$(" * 5000, "a" * 70_000])
+@pytest.mark.parametrize("text", ["(" * 5000, "if true; then " * 200, "$(" * 5000, "f() " * 5000, "function f " * 5000, "${{" * 20_000, "a" * 70_000])
 def test_deep_and_long_scripts_are_refused(text: str) -> None:
     with contextlib.suppress(UnreadableScriptError):
         assert len(commands_of(text, 1, errexit=True, pipefail=False)) <= 1
