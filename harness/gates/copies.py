@@ -61,7 +61,7 @@ class Copies:
 
     @property
     def skipped(self) -> str:
-        """What no copy contains, in words; "" when nothing is missing."""
+        """The files that no copy contains, in words; "" when nothing is missing."""
         names = list(self._left_out)
         return ", ".join(names[:3]) + (f" and {len(names) - 3} more" if len(names) > 3 else "")  # noqa: PLR2004
 
