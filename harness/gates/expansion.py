@@ -9,6 +9,7 @@ from pathlib import PurePosixPath
 from typing import TYPE_CHECKING
 
 from msgspec import Struct
+from msgspec.structs import replace
 
 from harness.gates.programs import (
     Kind,
@@ -37,6 +38,10 @@ _MOST = 5_000
 _LONGEST_LINE = 2_000
 _EXPRESSION = re.compile(r"\$\{\{.{0,1000}?\}\}", re.DOTALL)
 _NODE = frozenset({"npm", "pnpm", "yarn", "bun"})
+#: options and words with which the script of another package runs, or of several
+_OTHER_PACKAGES = re.compile(r"-w|-ws|-r|--recursive|--workspaces?(?:=.*)?|workspaces?|-F|--filter(?:=.*)?|foreach")
+#: a folder that is not known
+_UNKNOWN = "$unknown"
 _SHELLS = frozenset({"bash", "sh", "dash", "zsh"})
 
 
@@ -74,6 +79,8 @@ class Expansion:
             self._count += 1
             if self._count > _MOST:
                 raise UnreadableScriptError(f"more than {_MOST:,} commands")
+            if ran.words[0] in {"cd", "pushd"}:
+                source = replace(source, folder=_after(source.folder, ran.words))
             yield from self._of_command(ran, source, depth)
 
     def _of_command(self, ran: Ran, source: Source, depth: int) -> Iterator[Executed]:
@@ -168,6 +175,8 @@ class Expansion:
                 at = words.index(option)
                 folder = _in_folder(folder, words[at + 1]) or folder
                 words = words[:at] + words[at + 2 :]
+        if any(_OTHER_PACKAGES.fullmatch(word) for word in words):
+            return
         names = [word for word in words if not word.startswith("-") and word not in {"run", "run-script"}]
         path = _in_folder(folder, "package.json")
         text = self._tree.text(path) if path else None
@@ -289,9 +298,16 @@ def _line_of(text: str, pattern: str) -> int:
     return text.count("\n", 0, match.start()) + 1 if match else 1
 
 
+def _after(folder: str, words: tuple[str, ...]) -> str:
+    """Return the folder after `cd`."""
+    names = [word for word in words[1:] if word != "--"]
+    found = _in_folder(folder, names[0]) if len(names) == 1 and names[0] not in {"-", "~"} else None
+    return _UNKNOWN if found is None else found
+
+
 def _in_folder(folder: str, name: str) -> str | None:
     """Return a path relative to the repository; None when it leads out of it, or has a variable."""
-    if name.startswith("/") or "$" in name:
+    if name.startswith(("/", "~")) or "$" in name or "$" in folder:
         return None
     parts: list[str] = []
     for part in PurePosixPath(folder, name).parts:

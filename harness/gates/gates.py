@@ -45,7 +45,11 @@ GATES = (
     Gate("workflow.types", "A workflow of pull requests runs a type checker, and its failure fails the workflow."),
     Gate("workflow.unit", "A workflow of pull requests runs unit tests, and their failure fails the workflow."),
     Gate("workflow.smoke", "A workflow of pull requests runs a smoke test, and its failure fails the workflow."),
-    Gate("workflow.failures", "No step, script or task hides the failure of a check."),
+    Gate(
+        "workflow.failures",
+        "No step, script or task hides the failure of a check.",
+        "tasks that are known by their name only: those of nox, tox, just and other runners",
+    ),
     Gate("seeded", "Each declared check passes, and fails with its seeded mistake.", "whether the seeds are typical"),
     Gate("template.fields", "The template of pull requests has the fields.", "whether authors fill them"),
     Gate("codeowners.patterns", "CODEOWNERS exists, and its patterns match files.", "whether the owners exist"),

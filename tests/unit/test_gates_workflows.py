@@ -151,6 +151,12 @@ MAKE = "lint:\n\t-ruff check .\ntest: unit\nunit:\n\t@pytest\n"
         ("- run: npm test", "unit", ISSUE),
         ("- run: npm run lint", "lint", ISSUE),
         ("- run: npm run types", "types", OK),
+        ("- run: cd web && npm run lint", "lint", OK),
+        ("- run: |\n    cd web\n    npm test", "unit", ISSUE),
+        ("- run: npm test\n  working-directory: web", "unit", ISSUE),
+        ("- run: npm --prefix web run lint", "lint", OK),
+        ("- run: npm run lint --workspace web", "lint", OK),
+        ("- run: cd $FOLDER && npm run lint", "lint", OK),
         ("- run: make lint", "lint", ISSUE),
         ("- run: make test", "unit", OK),
         ("- run: make -i test", "unit", ISSUE),
@@ -180,6 +186,7 @@ def test_a_step(tmp_path: Path, step: str, gate: str, status: Status) -> None:
     action = "runs:\n  using: composite\n  steps:\n    - run: pytest || true\n      shell: bash\n"
     files = {
         "package.json": PACKAGE,
+        "web/package.json": '{"scripts": {"lint": "eslint .", "test": "jest || true"}}',
         "Makefile": MAKE,
         "scripts/loose.sh": "#!/bin/bash\npytest\necho done\n",
         ".github/actions/test/action.yml": action,
