@@ -33,11 +33,11 @@ _A = WORKERS[0]
 _NOTICES_S = 10.0
 #: until a probe is well again: the pooler and the pipeline connect anew first, seconds
 _RECOVERS_S = 40.0
-#: every statement that writes to a table of the pipeline fails as on a full disk
+#: every statement that writes to a table of the pipeline fails as on a standby, or on a server that was made read-only
 _REFUSE_WRITES = """
 DO $$ DECLARE found record; BEGIN
     CREATE FUNCTION public.harness_refuses() RETURNS trigger LANGUAGE plpgsql AS
-        $f$ BEGIN RAISE 'could not extend file: No space left on device' USING ERRCODE = '53100'; END $f$;
+        $f$ BEGIN RAISE 'cannot write in a read-only transaction' USING ERRCODE = 'read_only_sql_transaction'; END $f$;
     FOR found IN
         SELECT c.oid::regclass AS name FROM pg_class c JOIN pg_roles r ON r.oid = c.relowner
         WHERE c.relkind IN ('r', 'p') AND NOT c.relispartition AND r.rolname = '{role}'
@@ -153,11 +153,17 @@ def _without_store(run: IngestRun) -> BrokenDependency:
     one, upload = _ask_while(run, "the object store is down")
     if not upload.error:
         upload = run.put(upload)
-        run.wait(lambda: len(run.downloads(upload)) > 1, "attempts at a download", run.patience_s)
+        # a pipeline may look for the object before it downloads it
+        run.wait(lambda: _asked_for(run, upload) > 1, "attempts at a download", run.patience_s)
     run.look()
     is_indexed = run.status(upload) is Status.INDEXED
     run.store.proxy.heal()
     return replace(one, kept=upload.id in run.rows, indexed=is_indexed)
+
+
+def _asked_for(run: IngestRun, upload: Upload) -> int:
+    """Return how often the pipeline's programs asked for an object while the store was down."""
+    return sum((one.key, one.fault) == (upload.key, "down") for one in run.requests())
 
 
 def _ask_while(run: IngestRun, dependency: str) -> tuple[BrokenDependency, Upload]:
