@@ -104,6 +104,7 @@ _BREAKS: dict[IngestCase, tuple[Break, ...]] = {
     IngestCase.READINESS: (
         Break(name="readiness-ignores-the-database", at=judged.NOT_READY, state=_probes("ready", "down", 200)),
         Break(name="readiness-does-not-return", at=judged.READY_AGAIN, state=_probes("ready", "back", 503)),
+        Break(name="health-is-never-true", at=judged.HEALTHY, state=_probes("health", "up", 500)),
         Break(name="readiness-is-never-true", at=judged.READY, state=_probes("ready", "up", 503)),
         Break(
             name="the-time-of-the-last-indexing-stays",
