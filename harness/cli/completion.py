@@ -125,6 +125,14 @@ def job_engine_names(ctx: click.Context, _parameter: click.Parameter, incomplete
     return items or [CompletionItem(incomplete, type="file")]
 
 
+def pipeline_names(_ctx: click.Context, _parameter: click.Parameter, incomplete: str) -> list[CompletionItem]:
+    """Complete the shipped ingest pipelines, and files."""
+    from harness.ingest.loading import shipped  # noqa: PLC0415 -- for shells only
+
+    items = _items({pipeline.name: pipeline.file.summary for pipeline in shipped()}, incomplete)
+    return items or [CompletionItem(incomplete, type="file")]
+
+
 def variant_names(ctx: click.Context, _parameter: click.Parameter, incomplete: str) -> list[CompletionItem]:
     """Complete the variants of the job engines that are named before the option; of all when none is."""
     named = {*(ctx.params.get("job_engines") or ()), ctx.params.get("job_engine")}

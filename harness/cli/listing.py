@@ -18,6 +18,7 @@ from harness.cli.invocation import Invocation, command
 from harness.cli.parser import OneOf
 from harness.cli.planning import named_topologies, require_product_used
 from harness.errors import EngineUnavailableError, UsageError
+from harness.ingest import loading as pipelines
 from harness.job_engines import loading as job_engines
 from harness.job_engines.installation import is_installed
 from harness.lab.topologies import load_topologies, with_versions
@@ -26,6 +27,8 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from harness.cli.settings import Settings
+    from harness.ingest.loading import LoadedPipeline
+    from harness.job_engines.installable import Installable
     from harness.job_engines.loading import JobEngine
     from harness.model import Topology
 
@@ -79,11 +82,7 @@ def _job_engines(settings: Settings) -> list[dict[str, Any]]:
 
 
 def _job_engine(engine: JobEngine) -> dict[str, Any]:
-    installed, reason = False, ""
-    try:
-        installed = is_installed(engine)
-    except EngineUnavailableError as error:
-        reason = ": ".join(filter(None, (error.where, error.what))) + (f"; try: {error.hint}" if error.hint else "")
+    installed, reason = _installation(engine)
     return {
         "name": engine.name,
         "summary": f"{engine.file.title} {engine.file.version}: {engine.file.summary}",
@@ -97,14 +96,41 @@ def _job_engine(engine: JobEngine) -> dict[str, Any]:
     }
 
 
+def _pipelines(settings: Settings) -> list[dict[str, Any]]:
+    """Return the shipped pipelines, and the one of harness.toml."""
+    own = () if settings.project_pipeline in pipelines.shipped() else (settings.project_pipeline,)
+    return [_pipeline(one) for one in (*pipelines.shipped(), *own)]
+
+
+def _pipeline(pipeline: LoadedPipeline) -> dict[str, Any]:
+    installed, reason = _installation(pipeline)
+    return {
+        "name": pipeline.name,
+        "summary": ": ".join(filter(None, (pipeline.title, pipeline.file.summary))),
+        "title": pipeline.title,
+        "shipped": not pipeline.own_file,
+        "installed": installed,
+        "not_run": reason,
+    }
+
+
+def _installation(subject: Installable) -> tuple[bool, str]:
+    """Return whether the packages of a program under test are installed, and why it does not run here, or ""."""
+    try:
+        return is_installed(subject), ""
+    except EngineUnavailableError as error:
+        what = ": ".join(filter(None, (error.where, error.what)))
+        return False, what + (f"; try: {error.hint}" if error.hint else "")
+
+
 def _details(row: dict[str, Any]) -> list[str]:
-    """Return the lines below a row of a list; only job engines have some."""
+    """Return the lines below a row of a list; only job engines and pipelines have some."""
     if "installed" not in row:
         return []
     state = "installed" if row["installed"] else "not installed yet: its first run installs it"
     return [
-        f"claims: {', '.join(row['claims']) or 'none'}",
-        *(f"variant {name}: {summary}" for name, summary in row["variants"].items()),
+        *([f"claims: {', '.join(row['claims']) or 'none'}"] if "claims" in row else []),
+        *(f"variant {name}: {summary}" for name, summary in row.get("variants", {}).items()),
         f"not run here: {row['not_run']}" if row["not_run"] else state,
     ]
 
@@ -115,6 +141,7 @@ _LISTS = {
     "checks": _checks,
     "targets": _targets,
     "job-engines": _job_engines,
+    "pipelines": _pipelines,
 }
 
 
@@ -127,13 +154,13 @@ _LISTS = {
     "kind",
     required=False,
     type=OneOf(tuple(_LISTS)),
-    metavar="[topologies|suites|checks|targets|job-engines]",
+    metavar="[topologies|suites|checks|targets|job-engines|pipelines]",
     help="what to list; everything by default",
 )
 @options.json_output
 @options.listing
 def list_names(invocation: Invocation, kind: str | None, *, as_json: bool) -> int:
-    """List topologies, suites, checks, audit targets and job engines.
+    """List topologies, suites, checks, audit targets, job engines and ingest pipelines.
 
     The commands, migrations and paths that harness.toml declares are checks of the suites `command`, `migrations` and
     `path`.

@@ -92,8 +92,9 @@ selection = _all_of(
         "--pipeline",
         metavar="NAME|FILE.toml",
         section="Selection",
-        help="the ingest pipeline of the suite ingest: one that ships with the harness, or one that a file describes; "
-        "by default that of harness.toml, else the reference pipeline",
+        shell_complete=completion.pipeline_names,
+        help="the ingest pipeline of the suite ingest, which `harness list pipelines` names or a file describes; by "
+        "default that of harness.toml, else the reference pipeline",
     ),
     option("--dry-run", is_flag=True, section="Selection", help="print the plan, run nothing"),
 )

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import tomllib
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -174,7 +175,8 @@ def test_an_option_names_the_pipeline_and_is_in_the_command_that_reproduces_a_ro
     assert settings.of_project.pipeline is find(REFERENCE)
 
 
-def test_harness_toml_names_the_pipeline_and_an_option_wins(file: Path) -> None:
+@pytest.mark.usefixtures("file")
+def test_harness_toml_names_the_pipeline_and_an_option_wins(capsys: pytest.CaptureFixture[str]) -> None:
     table = TABLE.replace("{folder}/", "{folder}/own/").replace('"-m", "api"', '"{folder}/own/api.py"')
     lines = table.strip().splitlines()
     tables = [f"[ingest.{line[1:]}" if line.startswith("[") else line for line in lines]
@@ -184,7 +186,19 @@ def test_harness_toml_names_the_pipeline_and_an_option_wins(file: Path) -> None:
     [row] = select_rows(settings, ["direct"], [], [END_TO_END]).plan(settings)
     assert "--pipeline" not in row.reproduce
     assert read_settings(SettingsOptions(pipeline=REFERENCE)).pipeline.name == REFERENCE
-    assert file.exists()
+    assert PROJECT in {row["name"] for row in _listed(capsys)}
+
+
+def test_the_list_has_the_shipped_pipelines_and_that_of_the_project(capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["list", "pipelines"]) == ExitCode.OK
+    assert "  reference  " in capsys.readouterr().out
+    assert PROJECT not in {row["name"] for row in _listed(capsys)}
+
+
+def _listed(capsys: pytest.CaptureFixture[str]) -> list[dict[str, object]]:
+    assert main(["list", "pipelines", "--json"]) == ExitCode.OK
+    found: list[dict[str, object]] = json.loads(capsys.readouterr().out)
+    return found
 
 
 def test_a_run_that_names_nothing_has_no_row_of_the_pipeline(file: Path) -> None:
