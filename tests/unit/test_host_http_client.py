@@ -191,7 +191,8 @@ def test_an_invalid_address_counts_as_unreachable(base_url: str) -> None:
 
 def test_a_complete_response_is_decoded(server: Callable[..., Server]) -> None:
     response = send(server(answers({"id": 7})).base_url)
-    assert response == HttpResponse(status=201, data={"id": 7})
+    assert response == HttpResponse(status=201, data={"id": 7}, headers=response.headers)
+    assert response.headers["content-type"] == "application/json"
     assert response.succeeded
     assert str(response) == "201"
 
@@ -295,7 +296,7 @@ def test_the_size_limit_holds_for_the_inflated_body_and_for_memory(server: Calla
 )
 def test_a_body_that_is_not_json_gives_no_data(server: Callable[..., Server], body: bytes) -> None:
     response = send(server(sends(JSON % (len(body), body))).base_url, deadline_s=5.0)
-    assert response == HttpResponse(status=201)
+    assert response == HttpResponse(status=201, headers=response.headers)
     assert response.succeeded
 
 
