@@ -174,9 +174,7 @@ def service_measured(seen: ServiceSeen) -> str:
     words += [f"{one.lines} lines of {one.program}" for one in seen.logs]
     words += [f"{one.dependency}: {one.status or 'no answer'}" for one in seen.broken]
     if seen.counter:
-        words.append(
-            f"{seen.indexed} uploads indexed, counter from {seen.counter[0] or 0:g} to {seen.counter[1] or 0:g}"
-        )
+        words.append(f"counter from {seen.counter[0] or 0:g} to {seen.counter[1] or 0:g} for {seen.indexed} uploads")
     if seen.address:
         words += [f"{one.attempt}: {one.status}" for one in seen.address.refusals]
     if seen.audited:

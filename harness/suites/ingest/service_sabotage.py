@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import sys
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from msgspec.structs import replace
@@ -20,6 +22,8 @@ if TYPE_CHECKING:
 
 #: begins the command of a program, which then prints a line of plain text before its own
 _CHATTY = ("/bin/sh", "-c", 'echo "starting up"; exec "$@"', "chatty")
+#: runs the API behind a program that answers each of its failures with 200
+_SWALLOWING = (sys.executable, "-I", str(Path(__file__).with_name("swallowing_api.py")))
 #: an address that only other services of a network know, as RFC 6761 reserves it
 _ELSEWHERE = "http://store.invalid:9000"
 _ATTEMPTS = {
@@ -102,7 +106,7 @@ def _changes(**changes: Any) -> Callable[[IngestState], IngestState]:
 
 _BREAKS: dict[IngestCase, tuple[Break, ...]] = {
     IngestCase.READINESS: (
-        Break(name="readiness-ignores-the-database", at=judged.NOT_READY, state=_probes("ready", "down", 200)),
+        Break(name="readiness-ignores-the-database", at=judged.NOT_READY, wrap=_SWALLOWING),
         Break(name="readiness-does-not-return", at=judged.READY_AGAIN, state=_probes("ready", "back", 503)),
         Break(name="health-is-never-true", at=judged.HEALTHY, state=_probes("health", "up", 500)),
         Break(name="readiness-is-never-true", at=judged.READY, state=_probes("ready", "up", 503)),
@@ -129,7 +133,7 @@ _BREAKS: dict[IngestCase, tuple[Break, ...]] = {
         Break(name="an-indexed-upload-is-not-counted", at=judged.COUNTED, state=_counts(-1.0)),
     ),
     IngestCase.FAILURES: (
-        Break(name="a-request-is-accepted-and-forgotten", at=judged.KEPT, state=_broken(accepted=True, kept=False)),
+        Break(name="failures-are-answered-as-successes", at=judged.KEPT, wrap=_SWALLOWING),
         Break(name="an-upload-is-indexed-without-its-file", at=judged.INDEXED_WITHOUT, state=_broken(indexed=True)),
         Break(
             name="a-failed-migration-exits-with-0",
