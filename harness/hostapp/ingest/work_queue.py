@@ -94,14 +94,16 @@ class Claimed(Struct, frozen=True, kw_only=True):
 
 #: classes of SQLSTATE whose cause ends: connections, rollbacks, resources, locks, shutdown, errors of the system
 _TRANSIENT = {"08", "40", "53", "55", "57", "58"}
+#: a server that a failover has not finished with
+_READ_ONLY = "25006"
 
 
 def is_transient(error: psycopg.Error) -> bool:
-    """Return whether the same statement may succeed later: the database is away, full or busy."""
+    """Return whether the same statement may succeed later: the database is away, full, busy or read-only."""
     state = error.sqlstate
     if state is None:  # errors of the pool and of libpq have no SQLSTATE
         return isinstance(error, (psycopg.OperationalError, psycopg.InterfaceError))
-    return state[:2] in _TRANSIENT
+    return state[:2] in _TRANSIENT or state == _READ_ONLY
 
 
 class LostClaimError(Exception):
