@@ -43,6 +43,8 @@ _LONG_S, _BUSY_S = 4.0, 0.3
 #: a download that is longer than the lease: times the lease
 _PAST_LEASE = 1.4
 _FAILED_TWICE = 2
+#: a download that ends after PostgreSQL has gone down, seconds
+_THROUGH_S = 2.0
 #: how long PostgreSQL is down, seconds
 _OUTAGE_S = 1.5
 #: the kinds of failures that end
@@ -166,8 +168,17 @@ def database_fails(run: IngestRun) -> None:
     run.store.proxy.fail(Fault("slow", "GET", side="internal", delay_s=_BUSY_S))
     early = _upload_all(run, [run.plan() for _ in range(_SHARED // 2)])
     run.wait(lambda: any(run.status(one) is Status.INDEXED for one in early), "an indexed upload", run.patience_s * 2)
-    if all(run.status(upload) is Status.INDEXED for upload in early if upload.stored_s):
-        raise NotExercisedError("all uploads were indexed, or none was stored, before the database failed")
+    # some of it is done; what follows is under way when the database fails, or the outage meets nothing
+    run.store.proxy.heal()
+    run.store.proxy.fail(Fault("slow", "GET", side="internal", delay_s=_THROUGH_S))
+    since = run.seconds
+    _upload_all(run, [run.plan() for _ in range(_CLIENTS)])
+
+    def under_way() -> bool:
+        return any(request.ending == "open" and request.at > since for request in run.downloads())
+
+    if not run.wait(under_way, "a download", run.patience_s * 2 + REQUEST_S):
+        raise NotExercisedError("no download was under way, so the database could not fail during one")
     with database_down(run.ctx):
         # the workers look for uploads meanwhile, and finish downloads
         run.wait(lambda: False, "the outage", _OUTAGE_S)
