@@ -254,6 +254,7 @@ def test_nothing_observed_is_no_finding(case: IngestCase) -> None:
             )
         ),
         (IngestCase.AUDITED, {"changes": ()}, {judged.CHANGES}),
+        (IngestCase.AUDITED, {"actor": {}, "changes": (replace(WRITTEN, actor={"type": "job"}),)}, set()),
         (IngestCase.AUDITED, {"changes": (replace(WRITTEN, actor=None),)}, {judged.ACTOR, judged.ATTRIBUTED}),
         (IngestCase.AUDITED, {"changes": (replace(WRITTEN, correlation=None),)}, {judged.CORRELATION}),
         (IngestCase.AUDITED, {"correlations": {}, "changes": (replace(WRITTEN, correlation=None),)}, set()),

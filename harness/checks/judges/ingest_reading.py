@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 
 _LEVELS = frozenset(
     {"trace", "debug", "info", "information", "notice", "warn", "warning", "error", "err", "critical", "crit", "fatal"}
-    | {"alert", "emergency", "emerg", "panic"}
+    | {"alert", "emergency", "emerg", "panic", "verbose", "silly", "http", "success", "default", "severe"}
 )
 #: levels of pino and bunyan
 _NUMBERS = frozenset(range(10, 61, 10))

@@ -99,7 +99,7 @@ def _changes(**changes: Any) -> Callable[[IngestState], IngestState]:
     def change(seen: ServiceSeen) -> ServiceSeen:
         written: tuple[AuditedWrite, ...] = tuple(replace(one, **changes) for one in seen.changes)
         expected = seen.correlations or {one.number: "a correlation" for one in seen.changes}
-        return replace(seen, changes=written, correlations=expected)
+        return replace(seen, changes=written, correlations=expected, actor=seen.actor or {"id": "ada"})
 
     return _sees(change)
 

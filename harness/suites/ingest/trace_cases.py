@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import msgspec
 
@@ -139,6 +139,8 @@ def audited(run: IngestRun) -> None:
     table, ctx = run.pipeline.file.audited_table, run.ctx
     if not table:
         raise NotApplicableError("the pipeline declares no audited table")
+    if not run.pipeline.own_file and not ctx.target.is_reference:
+        raise NotApplicableError("the shipped pipelines set the actor of the reference trail only")
     run.use_prepared_database()
     with ctx.lab.connect_admin(run.database) as admin:
         if admin.value("SELECT to_regclass(%s)", [table]) is None:
@@ -155,7 +157,7 @@ def audited(run: IngestRun) -> None:
             raise NotExercisedError(f"the audit trail cannot be read: {describe(error)}") from None
     run.service = ServiceSeen(
         audited=tuple(upload.number for upload in uploads),
-        actor={name: str(value) for name, value in (run.caller.actor if run.caller else {}).items()},
+        actor=_declared_actor(run),
         correlations={one.number: one.correlation for one in uploads} if sends and correlations is not None else {},
         changes=changes,
     )
@@ -171,13 +173,26 @@ def _changes(
         number = next((number for identity, number in numbers.items() if identity in texts), None)
         if number is None:
             continue
-        actor = change.actor if isinstance(change.actor, dict) else None
         yield AuditedWrite(
             number=number,
             operation=change.op.lower(),
-            actor={name: str(value) for name, value in actor.items()} if actor else None,
+            actor=_actor(change.actor),
             correlation=(correlations or {}).get(change.action_id or ""),
         )
+
+
+def _actor(value: Any) -> dict[str, str] | None:
+    """Return an actor as the trail has it; one that is a text is an id."""
+    if isinstance(value, dict):
+        return {name: str(part) for name, part in value.items()} or None
+    return {"id": str(value)} if value else None
+
+
+def _declared_actor(run: IngestRun) -> dict[str, str]:
+    """Return the actor that the harness asks as, in the form of the trail."""
+    actor = run.caller.actor if run.caller else {}
+    is_whole = run.ctx.target.actor.value == "json"
+    return {name: str(value) for name, value in actor.items() if is_whole or name == "id"}
 
 
 def _correlations(run: IngestRun, admin: Client) -> dict[str, str] | None:
