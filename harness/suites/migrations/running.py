@@ -169,7 +169,7 @@ class MigrationRun:
     def failed(self, ended: CommandResult) -> None:
         """Record the end of the output of a command that failed, and what to do instead."""
         lines = [line.strip()[:_LINE_CHARACTERS] for line in ended.output.splitlines() if line.strip()]
-        self.ctx.fact("its last lines", "; ".join(lines[-_TAIL_LINES:]))
+        self.ctx.fact("last lines of the command that failed", "; ".join(lines[-_TAIL_LINES:]))
         advise(self.ctx, ended.output, past_the_pooler=self.declared.direct)
 
     def keep_output(self) -> None:
