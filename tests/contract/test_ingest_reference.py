@@ -246,6 +246,15 @@ def test_a_lease_that_is_renewed_is_kept(pipeline: Pipeline) -> None:
     assert pipeline.queue("other").claim(10, []) == []
 
 
+def test_a_renewal_that_comes_late_gives_no_lease_to_what_was_postponed_or_given_back(pipeline: Pipeline) -> None:
+    queue = pipeline.queue("w")
+    upload = pipeline.claimed(queue)
+    queue.postpone(upload, 0.0, looked=False)
+    assert queue.renew({upload.id: upload.claim}) == set()
+    [again] = pipeline.queue("other").claim(10, [])
+    assert again.id == upload.id
+
+
 @pytest.mark.parametrize("end", ["finish", "fail"])
 def test_a_result_whose_answer_got_lost_is_written_once(pipeline: Pipeline, end: str) -> None:
     queue = pipeline.queue("w")

@@ -169,6 +169,13 @@ def test_a_single_download_is_no_retry() -> None:
     assert broken(replace(once, rows=failed)) == {judged.RETRIED}
 
 
+@pytest.mark.parametrize("cap", [1, 2])
+def test_few_attempts_have_no_growth(cap: int) -> None:
+    found = _retries([gaps[: cap - 1] for gaps in _JITTERED])
+    found = replace(found, settings=replace(found.settings, attempts=cap))
+    assert broken(found) == set()
+
+
 def test_delays_that_do_not_grow_are_found() -> None:
     constant = [tuple(0.2 * (1 + of / 16) for _ in range(3)) for of in range(16)]
     assert broken(_retries(constant)) == {judged.GROWTH}
@@ -191,10 +198,19 @@ def test_few_uploads_say_nothing_about_delays() -> None:
 
 
 @given(st.lists(st.floats(0.01, 100), min_size=2), st.floats(0.01, 60))
-def test_jitter_is_never_both(delays: list[float], poll_s: float) -> None:
-    shown = judged.has_jitter(delays, poll_s)
-    assert shown is not True or max(delays) - min(delays) > poll_s * 0.8
-    assert judged.has_jitter([delays[0]] * len(delays), poll_s) is False
+def test_jitter_is_never_what_noise_explains(delays: list[float], noise_s: float) -> None:
+    shown = judged.has_jitter(delays, noise_s)
+    assert shown is not True or max(delays) - min(delays) > noise_s
+    assert judged.has_jitter([delays[0]] * len(delays), noise_s) is False
+
+
+def test_what_all_delays_have_in_common_is_no_jitter() -> None:
+    noise = [0.3 * (of % 8) / 7 for of in range(16)]
+    found = _retries([tuple(0.2 * 2**number + more for number in range(3)) for more in noise])
+    assert broken(found) == set()
+    gaps = [judged.Ingested(found).gaps(of) for of in found.uploads]
+    assert judged.jitter_of(judged.Ingested(found), gaps) is None
+    assert judged.jitter_of(judged.Ingested(found), [list(delays) for delays in _JITTERED]) is True
 
 
 def test_a_few_uploads_that_wait_for_something_else_show_no_jitter() -> None:

@@ -95,8 +95,8 @@ FEWEST_RETRIED = 6
 _GROWS = 1.15
 #: delays that differ by less are equal: the resolution of a worker that sleeps, seconds, and its share of the delay
 _SAME_S, _SAME_SHARE = 0.05, 0.1
-#: delays that differ by more than the poll and this differ on purpose, seconds
-_DIFFERENT_S = 0.1
+#: delays that differ by more than noise and this differ on purpose, seconds
+_DIFFERENT_S = 0.05
 #: percent of the delays that are compared
 _SHARE_COMPARED = 85
 #: of a retry after the longest delay, besides polls: the worker does something else first, seconds
@@ -266,7 +266,7 @@ def _retries(found: Ingested) -> Iterator[Expectation]:
 def _delays(found: Ingested) -> Iterator[Expectation]:
     settings = found.state.settings
     compare = [gaps for upload in found.stored if len(gaps := found.gaps(upload)) == found.cap - 1]
-    if len(compare) < FEWEST_RETRIED:
+    if len(compare) < FEWEST_RETRIED or found.cap == 1:
         return
     if found.cap > _LEAST_UPLOADS and found.nominal_s(found.cap - 2) >= 2 * found.nominal_s(0):
         first, *_, last = zip(*compare, strict=True)
@@ -275,21 +275,37 @@ def _delays(found: Ingested) -> Iterator[Expectation]:
         yield compared(GROWTH, "yes" if grows else "no", "yes")
     longest = settings.longest_delay_s + 2 * settings.poll_s + _LATE_RETRY_S
     yield compared(LONGEST, sum(gap > longest for gaps in compare for gap in gaps), 0)
-    if (jitter := has_jitter([max(gaps) for gaps in compare if gaps], settings.poll_s)) is not None:
+    if (jitter := jitter_of(found, compare)) is not None:
         yield compared(JITTER, "yes" if jitter else "no", "yes")
 
 
-def has_jitter(delays: list[float], poll_s: float) -> bool | None:
-    """Return whether the delays of several uploads differ by more than a poll; None if this cannot be decided.
+def jitter_of(found: Ingested, compare: list[list[float]]) -> bool | None:
+    """Return whether the delays of retries have jitter; None if this cannot be decided.
+
+    :param compare: the delays of each upload.
+    """
+    poll_s, longest_s = found.state.settings.poll_s * _SHARE_COMPARED / 100, found.nominal_s(found.cap - 2)
+    # what all delays have in common, such as waiting for a free processor, is in the shorter ones, too
+    shorter = (number for number in range(found.cap - 1) if found.nominal_s(number) < longest_s)
+    noise_s = max(poll_s, min((_spread([gaps[number] for gaps in compare]) for number in shorter), default=0.0))
+    return has_jitter([max(gaps) for gaps in compare], noise_s)
+
+
+def has_jitter(delays: list[float], noise_s: float) -> bool | None:
+    """Return whether the delays of several uploads differ by more than a noise; None if this cannot be decided.
 
     The longest ones do not count: a few uploads always wait for something else.
     """
     if len(delays) < _LEAST_UPLOADS:
         return None
-    spread = percentile(delays, _SHARE_COMPARED) - min(delays)
+    spread = _spread(delays)
     if spread <= _SAME_S + _SAME_SHARE * statistics.median(delays):
         return False
-    return True if spread > poll_s * _SHARE_COMPARED / 100 + _DIFFERENT_S else None
+    return True if spread > noise_s + _DIFFERENT_S else None
+
+
+def _spread(delays: list[float]) -> float:
+    return percentile(delays, _SHARE_COMPARED) - min(delays)
 
 
 def _transient(found: Ingested) -> Iterator[Expectation]:

@@ -56,10 +56,11 @@ UPDATE ingest.work SET due_at = now(), attempts = attempts - processing::integer
                        lease_until = NULL
 WHERE {_MINE}
 """
+# a claim that was postponed or given back meanwhile has no lease, and gets none: nobody would claim it until it passes
 _RENEW = """
 UPDATE ingest.work w SET lease_until = now() + make_interval(secs => %(lease_s)s)
 FROM unnest(%(ids)s::uuid[], %(claims)s::integer[]) AS held (upload_id, claim)
-WHERE w.upload_id = held.upload_id AND w.claims = held.claim AND w.worker = %(worker)s
+WHERE w.upload_id = held.upload_id AND w.claims = held.claim AND w.worker = %(worker)s AND w.lease_until IS NOT NULL
 RETURNING w.upload_id::text
 """
 _TAKE_OUT = f"DELETE FROM ingest.work WHERE {_MINE} RETURNING attempts"

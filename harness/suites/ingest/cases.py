@@ -10,7 +10,7 @@ import time
 from concurrent.futures import ThreadPoolExecutor
 from typing import TYPE_CHECKING
 
-from harness.checks.judges.ingest import FEWEST_RETRIED, Ingested, has_jitter, percentile
+from harness.checks.judges.ingest import FEWEST_RETRIED, Ingested, jitter_of, percentile
 from harness.checks.judges.ingest_state import IngestState
 from harness.checks.record import NotApplicableError, NotExercisedError
 from harness.database import connect
@@ -113,7 +113,7 @@ def retries(run: IngestRun) -> None:
     if len(compared) < FEWEST_RETRIED:
         raise NotExercisedError(f"only {len(compared)} uploads were tried until the cap, so their delays show nothing")
     run.require_a_responsive_machine()
-    if has_jitter([max(gaps) for gaps in compared], run.settings.poll_s) is None:
+    if jitter_of(found, compared) is None:
         raise NotExercisedError("the delays differ by less than a poll, so jitter can neither be shown nor excluded")
 
 
