@@ -100,6 +100,7 @@ def _of_runs(then: RunRecord, now: RunRecord) -> Iterator[Difference]:
         if name.startswith("command."):
             yield from _of_subject(name, then.subjects.get(name), now.subjects.get(name), checks=(name,))
     yield from _of_job_engines(then, now)
+    yield from _of_pipeline(then, now)
 
 
 def _of_job_engines(then: RunRecord, now: RunRecord) -> Iterator[Difference]:
@@ -115,6 +116,19 @@ def _of_job_engines(then: RunRecord, now: RunRecord) -> Iterator[Difference]:
                 after=f"digest {_shortened(after)}" if after else ABSENT,
                 checks=tuple(dict.fromkeys(row.check for row in now.plan if row.job and row.job.engine == name)),
             )
+
+
+def _of_pipeline(then: RunRecord, now: RunRecord) -> Iterator[Difference]:
+    """Yield the ingest pipeline under test if it is another one, or if its files were edited."""
+    identities = [next((row.declared_as for row in record.plan if row.ingest), "") for record in (then, now)]
+    if all(identities) and identities[0] != identities[1]:
+        yield Difference(
+            factor=Factor.SUBJECT,
+            name="the ingest pipeline",
+            before=identities[0],
+            after=identities[1],
+            checks=tuple(dict.fromkeys(row.check for row in now.plan if row.ingest)),
+        )
 
 
 def _of_code(then: Provenance, now: Provenance) -> Iterator[Difference]:

@@ -23,10 +23,12 @@ from harness.ingest.pipeline_file import Status
 from harness.model import IngestLabel, Section
 from harness.model import Status as Verdict
 from harness.report.evidence import merge
+from harness.report.factors import differences
 from tests.unit.made_up import planned, record, result, store_run
 
 if TYPE_CHECKING:
     from harness.model import PlannedCheck
+    from harness.report.evidence import Evidence
 
 END_TO_END = "ingest.end-to-end"
 TABLE = """
@@ -234,3 +236,15 @@ def test_evidence_about_another_pipeline_does_not_count(tmp_path: Path) -> None:
     [row] = merge([first], [], job_engines={("direct", END_TO_END): "shop d9"}).rows
     assert row.status is Verdict.NOT_RUN
     assert row.result.reason == "what the evidence is about has changed: the ingest pipeline, or its files"
+
+
+def test_a_comparison_names_the_pipeline_that_is_another_one(tmp_path: Path) -> None:
+    def evidence(number: int, identity: str) -> Evidence:
+        facts = replace(record(f"20260101T000000Z-0000000{number}"), plan=(_row_of(identity),))
+        return merge([store_run(tmp_path / str(number), [result("direct", END_TO_END)], facts)], [])
+
+    [difference] = differences(evidence(1, "shop d1"), evidence(2, "shop d2"), {"direct": "direct"})
+    assert difference.text == "subject of the ingest pipeline: shop d1 → shop d2"
+    assert difference.concerns("direct", END_TO_END)
+    assert not difference.concerns("direct", "capture.insert")
+    assert differences(evidence(3, "shop d1"), evidence(4, "shop d1"), {"direct": "direct"}) == ()
