@@ -164,6 +164,7 @@ def test_a_worker_that_never_works_and_never_ends_is_bounded_and_leaves_no_proce
     assert [pid for pid in pids if process_started(pid) is not None] == []
 
 
+@pytest.mark.usefixtures("impatient")
 def test_a_worker_that_removes_objects_is_an_issue(stage: Stage, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("harness.suites.ingest.cases._MEASURED", 10)
     result = stage.run("thief", "latency")
