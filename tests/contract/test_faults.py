@@ -238,9 +238,11 @@ def half_logged_in(endpoint: Endpoint) -> PGconn:
         dbname=endpoint.dbname,
     )
     connection = pq.PGconn.connect_start(conninfo.encode())
-    while connection.connect_poll() is not pq.PollingStatus.READING or connection.status is not ASKED:
+    while (connection.connect_poll(), connection.status) != (pq.PollingStatus.READING, ASKED):
+        if connection.status == pq.ConnStatus.BAD:
+            raise AssertionError(connection.get_error_message())
         select.select([], [connection.socket], [], 5)
-    select.select([connection.socket], [], [], 5)
+    assert select.select([connection.socket], [], [], 5)[0], "no answer to the startup message"
     return connection
 
 
