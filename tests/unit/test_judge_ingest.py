@@ -11,7 +11,7 @@ from msgspec.structs import replace
 
 from harness.checks.judges import ingest as judged
 from harness.checks.judges.ingest_service import SERVICE_CASES
-from harness.checks.judges.ingest_state import ProgramExit
+from harness.checks.judges.ingest_state import ProgramExit, without_ends
 from harness.ingest.cases import IngestCase
 from harness.ingest.pipeline_file import Status
 from tests.unit.ingested import WORKS, broken, download, retried, row, state, upload, words
@@ -102,6 +102,18 @@ def test_an_upload_that_is_not_indexed_is_found(case: IngestCase) -> None:
     of = next(one for one in _SOUND[case].uploads if one.end == "indexed")
     found = replace(_SOUND[case], rows=_SOUND[case].rows | {of.id: row(of, Status.PROCESSING)})
     assert broken(found) == {_STUCK.get(case, judged.NOT_INDEXED)}
+
+
+@pytest.mark.parametrize("case", IngestCase)
+def test_a_case_that_ended_early_says_nothing_about_the_ends_of_uploads(case: IngestCase) -> None:
+    found = _SOUND[case]
+    rows = {of.id: row(of, Status.PROCESSING) for of in found.uploads}
+    early = replace(found, uploads=without_ends(found.uploads), rows=rows, requests=())
+    assert broken(early) == set()
+    # a wrong result stays wrong, whatever happened after it
+    of = found.uploads[-1]
+    wrong = replace(row(of, Status.INDEXED), checksum="0" * 64)
+    assert broken(replace(early, rows=rows | {of.id: wrong}, others_lost=1)) == {judged.CHECKSUM, judged.OTHERS}
 
 
 @pytest.mark.parametrize(

@@ -308,10 +308,16 @@ def _spread(delays: list[float]) -> float:
     return percentile(delays, _SHARE_COMPARED) - min(delays)
 
 
+def _tried_again(found: Ingested) -> Iterator[Expectation]:
+    """A first download that failed was followed by another one."""
+    once = (len(found.attempts(upload)) < min(2, found.cap) for upload in found.ending("indexed"))
+    yield compared(RETRIED, sum(once), 0)
+
+
 def _transient(found: Ingested) -> Iterator[Expectation]:
     yield from _all_indexed(found)
     yield from _no_false_failure(found)
-    yield compared(RETRIED, sum(len(found.attempts(upload)) < min(2, found.cap) for upload in found.stored), 0)
+    yield from _tried_again(found)
     yield from _no_exit(found)
 
 

@@ -2,14 +2,18 @@
 
 from __future__ import annotations
 
-from typing import Literal
+from typing import TYPE_CHECKING, Literal
 
 from msgspec import Struct
+from msgspec.structs import replace
 
 from harness.checks.judges.ingest_service import ServiceSeen
 from harness.ingest.cases import IngestCase
 from harness.ingest.pipeline_file import Settings, Status
 from harness.ingest.store_requests import StoreRequest
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable
 
 #: how an upload has to end. `any`: the case says nothing about its end
 End = Literal["indexed", "failed", "any"]
@@ -39,6 +43,11 @@ class Upload(Struct, frozen=True, kw_only=True, omit_defaults=True):
     seen: tuple[Status, ...] = ()
     #: why one of the two requests failed; "" if none did
     error: str = ""
+
+
+def without_ends(uploads: Iterable[Upload]) -> tuple[Upload, ...]:
+    """Return the uploads of a case that ended early: the harness did not wait for their ends, so these show nothing."""
+    return tuple(replace(upload, end="any") for upload in uploads)
 
 
 class UploadRow(Struct, frozen=True, kw_only=True, omit_defaults=True):

@@ -8,7 +8,7 @@ import msgspec
 
 from harness.checks.judges.ingest import Ingested, percentile
 from harness.checks.judges.ingest_service import service_measured
-from harness.checks.judges.ingest_state import IngestState
+from harness.checks.judges.ingest_state import IngestState, without_ends
 from harness.ingest.cases import IngestCase
 from harness.suites.ingest.programs import API, WORKERS
 
@@ -19,15 +19,19 @@ if TYPE_CHECKING:
 _KEPT_LINES = 400
 
 
-def final_state(run: IngestRun) -> IngestState:
-    """Return everything that the judge needs besides the history. Programs still run while it is read."""
+def final_state(run: IngestRun, reason: str = "") -> IngestState:
+    """Return everything that the judge needs besides the history. Programs still run while it is read.
+
+    :param reason: why the situation did not come about: the ends of uploads show nothing then.
+    """
     rows = run.look()
+    uploads = tuple(run.uploads.values())
     return run.ctx.pipeline.state(
         IngestState(
             case=run.case,
             settings=run.settings,
-            uploads=tuple(run.uploads.values()),
-            rows={upload.id: rows[upload.id] for upload in run.uploads.values() if upload.id in rows},
+            uploads=without_ends(uploads) if reason else uploads,
+            rows={upload.id: rows[upload.id] for upload in uploads if upload.id in rows},
             columns=run.columns,
             requests=run.requests(),
             prefix=run.store.prefix,
@@ -39,7 +43,7 @@ def final_state(run: IngestRun) -> IngestState:
             healed_s=run.healed_s,
             floor_s=round(run.floor_s, 3),
             others_lost=run.store.others_lost(),
-            uploads_lost=run.store.uploads_lost(run.uploads.values()),
+            uploads_lost=run.store.uploads_lost(uploads),
             pause_s=round(run.pauses.longest_s, 2),
             service=run.service,
         )

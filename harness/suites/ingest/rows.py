@@ -189,7 +189,8 @@ def _declared(pipeline: LoadedPipeline, row: CaseRow) -> Check:
 def run_case(pipeline: LoadedPipeline, row: CaseRow, ctx: CheckContext) -> None:
     """Bring a pipeline into one situation, and judge what is left.
 
-    What was seen is judged also if the case ended early: a wrong checksum is an Issue whatever happened after it.
+    What was seen is judged also if the case ended early: a wrong checksum is an Issue whatever happened after it. An
+    upload that is not indexed is none then, because the harness did not wait for it.
     """
     with IngestRun(ctx, pipeline, row.case) as run:
         try:
@@ -217,7 +218,7 @@ def _judged(run: IngestRun, row: CaseRow) -> str:
         if not run.database or (reason and not run.uploads):
             raise NotExercisedError(reason)
         ctx.pipeline.at_end(run)
-        state = final_state(run)
+        state = final_state(run, reason)
         journal.keep_state(state)
     ctx.fact("outcome", outcome(ctx.expectations))
     record_facts(run, state)

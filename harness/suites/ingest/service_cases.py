@@ -102,14 +102,16 @@ def readiness(run: IngestRun) -> None:
         probes.note("down")
     wait_for(run, probes.is_ready, "readiness after the outage", _RECOVERS_S)
     probes.note("back")
-    run.service = ServiceSeen(probes=tuple(probes.seen), shows_indexing=tuple(shown))
+    # a late answer shows nothing on a slow machine
     run.require_a_responsive_machine()
+    run.service = ServiceSeen(probes=tuple(probes.seen), shows_indexing=tuple(shown))
     if not probes.is_ready():
         return
     _await_address(run)
     sent = time.time()
     require_indexed(run, run.upload())
     shown.append(wait_for(run, lambda: probes.show(sent), "the time of the next indexing", FOLLOWS_S))
+    run.require_a_responsive_machine()
     run.service = replace(run.service, shows_indexing=tuple(shown))
 
 
