@@ -18,6 +18,7 @@ from harness.ingest.pipeline_file import Status
 from harness.ingest.store_requests import Fault, Kind
 from harness.suites.ingest.outage import database_down
 from harness.suites.ingest.programs import WORKERS
+from harness.suites.ingest.running import STARTS_S
 from harness.suites.ingest.uploading import REQUEST_S
 
 if TYPE_CHECKING:
@@ -150,13 +151,14 @@ def store_fails(run: IngestRun) -> None:
     times = min(_FAILED_TWICE, run.settings.attempts - 1)
     if times < 1:
         raise NotApplicableError("the pipeline promises a single attempt, so a failed download is not tried again")
+    run.require_awaited(run.retries_s(times) + run.next_s, "the retries of a download")
     run.use_prepared_database()
     run.start(_A)
     uploads = [run.presign(run.plan()) for _ in _TRANSIENT]
     for kind, upload in zip(_TRANSIENT, uploads, strict=True):
         run.store.proxy.fail(Fault(kind, "GET", upload.key, first=times, side="internal"))
     uploads = [run.put(upload) for upload in uploads]
-    run.wait_until(Status.INDEXED)
+    run.wait_until(Status.INDEXED, deadline_s=run.retries_s(times) + run.patience_s + STARTS_S)
     if not any(request.fault for request in run.downloads()) and not any(upload.error for upload in uploads):
         raise NotExercisedError("no download met a failure of the store")
 
@@ -185,7 +187,15 @@ def database_fails(run: IngestRun) -> None:
     run.store.proxy.heal()
     _await_an_address(run)
     _upload_all(run, [run.plan() for _ in range(3)])
-    run.wait_until(Status.INDEXED)
+    if not run.wait_until(Status.INDEXED):
+        _require_awaited_lease(run)
+
+
+def _require_awaited_lease(run: IngestRun) -> None:
+    """Require that the lease of a worker that is gone ends while the harness waits: it may return what is missing."""
+    lease_s = run.settings.lease_s or 0.0
+    run.require_awaited(lease_s, "the lease", _LONGEST_LEASE_S)
+    run.require_awaited(lease_s + run.retries_s(1) + run.next_s, "an upload after the end of its lease")
 
 
 def _await_an_address(run: IngestRun) -> None:
@@ -203,6 +213,7 @@ def _await_an_address(run: IngestRun) -> None:
 
 def permanent_failure(run: IngestRun) -> None:
     """Two files can never be downloaded; a third one next to them can."""
+    run.require_awaited(run.failed_s + run.next_s, "a permanent failure")
     run.use_prepared_database()
     run.start(_A)
     failing = [run.presign(run.plan(end="failed")) for _ in range(2)]
@@ -211,23 +222,15 @@ def permanent_failure(run: IngestRun) -> None:
     failing = [run.put(upload) for upload in failing]
     healthy = run.upload()
     run.wait_until(Status.INDEXED, [healthy])
-    run.wait_until(Status.FAILED, failing, deadline_s=_until_failed_s(run) + run.patience_s)
+    run.wait_until(Status.FAILED, failing, deadline_s=run.failed_s + run.patience_s)
     _await_attempts(run, [upload for upload in failing if upload.stored_s is not None])
-
-
-def _until_failed_s(run: IngestRun) -> float:
-    """Return how long a pipeline needs at most until an upload has failed permanently, in seconds."""
-    settings = run.settings
-    delays = (
-        min(settings.longest_delay_s, settings.shortest_delay_s * 2.0**number) for number in range(settings.attempts)
-    )
-    return 1.5 * sum(delays) + settings.attempts * settings.poll_s
 
 
 def late_upload(run: IngestRun) -> None:
     """A client gets its address, and uploads the file only after every retry would have ended."""
     settings = run.settings
-    wait_s = min(_until_failed_s(run) + settings.poll_s + _LATER_S, _LATEST_S)
+    wait_s = run.failed_s + settings.poll_s + _LATER_S
+    run.require_awaited(wait_s, "every retry before a late upload", _LATEST_S)
     if wait_s + REQUEST_S > settings.url_valid_s:
         raise NotExercisedError(
             f"an address is valid for {settings.url_valid_s:g} s, which is too short for a late upload"
@@ -246,9 +249,7 @@ def late_upload(run: IngestRun) -> None:
 
 def killed_worker(run: IngestRun) -> None:
     """A worker is killed while it downloads a file; another one has to take it over after the lease."""
-    lease_s = run.settings.lease_s
-    if lease_s is not None and lease_s > _LONGEST_LEASE_S:
-        raise NotExercisedError(f"its lease of {lease_s:g} s is longer than {_LONGEST_LEASE_S:g} s, and is not awaited")
+    _require_awaited_lease(run)
     run.use_prepared_database()
     run.start(_A)
     run.store.proxy.fail(Fault("slow", "GET", side="internal", delay_s=_LONG_S))
@@ -338,5 +339,7 @@ def stops(run: IngestRun) -> None:
     run.stop(_A)
     run.store.proxy.heal()
     run.start_worker(_B)
-    run.wait_until(Status.INDEXED)
+    is_indexed = run.wait_until(Status.INDEXED)
     run.end_programs()
+    if not is_indexed:
+        _require_awaited_lease(run)

@@ -32,7 +32,9 @@ _LOOK_S = 0.05
 #: a worker begins its first upload within, seconds: it starts, imports its packages, and connects
 STARTS_S = 30.0
 #: added to what a pipeline's settings need, seconds; no case waits longer than this, seconds, and less under a control
-_MARGIN_S, _LONGEST_WAIT_S, _UNDER_CONTROL_S = 8.0, 60.0, 15.0
+_MARGIN_S, LONGEST_WAIT_S, _UNDER_CONTROL_S = 8.0, 60.0, 15.0
+#: jitter makes delays longer by at most this factor
+_JITTER = 1.5
 _OPTIONAL = (
     *("checksum", "indexed_at", "attempts", "worker", "text"),
     *("project", "filename", "content_type", "correlation"),
@@ -148,8 +150,34 @@ class IngestRun(Uploading):
     @property
     def patience_s(self) -> float:
         """How long nothing may happen before an upload counts as stuck, seconds: lease, polls, retries, and a margin."""
+        return (self.settings.lease_s or 0.0) + self.settings.longest_delay_s + self.next_s
+
+    def retries_s(self, number: int) -> float:
+        """Return how long a pipeline needs at most for the delays after so many failed downloads, seconds."""
         settings = self.settings
-        return (settings.lease_s or 0.0) + 4 * settings.poll_s + settings.longest_delay_s + _MARGIN_S
+        delays = (min(settings.longest_delay_s, settings.shortest_delay_s * 2.0**failed) for failed in range(number))
+        return _JITTER * sum(delays) + number * settings.poll_s
+
+    @property
+    def failed_s(self) -> float:
+        """How long a pipeline needs at most until an upload whose downloads fail has failed permanently, seconds."""
+        return self.retries_s(self.settings.attempts)
+
+    @property
+    def next_s(self) -> float:
+        """How long a pipeline needs at most for an upload that is due, seconds."""
+        return 4 * self.settings.poll_s + _MARGIN_S
+
+    def require_awaited(self, needed_s: float, what: str, limit_s: float = LONGEST_WAIT_S) -> None:
+        """Require that the harness waits as long as the pipeline's own settings need.
+
+        :param what: subject of the sentence, such as `its retries`.
+        :raises NotExercisedError: when it does not: a missing result would show nothing.
+        """
+        if needed_s > limit_s:
+            raise NotExercisedError(
+                f"by the pipeline's settings, {what} can take {needed_s:.0f} s, and no more than {limit_s:g} s are awaited"
+            )
 
     def wait(self, condition: Callable[[], bool], what: str, deadline_s: float) -> bool:
         """Wait until a condition holds, and return whether it does in time. The rows are read before each look."""
@@ -163,7 +191,7 @@ class IngestRun(Uploading):
                 raise TimedOutError(f"no worker runs any more, waiting for {what}")
             raise NotYet(what)
 
-        longest_s = _UNDER_CONTROL_S if self.ctx.control else _LONGEST_WAIT_S
+        longest_s = _UNDER_CONTROL_S if self.ctx.control else LONGEST_WAIT_S
         try:
             poll(seen, what=what, deadline_s=min(deadline_s, longest_s), interval_s=_LOOK_S / 5)
         except TimedOutError:
@@ -182,7 +210,7 @@ class IngestRun(Uploading):
         """
         wanted = [one for one in (self.uploads.values() if uploads is None else uploads) if one.stored_s is not None]
         left = {one.number for one in wanted}
-        ended_s = self.seconds + 3 * _LONGEST_WAIT_S
+        ended_s = self.seconds + 3 * LONGEST_WAIT_S
         first = True
         while left and self.seconds < ended_s:
             before = set(left)

@@ -13,7 +13,7 @@ from harness.database import SqlError, describe
 from harness.ingest.pipeline_file import Status
 from harness.ingest.store_requests import Fault
 from harness.suites.ingest.asking import ask
-from harness.suites.ingest.awaiting import FOLLOWS_S, PROBE_S, require_indexed, wait_for
+from harness.suites.ingest.awaiting import FOLLOWS_S, PROBE_S, because, require_indexed, wait_for
 from harness.suites.ingest.programs import API, WORKERS
 
 if TYPE_CHECKING:
@@ -114,6 +114,7 @@ def metrics(run: IngestRun) -> None:
             ask("GET", f"http://127.0.0.1:{run.port}{file.metrics}", deadline_s=PROBE_S).text, file.indexed_counter
         )
 
+    run.require_awaited(run.failed_s + run.next_s, "a permanent failure")
     run.use_prepared_database()
     run.start(_A)
     require_indexed(run, run.upload())
@@ -126,12 +127,16 @@ def metrics(run: IngestRun) -> None:
     uploads = [run.upload() for _ in range(_COUNTED)]
     for upload in uploads:
         require_indexed(run, upload)
-    run.wait(lambda: run.status(failing) is Status.FAILED, "an upload to fail", run.patience_s)
+    has_failed = run.wait(
+        lambda: run.status(failing) is Status.FAILED, "an upload to fail", run.failed_s + run.patience_s
+    )
     wait_for(run, lambda: (counter() or 0) - (before or 0) >= _COUNTED, "the counter to grow", FOLLOWS_S)
     after = counter()
     run.look()
     done = sum(run.status(upload) is Status.INDEXED for upload in (*uploads, failing))
     run.service = ServiceSeen(counter=(before, after), indexed=done)
+    if not has_failed:
+        raise NotExercisedError(f"the fourth upload did not fail, so the counter shows less{because(failing)}")
 
 
 def audited(run: IngestRun) -> None:

@@ -1,0 +1,68 @@
+"""How long the suite `ingest` waits, by the settings of a pipeline: what it does not await is Not run, and no Issue."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+from msgspec.structs import replace
+
+from harness.checks.record import NotExercisedError
+from harness.ingest.cases import IngestCase
+from harness.ingest.loading import REFERENCE, find
+from harness.suites.ingest.cases import killed_worker, late_upload, permanent_failure, store_fails
+from harness.suites.ingest.running import IngestRun
+from harness.suites.ingest.trace_cases import metrics
+
+
+class _StartedError(Exception):
+    """The case has begun."""
+
+
+class _Planned(IngestRun):
+    """A pipeline that only promises: it has no servers."""
+
+    def __init__(self, **settings: Any) -> None:
+        self.pipeline = find(REFERENCE)
+        self.settings = replace(self.pipeline.file.settings, **settings)
+        self.case = IngestCase.END_TO_END
+
+    def use_prepared_database(self) -> None:
+        raise _StartedError
+
+
+_CASES = {
+    "permanent failure": permanent_failure,
+    "late upload": late_upload,
+    "store fails": store_fails,
+    "killed worker": killed_worker,
+    "metrics": metrics,
+}
+
+
+@pytest.mark.parametrize("case", _CASES)
+def test_short_settings_are_awaited(case: str) -> None:
+    with pytest.raises(_StartedError):
+        _CASES[case](_Planned())
+
+
+@pytest.mark.parametrize(
+    ("case", "settings"),
+    [
+        ("permanent failure", {"attempts": 8, "shortest_delay_s": 1.0, "longest_delay_s": 30.0}),
+        ("late upload", {"attempts": 8, "shortest_delay_s": 1.0, "longest_delay_s": 30.0}),
+        ("store fails", {"shortest_delay_s": 20.0, "longest_delay_s": 20.0}),
+        ("killed worker", {"lease_s": 120.0}),
+        ("killed worker", {"lease_s": 10.0, "poll_s": 15.0}),
+        ("metrics", {"attempts": 8, "shortest_delay_s": 1.0, "longest_delay_s": 30.0}),
+    ],
+)
+def test_settings_that_need_longer_than_the_harness_waits_are_not_run(case: str, settings: dict[str, float]) -> None:
+    with pytest.raises(NotExercisedError, match=r"can take \d+ s, and no more than \d+ s are awaited"):
+        _CASES[case](_Planned(**settings))
+
+
+@pytest.mark.parametrize("case", ["permanent failure", "store fails", "metrics"])
+def test_a_lease_or_a_longest_delay_that_a_case_does_not_need_changes_nothing(case: str) -> None:
+    with pytest.raises(_StartedError):
+        _CASES[case](_Planned(lease_s=300.0, longest_delay_s=300.0))
