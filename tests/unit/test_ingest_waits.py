@@ -7,10 +7,10 @@ from typing import Any
 import pytest
 from msgspec.structs import replace
 
-from harness.checks.record import NotExercisedError
+from harness.checks.record import NotApplicableError, NotExercisedError
 from harness.ingest.cases import IngestCase
 from harness.ingest.loading import REFERENCE, find
-from harness.suites.ingest.cases import killed_worker, late_upload, permanent_failure, store_fails
+from harness.suites.ingest.cases import corrupt_download, killed_worker, late_upload, permanent_failure, store_fails
 from harness.suites.ingest.running import IngestRun
 from harness.suites.ingest.trace_cases import metrics
 
@@ -36,6 +36,7 @@ _CASES = {
     "late upload": late_upload,
     "store fails": store_fails,
     "killed worker": killed_worker,
+    "corrupt download": corrupt_download,
     "metrics": metrics,
 }
 
@@ -52,6 +53,7 @@ def test_short_settings_are_awaited(case: str) -> None:
         ("permanent failure", {"attempts": 8, "shortest_delay_s": 1.0, "longest_delay_s": 30.0}),
         ("late upload", {"attempts": 8, "shortest_delay_s": 1.0, "longest_delay_s": 30.0}),
         ("store fails", {"shortest_delay_s": 20.0, "longest_delay_s": 20.0}),
+        ("corrupt download", {"shortest_delay_s": 40.0, "longest_delay_s": 40.0}),
         ("killed worker", {"lease_s": 120.0}),
         ("killed worker", {"lease_s": 10.0, "poll_s": 15.0}),
         ("metrics", {"attempts": 8, "shortest_delay_s": 1.0, "longest_delay_s": 30.0}),
@@ -66,3 +68,9 @@ def test_settings_that_need_longer_than_the_harness_waits_are_not_run(case: str,
 def test_a_lease_or_a_longest_delay_that_a_case_does_not_need_changes_nothing(case: str) -> None:
     with pytest.raises(_StartedError):
         _CASES[case](_Planned(lease_s=300.0, longest_delay_s=300.0))
+
+
+@pytest.mark.parametrize("case", ["store fails", "corrupt download"])
+def test_a_pipeline_with_a_single_attempt_need_not_repeat_a_download(case: str) -> None:
+    with pytest.raises(NotApplicableError, match="a single attempt"):
+        _CASES[case](_Planned(attempts=1))

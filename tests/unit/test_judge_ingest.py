@@ -35,16 +35,17 @@ def _failing(attempts: int = 4) -> IngestState:
     return state(IngestCase.PERMANENT_FAILURE, failed, healthy, requests=requests)
 
 
-def _transient() -> IngestState:
+def _transient(case: IngestCase = IngestCase.STORE_FAILS) -> IngestState:
     uploads = upload(1), upload(2)
     requests = tuple(one for of in uploads for one in (*retried(of, 0.2), download(of, 4.0)))
-    return state(IngestCase.STORE_FAILS, *uploads, requests=requests)
+    return state(case, *uploads, requests=requests)
 
 
 _SOUND = {
     **{case: state(case) for case in IngestCase},
     IngestCase.RETRIES: _retries(_JITTERED),
     IngestCase.STORE_FAILS: _transient(),
+    IngestCase.CORRUPT_DOWNLOAD: _transient(IngestCase.CORRUPT_DOWNLOAD),
     IngestCase.PERMANENT_FAILURE: _failing(),
 }
 
@@ -235,8 +236,9 @@ def test_an_upload_that_fails_has_to_be_failed_after_the_cap_and_not_before() ->
     assert broken(_failing(attempts=2)) == {judged.FEWER}
 
 
-def test_a_failed_store_has_to_be_asked_again() -> None:
-    found = _transient()
+@pytest.mark.parametrize("case", [IngestCase.STORE_FAILS, IngestCase.CORRUPT_DOWNLOAD])
+def test_a_download_that_failed_has_to_be_repeated(case: IngestCase) -> None:
+    found = _SOUND[case]
     once = tuple(one for one in found.requests if one.status == 200)
     assert broken(replace(found, requests=once)) == {judged.RETRIED}
 

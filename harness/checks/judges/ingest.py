@@ -393,8 +393,12 @@ def _once(found: Ingested) -> Iterator[Expectation]:
 
 
 def _corrupt(found: Ingested) -> Iterator[Expectation]:
-    """The first download is corrupt: another one has to follow, and the checksum is that of the file."""
+    """The first download is corrupt: another one has to follow, and the checksum is that of the file.
+
+    The checksum alone shows too little: it may be copied from the client or the store.
+    """
     yield from _all_indexed(found)
+    yield from _tried_again(found)
     yield from _no_exit(found)
 
 

@@ -149,9 +149,7 @@ def _so_far(run: IngestRun) -> Ingested:
 def store_fails(run: IngestRun) -> None:
     """The first downloads of each file fail, each in another way, and later ones do not."""
     times = min(_FAILED_TWICE, run.settings.attempts - 1)
-    if times < 1:
-        raise NotApplicableError("the pipeline promises a single attempt, so a failed download is not tried again")
-    run.require_awaited(run.retries_s(times) + run.next_s, "the retries of a download")
+    _require_retries(run, times)
     run.use_prepared_database()
     run.start(_A)
     uploads = [run.presign(run.plan()) for _ in _TRANSIENT]
@@ -161,6 +159,13 @@ def store_fails(run: IngestRun) -> None:
     run.wait_until(Status.INDEXED, deadline_s=run.retries_s(times) + run.patience_s + STARTS_S)
     if not any(request.fault for request in run.downloads()) and not any(upload.error for upload in uploads):
         raise NotExercisedError("no download met a failure of the store")
+
+
+def _require_retries(run: IngestRun, times: int) -> None:
+    """Require that the pipeline tries again after so many failed downloads, while the harness waits."""
+    if run.settings.attempts == 1:
+        raise NotApplicableError("the pipeline promises a single attempt, so a failed download is not tried again")
+    run.require_awaited(run.retries_s(times) + run.next_s, "the retries of a download")
 
 
 def database_fails(run: IngestRun) -> None:
@@ -316,13 +321,15 @@ def two_workers(run: IngestRun) -> None:
 
 def corrupt_download(run: IngestRun) -> None:
     """One byte of the first download is another one; the ETag of the object shows it."""
+    _require_retries(run, 1)
     run.use_prepared_database()
+    run.require_columns("checksum")
     run.start(_A)
     upload = run.presign(run.plan())
     run.store.proxy.fail(Fault("corrupt", "GET", upload.key, first=1, side="internal"))
     run.put(upload)
-    run.wait_until(Status.INDEXED, deadline_s=run.patience_s)
-    if not upload.error and not any(request.fault for request in run.downloads(upload)):
+    run.wait_until(Status.INDEXED)
+    if not run.uploads[upload.number].error and not any(request.fault for request in run.downloads(upload)):
         raise NotExercisedError("no download was corrupt")
 
 

@@ -157,6 +157,7 @@ _INDEXED = Break(
 )
 _OTHER_CHECKSUM = Break(name="a-checksum-is-another", at=judged.CHECKSUM, state=_rows(checksum="0" * 64))
 _FAILED_ONCE = Break(name="an-upload-was-failed-in-between", at=judged.FAILED, state=_failed_before)
+_NOT_REPEATED = Break(name="no-download-is-repeated", at=judged.RETRIED, state=_tried_once)
 _CAP = Break(name="downloads-exceed-the-cap", at=judged.ATTEMPTS, environment={"ATTEMPTS": "7"})
 _BREAKS: dict[IngestCase, tuple[Break, ...]] = {
     IngestCase.END_TO_END: (
@@ -186,7 +187,7 @@ _BREAKS: dict[IngestCase, tuple[Break, ...]] = {
     IngestCase.STORE_FAILS: (
         Break(name="downloads-are-not-repeated", at=judged.NOT_INDEXED, environment={"ATTEMPTS": "1"}),
         _FAILED_ONCE,
-        Break(name="no-download-is-repeated", at=judged.RETRIED, state=_tried_once),
+        _NOT_REPEATED,
     ),
     IngestCase.DATABASE_FAILS: (
         _INDEXED,
@@ -210,7 +211,7 @@ _BREAKS: dict[IngestCase, tuple[Break, ...]] = {
         Break(name="text-goes-to-another-project", at=judged.LEAKED, state=_leaks),
     ),
     IngestCase.TWO_WORKERS: (Break(name="files-are-downloaded-twice", at=judged.TWICE, state=_downloaded_again),),
-    IngestCase.CORRUPT_DOWNLOAD: (_OTHER_CHECKSUM,),
+    IngestCase.CORRUPT_DOWNLOAD: (_OTHER_CHECKSUM, _NOT_REPEATED),
     IngestCase.STOPS: (Break(name="programs-ignore-sigterm", at=judged.IGNORED, wrap=_DEAF), _INDEXED),
 }
 
