@@ -110,6 +110,9 @@ class Exchange:
         fault = entry.fault
         if fault and fault.kind == "slow":
             await asyncio.sleep(fault.delay_s)
+            if self._reader.at_eof() or self._reader.exception():
+                # it did not wait: a response to it would be no download
+                raise GoneError
         elif fault and fault.kind == "down":
             raise _ResetError
         elif fault and fault.kind in ANSWERS:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from typing import TYPE_CHECKING
 
 import pytest
@@ -254,6 +255,28 @@ def test_a_file_that_is_downloaded_twice_is_found() -> None:
     assert broken(replace(found, requests=(*found.requests, replace(again, ending="cut", sent=40)))) == set()
     half = replace(download(found.uploads[0], 2.2), sent=50, range="bytes=0-49", status=206)
     assert broken(replace(found, requests=(half, half, *found.requests[1:]))) == set()
+
+
+def test_downloads_of_two_files_overlap() -> None:
+    one, other = upload(1), upload(2)
+    long = replace(download(one, 1.0), seconds=3.0)
+    assert judged.have_overlapped([long, download(other, 2.0)])
+    assert judged.have_overlapped([download(other, 3.5), download(one, 0.5), long])
+    assert not judged.have_overlapped([long, download(other, 4.0)])
+    # two parts of the same file, and a download that was given up
+    assert not judged.have_overlapped([long, download(one, 2.0)])
+    assert not judged.have_overlapped([replace(long, ending="client-gone"), download(other, 2.0)])
+    assert not judged.have_overlapped([])
+
+
+@given(st.lists(st.tuples(st.integers(1, 3), st.integers(0, 20), st.integers(1, 5)), max_size=8))
+def test_overlaps_are_those_of_all_pairs(spans: list[tuple[int, int, int]]) -> None:
+    found = [replace(download(upload(of), float(at)), seconds=float(seconds)) for of, at, seconds in spans]
+    pairs = any(
+        a.key != b.key and a.at < b.at + b.seconds and b.at < a.at + a.seconds
+        for a, b in itertools.combinations(found, 2)
+    )
+    assert judged.have_overlapped(found) is pairs
 
 
 @pytest.mark.parametrize("column", ["project", "filename", "content_type"])

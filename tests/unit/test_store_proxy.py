@@ -5,6 +5,7 @@ from __future__ import annotations
 import base64
 import contextlib
 import socket
+import struct
 import tracemalloc
 from hashlib import sha256
 from http.client import HTTPConnection, IncompleteRead
@@ -22,6 +23,7 @@ from harness.engine.protocol import Address
 from harness.ingest.store_proxy import StoreProxy
 from harness.ingest.store_requests import ANSWERS, Fault, Kind, S3Error, StoreRequest, Target, target_of
 from harness.ingest.store_upstream import Limits
+from harness.waiting import NotYet, poll
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator
@@ -143,6 +145,12 @@ def exchanged(address: Address, data: bytes) -> bytes:
         except ConnectionError:
             pass
         return bytes(out)
+
+
+def require(seen: bool) -> None:
+    """Let a poll go on until something was seen."""
+    if not seen:
+        raise NotYet("not seen")
 
 
 def code_of(body: bytes) -> str:
@@ -349,6 +357,23 @@ def test_a_slow_request_arrives(store: Store, proxy: StoreProxy) -> None:
     (request,) = proxy.requests()
     assert (request.fault, request.ending, request.sha256) == ("slow", "complete", digest(CONTENT))
     assert request.seconds >= 0.01
+
+
+@pytest.mark.parametrize("is_reset", [False, True])
+def test_a_slow_download_that_its_client_gives_up_is_not_complete(
+    store: Store, proxy: StoreProxy, is_reset: bool
+) -> None:
+    store.objects[PATH] = CONTENT
+    proxy.fail(Fault("slow", "GET", delay_s=0.3))
+    with socket.create_connection((proxy.internal.host, proxy.internal.port), timeout=10) as opened:
+        opened.sendall(f"GET {PATH} HTTP/1.1\r\nHost: {proxy.internal}\r\n\r\n".encode())
+        poll(lambda: require(bool(proxy.requests())), what="the request", deadline_s=10)
+        if is_reset:
+            opened.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+    poll(lambda: require(proxy.requests()[0].ending != "open"), what="its end", deadline_s=10)
+    (request,) = proxy.requests()
+    assert (request.ending, request.sent, request.is_download) == ("client-gone", 0, False)
+    assert store.heads == []
 
 
 def test_a_download_is_cut_in_the_middle(store: Store, proxy: StoreProxy) -> None:

@@ -179,6 +179,18 @@ def percentile(values: Iterable[float], percent: int) -> float:
     return ordered[max(0, -(-len(ordered) * percent // 100) - 1)] if ordered else 0.0
 
 
+def have_overlapped(requests: Iterable[StoreRequest]) -> bool:
+    """Return whether complete downloads of two files were under way at the same time."""
+    downloads = sorted((one for one in requests if one.is_download), key=lambda one: one.at)
+    ended_s, key = -1.0, ""
+    for one in downloads:
+        if one.at < ended_s and one.key != key:
+            return True
+        if one.at + one.seconds > ended_s:
+            ended_s, key = one.at + one.seconds, one.key
+    return False
+
+
 # --- what every case expects -----------------------------------------------------------------------------
 
 

@@ -54,6 +54,8 @@ class IngestRun(Uploading):
         #: what the pipeline says, by the id of the upload; of earlier databases, too
         self.rows: dict[str, UploadRow] = {}
         self.columns: tuple[str, ...] = ()
+        #: the workers of all uploads so far: a pipeline may clear the name when an upload is indexed
+        self.worker_names: set[str] = set()
         #: when the worker of the case was killed
         self.healed_s: float | None = None
         self.floor_s = 0.0
@@ -83,6 +85,7 @@ class IngestRun(Uploading):
         if (rows := self._read()) is None:
             return self.rows  # the database is down just now
         self.rows = self.rows | rows
+        self.worker_names.update(row.worker for row in rows.values() if row.worker)
         for upload in list(self.uploads.values()):
             row = rows.get(upload.id)
             if row is None or (upload.seen and upload.seen[-1] is row.status):
