@@ -147,6 +147,7 @@ def test_a_deployment_has_two_minutes() -> None:
     assert broken(replace(found, total_s=121.0)) == {judged.IN_TIME}
     # a machine that paused shows nothing about time
     assert broken(replace(found, total_s=121.0, pause_s=10.0)) == set()
+    assert [judged.Ingested(replace(found, total_s=seconds)).is_too_late for seconds in (120.0, 121.0)] == [False, True]
     assert broken(replace(found, not_migrated="exit code 1")) == {judged.MIGRATED}
 
 
@@ -154,7 +155,10 @@ def test_latency_is_compared_with_the_promise_and_with_the_machine() -> None:
     late = _with_upload(_SOUND[IngestCase.LATENCY], indexed_s=2.0 + 6.0)
     assert broken(late) == {judged.LATE}
     assert broken(replace(late, floor_s=1.5)) == set()
+    # the suite then requires a responsive machine, so that the case is Not run
     assert broken(replace(late, pause_s=3.0)) == set()
+    assert judged.Ingested(replace(late, pause_s=3.0)).is_late
+    assert not judged.Ingested(replace(late, floor_s=1.5)).is_late
 
 
 @pytest.mark.parametrize("case", [IngestCase.END_TO_END, IngestCase.TWO_WORKERS, IngestCase.LATE_UPLOAD])
