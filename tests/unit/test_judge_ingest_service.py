@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from msgspec.structs import replace
 
 from harness.checks.judges import ingest_service as judged
-from harness.checks.judges.ingest_reading import LogLines, counter_of, read_lines, shows_time
+from harness.checks.judges.ingest_reading import FixedTimes, LogLines, counter_of, read_lines, times_in
 from harness.checks.judges.ingest_service import (
     SERVICE_CASES,
     SERVICE_WORDS,
@@ -109,12 +109,33 @@ MOMENT = 1767323045.0
     ],
 )
 def test_a_time_in_the_answer_of_a_probe(text: str, shown: bool) -> None:
-    assert shows_time(text, MOMENT - 1, MOMENT + 1) is shown
+    assert bool(times_in(text, MOMENT - 1, MOMENT + 1)) is shown
 
 
 @given(st.text())
 def test_any_answer_can_be_searched_for_a_time(text: str) -> None:
-    assert shows_time(text, 2e18, 3e18) is False
+    assert not times_in(text, 2e18, 3e18)
+
+
+def test_the_current_time_is_no_time_of_an_indexing() -> None:
+    def shown(*answers: tuple[float, str]) -> list[bool]:
+        times = FixedTimes()
+        return [times.show(times_in(text, MOMENT - 1, MOMENT + 9), at_s, at_s) for at_s, text in answers]
+
+    def at(second: int, *, indexed: str = "") -> str:
+        return json.dumps({"status": "ok", "time": f"2026-01-02T03:04:{5 + second:02}Z", "indexed": indexed})
+
+    # cut to whole seconds, it is the same for almost a second
+    assert shown((0.0, at(0)), (0.99, at(0)), (1.0, at(1)), (1.99, at(1)), (2.0, at(2))) == [False] * 5
+    indexed = "2026-01-02T03:04:04.5Z"
+    assert shown(*((float(second), at(second, indexed=indexed)) for second in range(3))) == [False, False, True]
+    # an answer that came late
+    late = FixedTimes()
+    assert not late.show(frozenset({MOMENT}), 0.0, 2.0)
+    assert not late.show(frozenset({MOMENT}), 2.5, 4.0)
+    assert late.show(frozenset({MOMENT}), 4.1, 4.2)
+    # the time of an earlier indexing
+    assert shown(*((float(second), at(second, indexed="2026-01-02T03:00:00Z")) for second in range(3))) == [False] * 3
 
 
 METRICS = """# HELP indexed_total Uploads.

@@ -26,6 +26,8 @@ _LONGEST_QUOTE = 160
 _ISO = re.compile(r"\d{4}-\d\d-\d\d[T ]\d\d:\d\d:\d\d(?:[.,]\d+)?(?: ?(?:Z|[+-]\d\d:?\d\d))?")
 _EPOCH = re.compile(r"(?<![\w.-])\d{10}(?:\d{3})?(?:\.\d+)?(?![\w-])")
 _MILLISECONDS = 100_000_000_000
+#: the current time, in whole seconds, is the same for less, seconds
+_SAME_FOR_S = 1.1
 
 
 class LogLines(Struct, frozen=True, kw_only=True, omit_defaults=True):
@@ -87,12 +89,29 @@ def _is_level(value: Any) -> bool:
     return value in _NUMBERS if isinstance(value, int) else isinstance(value, str) and value.lower() in _LEVELS
 
 
-def shows_time(text: str, since: float, until: float) -> bool:
-    """Return whether a text has a time between two others: in ISO 8601, without a zone as UTC, or as Unix time.
+class FixedTimes:
+    """The times in the answers of probes that stay the same: the current time is another one in each answer."""
+
+    def __init__(self) -> None:
+        self._first: dict[float, float] = {}
+
+    def show(self, moments: frozenset[float], asked_s: float, answered_s: float) -> bool:
+        """Return whether one of the times of an answer was in an answer more than a second ago, too.
+
+        :param moments: the times in question, in the answer of now.
+        :param asked_s: and `answered_s`: before and after the request, on the monotonic clock.
+        """
+        for moment in moments:
+            self._first.setdefault(moment, answered_s)
+        return any(asked_s - self._first[moment] > _SAME_FOR_S for moment in moments)
+
+
+def times_in(text: str, since: float, until: float) -> frozenset[float]:
+    """Return the times of a text between two others: in ISO 8601, without a zone as UTC, or as Unix time.
 
     :param since: and `until`: Unix time, seconds.
     """
-    return any(since <= moment <= until for moment in _moments(text))
+    return frozenset(moment for moment in _moments(text) if since <= moment <= until)
 
 
 def _moments(text: str) -> Iterator[float]:

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 import msgspec
 from msgspec.structs import replace
 
-from harness.checks.judges.ingest_reading import shows_time
+from harness.checks.judges.ingest_reading import FixedTimes, times_in
 from harness.checks.judges.ingest_service import BrokenDependency, Probe, ServiceSeen, is_ok
 from harness.checks.record import NotApplicableError, NotExercisedError
 from harness.ingest.pipeline_file import Status
@@ -64,6 +64,7 @@ class _Probes:
         if not self.ready:
             raise NotApplicableError("the pipeline declares no route for probes")
         self._run = run
+        self._times = FixedTimes()
         self.seen: list[Probe] = []
 
     def ask(self, route: str) -> Reply:
@@ -73,10 +74,12 @@ class _Probes:
         return is_ok(self.ask(self.ready).status)
 
     def show(self, since: float) -> bool:
-        """Return whether one of the answers has the time of an indexing between this Unix time and now."""
+        """Return whether the answers have a time between this Unix time and now that was in earlier ones, too."""
+        asked_s = time.monotonic()
         text = "\n".join(self.ask(route).text for route in {self.ready, self.health} if route)
         # a time may be cut to whole seconds
-        return shows_time(text, since - 1.0, time.time() + CLOCKS_S)
+        moments = times_in(text, since - 1.0, time.time() + CLOCKS_S)
+        return self._times.show(moments, asked_s, time.monotonic())
 
     def note(self, phase: str) -> None:
         """Record the answers of now."""
