@@ -12,10 +12,11 @@ from typing import TYPE_CHECKING
 
 from harness.checks.judges.ingest import FEWEST_RETRIED, Ingested, have_overlapped, jitter_of, percentile
 from harness.checks.judges.ingest_state import IngestState
-from harness.checks.record import NotApplicableError, NotExercisedError
+from harness.checks.record import NotExercisedError
 from harness.database import connect
 from harness.ingest.pipeline_file import Status
 from harness.ingest.store_requests import Fault, Kind
+from harness.suites.ingest.awaiting import LONGEST_LEASE_S, require_awaited_lease, require_retries
 from harness.suites.ingest.outage import database_down
 from harness.suites.ingest.programs import WORKERS
 from harness.suites.ingest.running import STARTS_S
@@ -35,8 +36,8 @@ _RUNS = 3
 _RETRIED = 24
 #: clients that upload at the same time
 _CLIENTS = 6
-#: a longer lease is not awaited, and a late upload is not later than this, seconds
-_LONGEST_LEASE_S, _LATEST_S = 15.0, 30.0
+#: a late upload is not later than this, seconds
+_LATEST_S = 30.0
 #: how much longer than its own retries a pipeline waits for a late upload, seconds
 _LATER_S = 3.0
 #: a download that is under way when its worker ends, and one that keeps workers busy, seconds
@@ -160,7 +161,7 @@ def _so_far(run: IngestRun) -> Ingested:
 def store_fails(run: IngestRun) -> None:
     """The first downloads of each file fail, each in another way, and later ones do not."""
     times = min(_FAILED_TWICE, run.settings.attempts - 1)
-    _require_retries(run, times)
+    require_retries(run, times)
     run.use_prepared_database()
     run.start(_A)
     uploads = [run.presign(run.plan()) for _ in _TRANSIENT]
@@ -170,13 +171,6 @@ def store_fails(run: IngestRun) -> None:
     run.wait_until(Status.INDEXED, deadline_s=run.retries_s(times) + run.patience_s + STARTS_S)
     if not any(request.fault for request in run.downloads()) and not any(upload.error for upload in uploads):
         raise NotExercisedError("no download met a failure of the store")
-
-
-def _require_retries(run: IngestRun, times: int) -> None:
-    """Require that the pipeline tries again after so many failed downloads, while the harness waits."""
-    if run.settings.attempts == 1:
-        raise NotApplicableError("the pipeline promises a single attempt, so a failed download is not tried again")
-    run.require_awaited(run.retries_s(times) + run.next_s, "the retries of a download")
 
 
 def database_fails(run: IngestRun) -> None:
@@ -204,14 +198,7 @@ def database_fails(run: IngestRun) -> None:
     _await_an_address(run)
     _upload_all(run, [run.plan() for _ in range(3)])
     if not run.wait_until(Status.INDEXED):
-        _require_awaited_lease(run)
-
-
-def _require_awaited_lease(run: IngestRun) -> None:
-    """Require that the lease of a worker that is gone ends while the harness waits: it may return what is missing."""
-    lease_s = run.settings.lease_s or 0.0
-    run.require_awaited(lease_s, "the lease", _LONGEST_LEASE_S)
-    run.require_awaited(lease_s + run.retries_s(1) + run.next_s, "an upload after the end of its lease")
+        require_awaited_lease(run)
 
 
 def _await_an_address(run: IngestRun) -> None:
@@ -265,7 +252,7 @@ def late_upload(run: IngestRun) -> None:
 
 def killed_worker(run: IngestRun) -> None:
     """A worker is killed while it downloads a file; another one has to take it over after the lease."""
-    _require_awaited_lease(run)
+    require_awaited_lease(run)
     run.use_prepared_database()
     run.start(_A)
     run.store.proxy.fail(Fault("slow", "GET", side="internal", delay_s=_LONG_S))
@@ -319,7 +306,7 @@ def two_workers(run: IngestRun) -> None:
     run.start(_A, _B)
     lease_s = run.settings.lease_s
     uploads = [run.presign(run.plan()) for _ in range(_SHARED)]
-    if lease_s and lease_s <= _LONGEST_LEASE_S:
+    if lease_s and lease_s <= LONGEST_LEASE_S:
         # once: a client that gives up earlier gets the file at its next attempt
         delay_s = lease_s * _PAST_LEASE
         run.store.proxy.fail(Fault("slow", "GET", uploads[0].key, first=1, side="internal", delay_s=delay_s))
@@ -333,12 +320,12 @@ def two_workers(run: IngestRun) -> None:
             raise NotExercisedError("one worker did everything, so two of them never met")
     elif not have_overlapped(run.downloads()):
         raise NotExercisedError("no two downloads overlapped, so nothing shows that two workers met")
-    run.require_awaited(lease_s or 0.0, "a download that is longer than the lease", _LONGEST_LEASE_S)
+    run.require_awaited(lease_s or 0.0, "a download that is longer than the lease", LONGEST_LEASE_S)
 
 
 def corrupt_download(run: IngestRun) -> None:
     """One byte of the first download is another one; the ETag of the object shows it."""
-    _require_retries(run, 1)
+    require_retries(run, 1)
     run.use_prepared_database()
     run.require_columns("checksum")
     run.start(_A)
@@ -366,4 +353,4 @@ def stops(run: IngestRun) -> None:
     is_indexed = run.wait_until(Status.INDEXED)
     run.end_programs()
     if not is_indexed:
-        _require_awaited_lease(run)
+        require_awaited_lease(run)
