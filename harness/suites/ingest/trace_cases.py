@@ -85,7 +85,8 @@ def correlation(run: IngestRun) -> None:
         return tuple(_trace(run, upload) for upload in uploads)
 
     # a program may write its lines after its rows
-    wait_for(run, lambda: all(one.api and one.worker for one in traces()), "the correlation ids", FOLLOWS_S)
+    if not wait_for(run, lambda: all(one.api and one.worker for one in traces()), "the correlation ids", FOLLOWS_S):
+        run.require_a_responsive_machine()
     run.look()
     run.service = ServiceSeen(traces=traces())
 
@@ -119,7 +120,8 @@ def metrics(run: IngestRun) -> None:
     run.start(_A)
     require_indexed(run, run.upload())
     # the first upload has to be counted, too
-    wait_for(run, lambda: (counter() or 0) >= 1, "the counter", FOLLOWS_S)
+    if not wait_for(run, lambda: (counter() or 0) >= 1, "the counter", FOLLOWS_S):
+        run.require_a_responsive_machine()
     before = counter()
     failing = run.presign(run.plan(end="any"))
     run.store.proxy.fail(Fault("unavailable", "GET", failing.key, side="internal"))
@@ -130,7 +132,8 @@ def metrics(run: IngestRun) -> None:
     has_failed = run.wait(
         lambda: run.status(failing) is Status.FAILED, "an upload to fail", run.failed_s + run.patience_s
     )
-    wait_for(run, lambda: (counter() or 0) - (before or 0) >= _COUNTED, "the counter to grow", FOLLOWS_S)
+    if not wait_for(run, lambda: (counter() or 0) - (before or 0) >= _COUNTED, "the counter to grow", FOLLOWS_S):
+        run.require_a_responsive_machine()
     after = counter()
     run.look()
     done = sum(run.status(upload) is Status.INDEXED for upload in (*uploads, failing))
