@@ -5,10 +5,13 @@ from __future__ import annotations
 import pytest
 
 from harness.checks.judges import ingest as judged
+from harness.checks.judges.ingest_state import ProgramExit
 from harness.checks.registry import Check, Control
 from harness.ingest.cases import IngestCase
 from harness.ingest.loading import REFERENCE, find
+from harness.job_engines.workers import Supervisor
 from harness.suites.ingest.conclusion import measured
+from harness.suites.ingest.programs import Programs
 from harness.suites.ingest.rows import CASES, ingest_checks
 from tests.unit.ingested import retried, state, upload
 
@@ -58,3 +61,14 @@ def test_delays_are_shown_only_up_to_the_cap() -> None:
         "1 upload, 4 downloads each, cap 4; delays 0.20 to 0.20 s, 0.40 to 0.40 s, 0.80 to 0.80 s"
     )
     assert measured(judged.Ingested(beyond)) == "1 upload, 9 downloads each, cap 4"
+
+
+def test_an_exit_counts_once_however_often_programs_end() -> None:
+    exited = ProgramExit(program="A", code=1, seconds=1.0)
+    programs = object.__new__(Programs)
+    programs._programs, programs._earlier_exits, programs._earlier_given_up = {}, [exited], set()
+    programs.ignored_sigterm = set()
+    for _ in range(3):
+        programs._supervisor = Supervisor()
+        programs.end_programs()
+    assert programs.exits == [exited]

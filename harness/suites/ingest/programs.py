@@ -241,7 +241,7 @@ class Programs:
         if self._supervisor is None:
             return
         self._supervisor.close(GRACE_S)
-        self._earlier_exits += self.exits
+        self._earlier_exits = self.exits
         self._earlier_given_up |= set(self._supervisor.given_up)
         self.ignored_sigterm |= {name for name, one in self._programs.items() if one.ignored_sigterm_s}
         if left := [process for one in self._programs.values() for process in one.left_behind]:
