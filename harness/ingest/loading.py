@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import hashlib
-import itertools
 import re
 from functools import cache
 from pathlib import Path
@@ -34,6 +33,10 @@ _NAME = re.compile(r"^[a-z][a-z0-9-]{0,39}$")
 _PLACEHOLDER = re.compile(r"(?<!\$)\{([A-Za-z_][A-Za-z0-9_.]*)\}")
 #: a file below the folder of the pipeline, as an argument names it
 _FILE_WITHIN = re.compile(r"\{folder\}/(?P<name>[^\s{}'\";|&<>()]+)")
+#: between the words of an argument, which a shell may split
+_BETWEEN_WORDS = re.compile(r"[\s'\";|&<>()=]+")
+#: such as `shop`, `shop.api` or `shop.api:app`
+_MODULE = re.compile(r"([A-Za-z_]\w*)(?:[.:]|$)")
 _OF_COMMANDS = ("folder", "python")
 _OF_STEPS = ("filename", "project", "content_type", "correlation", "unique", "actor.type", "actor.id")
 #: what the answer to a request for an address has to hold
@@ -248,6 +251,12 @@ def _named_files(arguments: tuple[str, ...], folder: Path) -> list[Path]:
     return [folder / found["name"] for argument in arguments for found in _FILE_WITHIN.finditer(argument)]
 
 
+def _named_modules(arguments: tuple[str, ...]) -> set[str]:
+    """Return the first names of modules that arguments may name: `shop.api:app` is found in `shop`."""
+    words = (word for argument in arguments for word in _BETWEEN_WORDS.split(argument))
+    return {found[1] for word in words if (found := _MODULE.match(word))}
+
+
 def _sources(file: Pipeline, folder: Path) -> list[Path]:
     """Return the files that decide what its programs do: those that commands name, and the packages around them."""
     roots: set[Path] = set()
@@ -255,10 +264,8 @@ def _sources(file: Pipeline, folder: Path) -> list[Path]:
         for named in _named_files(arguments, folder):
             # a program in a folder of its own is more than one file
             roots.add(named if named.parent.resolve() == folder.resolve() else named.parent)
-        for option, module in itertools.pairwise(arguments):
-            if option == "-m":
-                package = folder / module.partition(".")[0]
-                roots |= {path for path in (package, package.with_suffix(".py")) if path.exists()}
+        for module in _named_modules(arguments):
+            roots |= {path for path in (folder / module, folder / f"{module}.py") if path.exists()}
     return sorted({path for root in roots for path in _files_below(root)})
 
 

@@ -111,6 +111,22 @@ def test_each_file_of_a_program_decides_the_fingerprint(file: Path, program: str
     assert fingerprint_now(str(file)) not in {before, "", "invalid"}
 
 
+@pytest.mark.parametrize(
+    "command",
+    [
+        '["{python}", "-m", "uvicorn", "shop.tables:app"]',
+        '["celery", "-A", "shop.tables", "worker"]',
+        '["sh", "-c", "exec python -m uvicorn --factory shop.tables:app"]',
+        '["gunicorn", "--chdir=shop", "tables:app"]',
+    ],
+)
+def test_a_module_decides_the_fingerprint_however_a_command_names_it(file: Path, command: str) -> None:
+    written(file.parent, TABLE.replace("shop/migrate.py", "api.py").replace('["{python}", "-m", "api"]', command))
+    before = load(file).identity
+    (file.parent / "shop/tables.py").write_text("edited\n")
+    assert fingerprint_now(str(file)) not in {before, "", "invalid"}
+
+
 def test_a_file_that_is_gone_or_invalid_has_no_fingerprint(file: Path) -> None:
     (file.parent / "notes.txt").write_text("no program names this\n")
     before = load(file).identity
