@@ -14,7 +14,7 @@ from harness.checks.judges import ingest as judged
 from harness.checks.judges.ingest_service import SERVICE_CASES
 from harness.checks.judges.ingest_state import ProgramExit, without_ends
 from harness.ingest.cases import IngestCase
-from harness.ingest.pipeline_file import Status
+from harness.ingest.pipeline_file import Settings, Status
 from tests.unit.ingested import WORKS, broken, download, retried, row, state, upload, words
 
 if TYPE_CHECKING:
@@ -229,6 +229,18 @@ def test_what_all_delays_have_in_common_is_no_jitter() -> None:
     gaps = [judged.Ingested(found).gaps(of) for of in found.uploads]
     assert judged.jitter_of(judged.Ingested(found), gaps) is None
     assert judged.jitter_of(judged.Ingested(found), [list(delays) for delays in _JITTERED]) is True
+
+
+def test_a_poll_hides_growth_and_jitter() -> None:
+    uploads = [upload(number, end="any") for number in range(1, 17)]
+    requests = tuple(one for of in uploads for one in retried(of, 2.0, 2.01))
+    settings = Settings(attempts=3, shortest_delay_s=0.5, longest_delay_s=2.0, poll_s=2.0)
+    hidden = replace(state(IngestCase.RETRIES, *uploads, requests=requests), settings=settings)
+    assert broken(hidden) == set()
+    found = judged.Ingested(hidden)
+    assert (found.promises_growth, found.shows_growth) == (True, False)
+    # a worker that looks often would have shown both
+    assert broken(replace(hidden, settings=replace(settings, poll_s=0.2))) == {judged.GROWTH, judged.JITTER}
 
 
 def test_a_few_uploads_that_wait_for_something_else_show_no_jitter() -> None:

@@ -97,6 +97,8 @@ _GROWS = 1.15
 _SAME_S, _SAME_SHARE = 0.05, 0.1
 #: delays that differ by more than noise and this differ on purpose, seconds
 _DIFFERENT_S = 0.05
+#: the spread of jitter, as a share of the delay: equal jitter and 25 % up and down spread by half of it
+_LEAST_JITTER = 0.4
 #: percent of the delays that are compared
 _SHARE_COMPARED = 85
 #: of a retry after the longest delay, besides polls: the worker does something else first, seconds
@@ -162,6 +164,16 @@ class Ingested:
         """
         settings = self.state.settings
         return min(settings.longest_delay_s, settings.shortest_delay_s * 2.0**number)
+
+    @property
+    def promises_growth(self) -> bool:
+        """Whether delays of this pipeline grow, as far as its settings say."""
+        return self.cap > _LEAST_UPLOADS and self.nominal_s(self.cap - 2) >= 2 * self.nominal_s(0)
+
+    @property
+    def shows_growth(self) -> bool:
+        """Whether growth can be seen: by less than a poll, all delays may end at the same look of the worker."""
+        return self.promises_growth and self.nominal_s(self.cap - 2) - self.nominal_s(0) > self.state.settings.poll_s
 
     @cached_property
     def latencies(self) -> list[float]:
@@ -292,7 +304,7 @@ def _delays(found: Ingested) -> Iterator[Expectation]:
     compare = [gaps for upload in found.stored if len(gaps := found.gaps(upload)) == found.cap - 1]
     if len(compare) < FEWEST_RETRIED or found.cap == 1:
         return
-    if found.cap > _LEAST_UPLOADS and found.nominal_s(found.cap - 2) >= 2 * found.nominal_s(0):
+    if found.shows_growth:
         first, *_, last = zip(*compare, strict=True)
         # uploads that wait for each other have longer delays, and random ones may be short: both together say enough
         grows = any(least(last) >= least(first) * _GROWS for least in (min, statistics.fmean))
@@ -306,13 +318,21 @@ def _delays(found: Ingested) -> Iterator[Expectation]:
 def jitter_of(found: Ingested, compare: list[list[float]]) -> bool | None:
     """Return whether the delays of retries have jitter; None if this cannot be decided.
 
+    A worker that looks for uploads seldom ends different delays at the same look, so equal ones say something only if
+    the poll is short compared with them.
+
     :param compare: the delays of each upload.
     """
-    poll_s, longest_s = found.state.settings.poll_s * _SHARE_COMPARED / 100, found.nominal_s(found.cap - 2)
+    between_s = found.state.settings.poll_s
+    poll_s, longest_s = between_s * _SHARE_COMPARED / 100, found.nominal_s(found.cap - 2)
     # what all delays have in common, such as waiting for a free processor, is in the shorter ones, too
     shorter = (number for number in range(found.cap - 1) if found.nominal_s(number) < longest_s)
     noise_s = max(poll_s, min((_spread([gaps[number] for gaps in compare]) for number in shorter), default=0.0))
-    return has_jitter([max(gaps) for gaps in compare], noise_s)
+    delays = [max(gaps) for gaps in compare]
+    jitter = has_jitter(delays, noise_s)
+    # each delay contains up to one poll
+    hidden = between_s > _LEAST_JITTER * (statistics.median(delays) - between_s)
+    return None if jitter is False and hidden else jitter
 
 
 def has_jitter(delays: list[float], noise_s: float) -> bool | None:

@@ -124,6 +124,8 @@ def retries(run: IngestRun) -> None:
     if len(compared) < FEWEST_RETRIED:
         raise NotExercisedError(f"only {len(compared)} uploads were tried until the cap, so their delays show nothing")
     run.require_a_responsive_machine()
+    if found.promises_growth and not found.shows_growth:
+        raise NotExercisedError("the delays grow by less than a poll, so growth can neither be shown nor excluded")
     if jitter_of(found, compared) is None:
         raise NotExercisedError("the delays differ by less than a poll, so jitter can neither be shown nor excluded")
 
