@@ -3,16 +3,20 @@
 from __future__ import annotations
 
 import pytest
+from msgspec.structs import replace
 
 from harness.checks.judges import ingest as judged
 from harness.checks.judges.ingest_state import ProgramExit
+from harness.checks.record import NotExercisedError
 from harness.checks.registry import Check, Control
 from harness.ingest.cases import IngestCase
 from harness.ingest.loading import REFERENCE, find
 from harness.job_engines.workers import Supervisor
+from harness.suites.ingest.awaiting import require_indexed
 from harness.suites.ingest.conclusion import measured
 from harness.suites.ingest.programs import Programs
 from harness.suites.ingest.rows import CASES, ingest_checks
+from harness.suites.ingest.running import IngestRun
 from tests.unit.ingested import retried, state, upload
 
 #: breaks that no control makes, because only a program could; the judge has a mutation for each
@@ -72,3 +76,9 @@ def test_an_exit_counts_once_however_often_programs_end() -> None:
         programs._supervisor = Supervisor()
         programs.end_programs()
     assert programs.exits == [exited]
+
+
+def test_an_upload_that_was_refused_is_not_indexed() -> None:
+    refused = replace(upload(1), stored_s=None, error="the API answered 200, expected 201")
+    with pytest.raises(NotExercisedError, match="the API answered 200, expected 201"):
+        require_indexed(object.__new__(IngestRun), refused)

@@ -31,7 +31,8 @@ def require_indexed(run: IngestRun, upload: Upload) -> Upload:
 
     :raises NotExercisedError: when it is not: other cases say why.
     """
-    if not run.wait_until(Status.INDEXED, [upload]):
+    # an upload whose file the store does not have is not awaited
+    if upload.stored_s is None or not run.wait_until(Status.INDEXED, [upload]):
         raise NotExercisedError(f"the upload was not indexed, so the case shows nothing{because(upload)}")
     return run.uploads[upload.number]
 

@@ -13,6 +13,7 @@ import signal
 import socket
 import subprocess
 import sys
+import time
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import TYPE_CHECKING
 
@@ -21,6 +22,8 @@ if TYPE_CHECKING:
 
 _FAILURE = 500
 _ANSWER_S = 30.0
+#: between two looks whether the API listens, seconds
+_LOOK_S = 0.05
 
 
 class _Handler(BaseHTTPRequestHandler):
@@ -52,6 +55,12 @@ class _Handler(BaseHTTPRequestHandler):
         """Print nothing: the log is the API's."""
 
 
+def _listens() -> bool:
+    with contextlib.suppress(OSError), socket.create_connection(("127.0.0.1", _Handler.behind), 1.0):
+        return True
+    return False
+
+
 def main(command: list[str]) -> None:
     """Run the API behind this program until a signal ends both."""
     if os.environ.get("WORKER") != "api":
@@ -65,6 +74,10 @@ def main(command: list[str]) -> None:
         sys.exit(0)
 
     signal.signal(signal.SIGTERM, end)
+    while not _listens():  # an API that does not run yet has no failure to swallow
+        if api.poll() is not None:
+            sys.exit(api.returncode)
+        time.sleep(_LOOK_S)
     ThreadingHTTPServer(("127.0.0.1", int(os.environ["PORT"])), _Handler).serve_forever()
 
 
