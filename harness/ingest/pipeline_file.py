@@ -72,8 +72,8 @@ class Settings(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     shortest_delay_s: _Seconds = 0.2
     #: no delay is longer, seconds
     longest_delay_s: _Seconds = 2.0
-    #: after how many seconds an upload of a worker that is gone is taken over; None: never
-    lease_s: _Seconds | None = 3.0
+    #: after how many seconds an upload of a worker that is gone is taken over; 0: never
+    lease_s: Annotated[float, Meta(ge=0, le=86_400)] = 3.0
     #: how often an idle worker looks for uploads, seconds
     poll_s: _Seconds = 0.2
     #: how long a presigned address is valid, seconds
@@ -129,6 +129,7 @@ class Pipeline(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     statuses: dict[Status, tuple[str, ...]]
     sql: Queries
     settings: Settings = Settings()
-    logs: Logs | None = Logs()
+    #: the form of log lines; without this table, the check of log lines is N/A
+    logs: Logs | None = None
     #: seconds within which a program has to be ready
     starts_s: _Seconds = 20.0

@@ -19,7 +19,7 @@ from harness.cli.settings import read_settings
 from harness.cli.settings_options import SettingsOptions
 from harness.errors import ConfigError, UsageError
 from harness.ingest.loading import PROJECT, REFERENCE, find, fingerprint_now, load, shipped
-from harness.ingest.pipeline_file import Status
+from harness.ingest.pipeline_file import Logs, Status
 from harness.model import IngestLabel, Section
 from harness.model import Status as Verdict
 from harness.report.evidence import merge
@@ -100,6 +100,16 @@ def test_the_shipped_pipelines_are_named_and_are_harness_code() -> None:
     with pytest.raises(UsageError, match="unknown pipeline 'referense'") as caught:
         find("referense")
     assert "did you mean reference?" in caught.value.hint
+
+
+def test_a_file_can_say_that_a_pipeline_has_no_lease_and_no_form_of_log_lines(file: Path) -> None:
+    declared = load(file).file
+    assert (declared.settings.lease_s, declared.logs) == (3.0, None)
+    written(file.parent, f"{TABLE}\n[settings]\nlease_s = 0\n[logs]\n")
+    declared = load(file).file
+    assert (declared.settings.lease_s, declared.logs) == (0.0, Logs())
+    assert [pipeline.file.logs for pipeline in shipped()] == [Logs()] * len(shipped())
+    assert find("original").file.settings.lease_s == 0
 
 
 @pytest.mark.parametrize("program", ["shop/migrate.py", "shop/tables.py", "api.py", "worker.py", "shop.toml"])

@@ -189,7 +189,7 @@ class Programs:
             "ATTEMPTS": str(settings.attempts),
             "SHORTEST_DELAY_S": f"{settings.shortest_delay_s:g}",
             "LONGEST_DELAY_S": f"{settings.longest_delay_s:g}",
-            "LEASE_S": f"{settings.lease_s or 0:g}",
+            "LEASE_S": f"{settings.lease_s:g}",
             "POLL_S": f"{settings.poll_s:g}",
             "URL_VALID_S": f"{settings.url_valid_s:g}",
             **self._installed.environment,

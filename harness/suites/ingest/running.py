@@ -153,7 +153,7 @@ class IngestRun(Uploading):
     @property
     def patience_s(self) -> float:
         """How long nothing may happen before an upload counts as stuck, seconds: lease, polls, retries, and a margin."""
-        return (self.settings.lease_s or 0.0) + self.settings.longest_delay_s + self.next_s
+        return self.settings.lease_s + self.settings.longest_delay_s + self.next_s
 
     def retries_s(self, number: int) -> float:
         """Return how long a pipeline needs at most for the delays after so many failed downloads, seconds."""

@@ -44,16 +44,19 @@ def logs(run: IngestRun) -> None:
     failing = run.presign(run.plan(end="any"))
     run.store.proxy.fail(Fault("unavailable", "GET", failing.key, first=1, side="internal"))
     failing = run.put(failing)
-    run.wait(lambda: any(request.fault for request in run.downloads(failing)), "a failed download", run.patience_s)
+    failed = run.wait(
+        lambda: any(request.fault for request in run.downloads(failing)), "a failed download", run.patience_s
+    )
     ask("GET", f"http://127.0.0.1:{run.port}/no-such-route", deadline_s=PROBE_S)
-    step = run.pipeline.file.presign
-    ask(step.method, f"http://127.0.0.1:{run.port}{step.path}", body=b"{", deadline_s=PROBE_S)
+    run.ctx.fact("answer to an invalid body", run.send_body(b"{").status or "none")
     run.end_programs()
     found = tuple(read_lines(program, _lines(run, program), declared) for program in (API, _A))
     run.service = ServiceSeen(logs=found)
     _name_first_wrong(run, found)
     if silent := [lines.program for lines in found if not lines.lines]:
         raise NotExercisedError(f"nothing was printed to stdout by {', '.join(silent)}")
+    if not failed:
+        raise NotExercisedError(f"no download failed, so what is printed about one is unknown{because(failing)}")
 
 
 def _name_first_wrong(run: IngestRun, found: tuple[LogLines, ...]) -> None:

@@ -14,6 +14,7 @@ from harness.checks.record import NotExercisedError
 from harness.errors import TimedOutError
 from harness.host.site import Site, Values, value_at
 from harness.model import EvidenceClass
+from harness.suites.ingest.asking import ask
 from harness.suites.ingest.programs import API, Programs
 from harness.suites.ingest.put_file import put_file
 from harness.waiting import NotYet, poll
@@ -27,6 +28,7 @@ if TYPE_CHECKING:
     from harness.ingest.cases import IngestCase
     from harness.ingest.loading import LoadedPipeline
     from harness.store import Journal
+    from harness.suites.ingest.asking import Reply
 
 #: for one request to the API, and for the upload of a file, seconds
 REQUEST_S = 15.0
@@ -148,12 +150,10 @@ class Uploading(Programs):
         :param end: how it has to end.
         """
         number = len(self.uploads) + 1
-        values = Values(self.caller)
         text = f"upload {number} of {self.case}: {secrets.token_hex(16)}\n".encode()
         contents = text if contents is None else contents
         filename = filename or f"file-{number}.txt"
-        for name, value in (("filename", filename), ("project", project), ("content_type", content_type)):
-            values.keep(name, value)
+        values = self._values_of(filename, project, content_type)
         self._values[number], self._contents[number] = values, contents
         return self._keep(
             Upload(
@@ -166,6 +166,26 @@ class Uploading(Programs):
                 correlation=values.correlation,
                 end=end,
             )
+        )
+
+    def _values_of(self, filename: str, project: str, content_type: str) -> Values:
+        values = Values(self.caller)
+        for name, value in (("filename", filename), ("project", project), ("content_type", content_type)):
+            values.keep(name, value)
+        return values
+
+    def send_body(self, body: bytes) -> Reply:
+        """Ask for an address as the caller does, with another body than the declared one."""
+        step, values = self.pipeline.file.presign, self._values_of("file.txt", "project-a", _TEXT)
+        headers = {**(self.caller.headers if self.caller else {}), **step.headers}
+        if not any(name.lower() == "content-type" for name in headers):
+            headers["Content-Type"] = "application/x-www-form-urlencoded" if step.form else "application/json"
+        return ask(
+            step.method,
+            f"http://127.0.0.1:{self.port}{values.text(step.path)}",
+            headers={name: values.text(value) for name, value in headers.items()},
+            body=body,
+            deadline_s=REQUEST_S,
         )
 
     def presign(self, upload: Upload) -> Upload:
