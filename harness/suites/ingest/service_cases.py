@@ -135,10 +135,14 @@ def failures(run: IngestRun) -> None:
     run.use_prepared_database()
     run.start(_A)
     require_indexed(run, run.upload())
-    broken = [_without_store(run)]
+    without_store, missing = _without_store(run)
+    broken = [without_store]
     asked: list[tuple[BrokenDependency, Upload]] = []
-    with _writes_refused(run):
-        asked.append(_ask_while(run, "PostgreSQL refuses to write"))
+    with _writes_refused(run) as tables:
+        if tables:
+            asked.append(_ask_while(run, "PostgreSQL refuses to write"))
+        else:
+            missing.append(f"no table belongs to {run.ctx.lab.roles.app.name}, so no write was refused")
     with database_down(run.ctx):
         asked.append(_ask_while(run, "PostgreSQL is down"))
         migrated = run.migrate(chain=False).exit_code
@@ -150,10 +154,12 @@ def failures(run: IngestRun) -> None:
     broken += [replace(one, kept=upload.id in run.rows) for one, upload in asked]
     run.service = ServiceSeen(broken=tuple(broken), migrate_exit=migrated)
     run.ctx.fact("answers", ", ".join(f"{one.dependency}: {one.status or 'none'}" for one in broken))
+    if missing:
+        raise NotExercisedError("; ".join(missing))
 
 
-def _without_store(run: IngestRun) -> BrokenDependency:
-    """Upload a file that the pipeline cannot download."""
+def _without_store(run: IngestRun) -> tuple[BrokenDependency, list[str]]:
+    """Upload a file that the pipeline cannot download, and return why this was not tried, too."""
     run.store.proxy.fail(Fault("down", side="internal"))
     one, upload = _ask_while(run, "the object store is down")
     if not upload.error:
@@ -162,8 +168,10 @@ def _without_store(run: IngestRun) -> BrokenDependency:
         run.wait(lambda: _asked_for(run, upload) > 1, "attempts at a download", run.patience_s)
     run.look()
     is_indexed = run.status(upload) is Status.INDEXED
+    never = not upload.error and not is_indexed and not _asked_for(run, upload)
     run.store.proxy.heal()
-    return replace(one, kept=upload.id in run.rows, indexed=is_indexed)
+    missing = ["no worker asked for the file while the object store was down"] if never else []
+    return replace(one, kept=upload.id in run.rows, indexed=is_indexed), missing
 
 
 def _asked_for(run: IngestRun, upload: Upload) -> int:
@@ -178,12 +186,13 @@ def _ask_while(run: IngestRun, dependency: str) -> tuple[BrokenDependency, Uploa
 
 
 @contextlib.contextmanager
-def _writes_refused(run: IngestRun) -> Iterator[None]:
-    """Let every write to the pipeline's tables fail within the block."""
+def _writes_refused(run: IngestRun) -> Iterator[int]:
+    """Let every write to the pipeline's tables fail within the block, and return how many tables there are."""
     with run.ctx.lab.connect_admin(run.database) as admin:
         admin.run(_REFUSE_WRITES.replace("{role}", run.ctx.lab.roles.app.name))
+        tables = admin.value("SELECT count(*) FROM pg_trigger WHERE tgname = 'harness_refuses'")
     try:
-        yield
+        yield tables
     finally:
         with run.ctx.lab.connect_admin(run.database) as admin:
             admin.run(_ACCEPT_WRITES)
