@@ -201,10 +201,6 @@ def _wrong_requests(file: Pipeline) -> Iterator[_Problem]:
             'name the paths in the answer: keep = { id = "uploadId", url = "url", key = "objectKey" }',
         )
     yield from _wrong_placeholders("presign", file.presign, _OF_STEPS)
-    if file.state is not None:
-        yield from _wrong_placeholders("state", file.state, (*_OF_STEPS, *file.presign.keep))
-        if "id" not in _placeholders(file.state.path):
-            yield "state.path", "needs {id}, which it does not contain", 'write it like path = "/uploads/{id}"'
     if "Content-Type" not in file.upload_headers and any(
         "content_type" in _placeholders(value) for value in file.upload_headers.values()
     ):

@@ -55,8 +55,8 @@ class Queries(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """`[sql]`: questions to the pipeline's own tables. They run on the direct connection, as a superuser."""
 
     #: one row for each upload, with the columns `id`, `key` (of the object) and `status` (in the pipeline's own words);
-    #: where it has them, also `checksum` (sha256, hexadecimal), `indexed_at`, `attempts`, `worker`, `text` (extracted),
-    #: `project`, `filename`, `content_type` and `correlation`. A check that needs a column that is missing is N/A
+    #: where it has them, also `checksum` (sha256, hexadecimal), `indexed_at`, `worker`, `text` (extracted), `project`,
+    #: `filename`, `content_type` and `correlation`. A check that needs a column that is missing is N/A
     uploads: Annotated[str, Meta(min_length=1)]
 
 
@@ -109,8 +109,6 @@ class Pipeline(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     presign: Step
     #: headers of the upload itself, with the same placeholders
     upload_headers: dict[str, str] = field(default_factory=lambda: {"Content-Type": "{content_type}"})
-    #: asks for the state of an upload, with `{id}`; None: the API has no such route
-    state: Step | None = None
     #: answers 2xx while the process lives. "" where the pipeline has none, and what needs it is N/A, also below
     health: _Path = "/health"
     #: answers 2xx while uploads can be taken and indexed, and says when one was indexed

@@ -105,6 +105,10 @@ NOT_ALLOWED = S3Error(405, "MethodNotAllowed", "The specified method is not allo
 TOO_LARGE = S3Error(400, "EntityTooLarge", "Your proposed upload exceeds the maximum allowed size")
 
 
+#: operations that ask for the contents of an object, and not for its tags and the like
+_OF_CONTENTS = frozenset({"", "partNumber", "versionId", "partNumber&versionId"})
+
+
 class StoreRequest(Struct, frozen=True, kw_only=True):
     """One request that reached the proxy. The journal has one for each, also for refused and unreadable ones."""
 
@@ -136,15 +140,18 @@ class StoreRequest(Struct, frozen=True, kw_only=True):
     ending: Ending = "open"
 
     @property
+    def is_attempt(self) -> bool:
+        """Whether the pipeline's programs asked for the contents of an object."""
+        return self.side == "internal" and self._asks_for_contents
+
+    @property
     def is_download(self) -> bool:
         """Whether the client got an object, or a part of it, to the last byte."""
-        return (
-            self.method == "GET"
-            and self.key != ""
-            and self.operation == ""
-            and self.status in {200, 206}
-            and self.ending == "complete"
-        )
+        return self._asks_for_contents and self.status in {200, 206} and self.ending == "complete"
+
+    @property
+    def _asks_for_contents(self) -> bool:
+        return self.method == "GET" and self.key != "" and self.operation in _OF_CONTENTS
 
 
 class Target(Struct, frozen=True, kw_only=True):

@@ -47,10 +47,6 @@ path = "/uploads"
 json = { filename = "{filename}", projectId = "{project}", contentType = "{content_type}" }
 keep = { id = "uploadId", url = "url", key = "objectKey" }
 
-[state]
-method = "GET"
-path = "/uploads/{id}"
-
 [statuses]
 pending = ["new"]
 indexed = ["ready", "done"]
@@ -155,7 +151,6 @@ def test_a_file_that_is_gone_or_invalid_has_no_fingerprint(file: Path) -> None:
         ('"-m", "api"', '"{port}"', "commands.api: unknown placeholder {port}", "environment of the program"),
         ('url = "url", ', "", "presign.keep: needs url, found id, key", "keep = {"),
         ('"{filename}"', '"{filname}"', "presign: unknown placeholder {filname}", "did you mean filename?"),
-        ('"/uploads/{id}"', '"/uploads"', "state.path: needs {id}", "/uploads/{id}"),
         (
             'indexed = ["ready", "done"]',
             "",

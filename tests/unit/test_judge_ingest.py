@@ -180,6 +180,16 @@ def test_more_downloads_than_the_cap_are_found() -> None:
     assert judged.ATTEMPTS in broken(_failing(attempts=5))
 
 
+@pytest.mark.parametrize(
+    ("operation", "names"),
+    [("tagging", set()), ("attributes", set()), ("versionId", {judged.ATTEMPTS}), ("partNumber", {judged.ATTEMPTS})],
+)
+def test_only_requests_for_the_contents_of_a_file_are_attempts(operation: str, names: set[str]) -> None:
+    found = _failing()
+    another = replace(found.requests[0], operation=operation)
+    assert broken(replace(found, requests=(*found.requests, another))) == names
+
+
 def test_a_single_download_is_no_retry() -> None:
     once = _retries([() for _ in _JITTERED])
     assert broken(once) == set()  # its worker may come to it later

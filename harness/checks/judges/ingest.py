@@ -141,11 +141,7 @@ class Ingested:
 
     def attempts(self, upload: Upload) -> list[StoreRequest]:
         """Return the requests of the pipeline's programs for the contents of an object, in their order."""
-        found = (
-            request
-            for request in self.state.requests
-            if request.side == "internal" and request.method == "GET" and request.key == upload.key and upload.key
-        )
+        found = (request for request in self.state.requests if request.is_attempt and request.key == upload.key)
         return sorted(found, key=lambda request: request.at)
 
     def gaps(self, upload: Upload) -> list[float]:

@@ -60,7 +60,6 @@ class UploadRow(Struct, frozen=True, kw_only=True, omit_defaults=True):
     word: str
     checksum: str | None = None
     indexed_at: str | None = None
-    attempts: str | None = None
     worker: str | None = None
     text: str | None = None
     project: str | None = None

@@ -36,7 +36,7 @@ _MARGIN_S, LONGEST_WAIT_S, _UNDER_CONTROL_S = 8.0, 60.0, 15.0
 #: jitter makes delays longer by at most this factor
 _JITTER = 1.5
 _OPTIONAL = (
-    *("checksum", "indexed_at", "attempts", "worker", "text"),
+    *("checksum", "indexed_at", "worker", "text"),
     *("project", "filename", "content_type", "correlation"),
 )
 
@@ -75,7 +75,7 @@ class IngestRun(Uploading):
     def downloads(self, *uploads: Upload) -> list[StoreRequest]:
         """Return the requests of the pipeline's programs for the contents of objects, in their order."""
         keys = {upload.key for upload in uploads or self.uploads.values()}
-        return [one for one in self.requests() if (one.side, one.method) == ("internal", "GET") and one.key in keys]
+        return [request for request in self.requests() if request.is_attempt and request.key in keys]
 
     def look(self) -> dict[str, UploadRow]:
         """Read the pipeline's own tables, note the states of uploads, and return all rows so far.
@@ -114,7 +114,7 @@ class IngestRun(Uploading):
 
     def _row(self, found: dict[str, Any]) -> UploadRow:
         word = str(found["status"])
-        optional = {name: None if found.get(name) is None else str(found[name]) for name in (*_OPTIONAL, "correlation")}
+        optional = {name: None if found.get(name) is None else str(found[name]) for name in _OPTIONAL}
         return UploadRow(
             id=str(found["id"]),
             key=str(found["key"]),
