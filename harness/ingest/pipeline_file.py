@@ -81,6 +81,13 @@ class Settings(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     #: within how many seconds 95 % of the uploads are indexed
     latency_p95_s: _Seconds = 5.0
 
+    def nominal_s(self, number: int) -> float:
+        """Return the delay after a failed download without jitter, as it is usually computed.
+
+        :param number: of the failed download, from 0.
+        """
+        return min(self.longest_delay_s, self.shortest_delay_s * 2.0**number)
+
 
 class Logs(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """`[logs]`: each line that API and worker print to stdout is a JSON object with these keys."""

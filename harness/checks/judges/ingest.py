@@ -154,12 +154,8 @@ class Ingested:
         return self.state.settings.attempts
 
     def nominal_s(self, number: int) -> float:
-        """Return the delay after a failed download without jitter, as it is usually computed.
-
-        :param number: of the failed download, from 0.
-        """
-        settings = self.state.settings
-        return min(settings.longest_delay_s, settings.shortest_delay_s * 2.0**number)
+        """Return the delay after a failed download without jitter, by its number from 0."""
+        return self.state.settings.nominal_s(number)
 
     @property
     def promises_growth(self) -> bool:

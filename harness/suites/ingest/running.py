@@ -157,9 +157,7 @@ class IngestRun(Uploading):
 
     def retries_s(self, number: int) -> float:
         """Return how long a pipeline needs at most for the delays after so many failed downloads, seconds."""
-        settings = self.settings
-        delays = (min(settings.longest_delay_s, settings.shortest_delay_s * 2.0**failed) for failed in range(number))
-        return _JITTER * sum(delays) + number * settings.poll_s
+        return _JITTER * sum(map(self.settings.nominal_s, range(number))) + number * self.settings.poll_s
 
     @property
     def failed_s(self) -> float:

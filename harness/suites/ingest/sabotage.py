@@ -96,7 +96,7 @@ def _retries_at(delays: Callable[[IngestState, int, int], float]) -> Callable[[I
 
 
 def _doubling(state: IngestState, _upload: int, number: int) -> float:
-    return min(state.settings.longest_delay_s, state.settings.shortest_delay_s * 2.0**number)
+    return state.settings.nominal_s(number)
 
 
 def _constant(state: IngestState, upload: int, _number: int) -> float:
