@@ -43,7 +43,7 @@ def because(upload: Upload) -> str:
 
 def require_awaited_lease(run: IngestRun) -> None:
     """Require that the lease of a worker that is gone ends while the harness waits: it may return what is missing."""
-    lease_s = run.settings.lease_s or 0.0
+    lease_s = run.settings.lease_s
     run.require_awaited(lease_s, "the lease", LONGEST_LEASE_S)
     run.require_awaited(lease_s + run.retries_s(1) + run.next_s, "an upload after the end of its lease")
 

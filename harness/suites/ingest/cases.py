@@ -308,7 +308,7 @@ def two_workers(run: IngestRun) -> None:
     run.start(_A, _B)
     lease_s = run.settings.lease_s
     uploads = [run.presign(run.plan()) for _ in range(_SHARED)]
-    if lease_s and lease_s <= LONGEST_LEASE_S:
+    if 0 < lease_s <= LONGEST_LEASE_S:
         # once: a client that gives up earlier gets the file at its next attempt
         delay_s = lease_s * _PAST_LEASE
         run.store.proxy.fail(Fault("slow", "GET", uploads[0].key, first=1, side="internal", delay_s=delay_s))
@@ -322,7 +322,7 @@ def two_workers(run: IngestRun) -> None:
             raise NotExercisedError("one worker did everything, so two of them never met")
     elif not have_overlapped(run.downloads()):
         raise NotExercisedError("no two downloads overlapped, so nothing shows that two workers met")
-    run.require_awaited(lease_s or 0.0, "a download that is longer than the lease", LONGEST_LEASE_S)
+    run.require_awaited(lease_s, "a download that is longer than the lease", LONGEST_LEASE_S)
 
 
 def corrupt_download(run: IngestRun) -> None:
