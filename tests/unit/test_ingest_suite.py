@@ -12,6 +12,7 @@ from harness.checks.registry import Check, Control
 from harness.ingest.cases import IngestCase
 from harness.ingest.loading import REFERENCE, find
 from harness.job_engines.workers import Supervisor
+from harness.suites.ingest.asking import ask
 from harness.suites.ingest.awaiting import require_indexed
 from harness.suites.ingest.conclusion import measured
 from harness.suites.ingest.programs import Programs
@@ -82,3 +83,17 @@ def test_an_upload_that_was_refused_is_not_indexed() -> None:
     refused = replace(upload(1), stored_s=None, error="the API answered 200, expected 201")
     with pytest.raises(NotExercisedError, match="the API answered 200, expected 201"):
         require_indexed(object.__new__(IngestRun), refused)
+
+
+@pytest.mark.parametrize(
+    ("url", "failure"),
+    [
+        ("s3://bucket/key", "not an HTTP address"),
+        ("http://[::1/key", "not an HTTP address"),
+        ("", "not an HTTP address"),
+        ("http://127.0.0.1:1/key", "unreachable: ConnectionRefusedError"),
+    ],
+)
+def test_a_request_to_nowhere_has_not_arrived(url: str, failure: str) -> None:
+    reply = ask("PUT", url, body=b"", deadline_s=5)
+    assert (reply.status, str(reply), reply.arrived, reply.succeeded) == (0, failure, False, False)

@@ -16,7 +16,6 @@ from harness.host.site import Site, Values, value_at
 from harness.model import EvidenceClass
 from harness.suites.ingest.asking import ask
 from harness.suites.ingest.programs import API, Programs
-from harness.suites.ingest.put_file import put_file
 from harness.waiting import NotYet, poll
 
 if TYPE_CHECKING:
@@ -225,9 +224,10 @@ class Uploading(Programs):
         """Upload the file to its presigned address; one that is refused has an error afterwards."""
         if upload.error or not upload.id:
             return upload
-        answer = put_file(self.url(upload), self._contents[upload.number], self.upload_headers(upload), REQUEST_S)
+        headers, contents = self.upload_headers(upload), self._contents[upload.number]
+        answer = ask("PUT", self.url(upload), headers=headers, body=contents, deadline_s=REQUEST_S)
         if not answer.succeeded:
-            return self._refused(upload, f"the upload to the presigned address was answered with {answer}", answer)
+            return self._refused(upload, f"the upload to the presigned address failed: {answer}", answer)
         if self._journal:
             self._journal.answer(upload.number, 1, "ok")
         return self._keep(replace(upload, stored_s=self.seconds))
