@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any
 from harness.checks.judges import Judge, compared
 from harness.checks.judges.ingest_service import SERVICE_WORDS, judge_service
 from harness.checks.judges.ingest_state import IngestState
+from harness.checks.pauses import TOO_SLOW_S
 from harness.ingest.cases import IngestCase
 from harness.ingest.pipeline_file import Status
 
@@ -87,8 +88,6 @@ SHORT = {
 }
 #: a demo is ready, and its sample is indexed, within, seconds
 TWO_MINUTES_S = 120.0
-#: the machine kept the harness itself waiting for so long: times show nothing then, seconds
-TOO_SLOW_S = 2.0
 #: uploads whose retries are compared: fewer show nothing about growth and jitter
 FEWEST_RETRIED = 6
 #: the last delay of retries exceeds the first one by this factor, where the nominal one doubles

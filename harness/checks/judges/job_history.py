@@ -37,8 +37,6 @@ PARENT = 1
 _MAKE = frozenset({ENQUEUE, LATE, "fork", "wait"})
 #: an idle worker may be later than it promises by this much, since other programs run on the machine, too
 _MARGIN_S = 5.0
-#: the machine kept the harness itself waiting for this long: nothing about times is shown then, seconds
-TOO_SLOW_S = 2.0
 
 
 class Jobs:

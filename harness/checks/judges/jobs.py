@@ -15,8 +15,9 @@ from typing import TYPE_CHECKING, Any
 from msgspec.structs import replace
 
 from harness.checks.judges import Judge, compared
-from harness.checks.judges.job_history import APPROVE, ENDED, LATE, PARENT, RENEWING, SILENT, TOO_SLOW_S, Jobs
+from harness.checks.judges.job_history import APPROVE, ENDED, LATE, PARENT, RENEWING, SILENT, Jobs
 from harness.checks.judges.job_state import TERMINAL, JobsState
+from harness.checks.pauses import TOO_SLOW_S
 from harness.job_engines.target_file import Case
 from harness.model import Expectation
 

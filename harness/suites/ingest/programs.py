@@ -10,8 +10,8 @@ from typing import TYPE_CHECKING, Self
 
 from msgspec.structs import replace
 
-from harness.checks.judges.ingest import TOO_SLOW_S
 from harness.checks.judges.ingest_state import ProgramExit
+from harness.checks.pauses import TOO_SLOW_S, PauseMeter
 from harness.checks.record import NotExercisedError
 from harness.engine.native_group import free_port
 from harness.engine.virtual_environments import EnvironmentBuilder
@@ -23,7 +23,6 @@ from harness.job_engines.installed_once import DEADLINE_S
 from harness.job_engines.scratch import scratch_folder
 from harness.job_engines.workers import GRACE_S, Supervisor, Worker
 from harness.suites.ingest.store import CheckStore
-from harness.suites.jobs.pauses import PauseMeter
 
 if TYPE_CHECKING:
     from collections.abc import Iterator

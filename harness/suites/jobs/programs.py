@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Self
 import msgspec
 from msgspec.structs import replace
 
-from harness.checks.judges.job_history import TOO_SLOW_S
+from harness.checks.pauses import TOO_SLOW_S, PauseMeter
 from harness.checks.record import NotExercisedError
 from harness.database import console
 from harness.engine.virtual_environments import EnvironmentBuilder
@@ -22,7 +22,6 @@ from harness.job_engines.scratch import scratch_folder
 from harness.job_engines.sqlstates import sqlstates_in
 from harness.job_engines.workers import Supervisor, Worker
 from harness.model import PoolMode
-from harness.suites.jobs.pauses import PauseMeter
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Mapping

@@ -7,8 +7,9 @@ import time
 from threading import Lock
 from typing import TYPE_CHECKING
 
-from harness.checks.judges.job_history import APPROVE, ENQUEUE, TOO_SLOW_S, TWIN, WARM_UP
+from harness.checks.judges.job_history import APPROVE, ENQUEUE, TWIN, WARM_UP
 from harness.checks.judges.job_state import Effect
+from harness.checks.pauses import TOO_SLOW_S
 from harness.checks.record import NotExercisedError
 from harness.database import fetch
 from harness.errors import TimedOutError

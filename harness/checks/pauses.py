@@ -1,4 +1,4 @@
-"""How long the machine keeps the harness itself waiting: where it does, times show nothing about a job engine."""
+"""How long the machine keeps the harness itself waiting: where it does, times show nothing about a subject."""
 
 from __future__ import annotations
 
@@ -7,6 +7,8 @@ from threading import Event, Thread
 
 #: between two looks at the clock of this machine, seconds
 _BEAT_S = 0.05
+#: the machine kept the harness itself waiting for so long: times show nothing then, seconds
+TOO_SLOW_S = 2.0
 
 
 class PauseMeter:
