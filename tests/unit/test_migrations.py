@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import struct
 from pathlib import Path
+from threading import Event
 from typing import TYPE_CHECKING
 
 import pytest
@@ -15,18 +16,19 @@ from harness import config, places
 from harness.audit.target_loading import reference_target
 from harness.checks.registry import Check, Control
 from harness.cli.project_file import ProjectFile
-from harness.database import load_queries
+from harness.database import Endpoint, load_queries
 from harness.errors import ConfigError
 from harness.host.declarations import MigrationCase, MigrationDeclaration
 from harness.host.subjects import CommandFolders, subjects_now
 from harness.host.validation import require_host_sound
 from harness.lab.topologies import load_topologies
 from harness.suites import migrations
+from harness.suites.migrations import stepping
 from harness.suites.migrations.advice import _LIMITS
 from harness.suites.migrations.cases import CASES, CONTROLLED
 from harness.suites.migrations.comparison import LEDGERS, Catalogue, SchemaObject, catalogue_of, differences
 from harness.suites.migrations.rows import migration_checks
-from harness.suites.migrations.stepping import _complete, _Watched
+from harness.suites.migrations.stepping import Relay, _complete, _Watched
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -166,6 +168,23 @@ def test_encryption_is_refused_before_the_login_only() -> None:
     assert reader.requests(asks) == (b"", b"N")
     assert reader.requests(b"login") == (b"login", b"")
     assert reader.requests(asks) == (asks, b"")
+
+
+def test_a_run_whose_pause_is_over_is_not_paused(monkeypatch: pytest.MonkeyPatch) -> None:
+    seen_while_paused = []
+
+    class Released(Event):
+        def wait(self, timeout: float | None = None) -> bool:
+            seen_while_paused.append((relay.is_paused, timeout))
+            return self.is_set()
+
+    monkeypatch.setattr(stepping, "Event", Released)
+    with Relay(Endpoint(host="127.0.0.1", port=9, user="u", password="", dbname="d"), lambda: True) as relay:
+        relay._after_answer()
+        assert seen_while_paused == [(True, stepping._LONGEST_PAUSE_S)]
+        assert not relay.is_paused
+        relay._after_answer()  # nothing is paused any more
+        assert len(seen_while_paused) == 1
 
 
 # --- declarations --------------------------------------------------------------------------------------------

@@ -98,9 +98,14 @@ def _overlap(run: MigrationRun, database: str) -> Overlap:
         two.add_done_callback(lambda _two: second_ended.set())
         _wait(lambda: two.done() or second.connections > 0, deadline_s)
         has_lock = first.is_paused
-        reached = 0 if has_lock else 1
-        shown = _wait(lambda: two.done() or gate.reached() > reached or gate.waits() > 0, _SETTLES_S)
-        passed = gate.reached() > 0 if has_lock and shown and first.is_paused else None
+        most = 0 if has_lock else 1
+        shown = _wait(
+            lambda: one.done() or two.done() or gate.reached() > most or gate.waits() > 0,
+            _SETTLES_S,
+        )
+        reached = gate.reached() > 0
+        # a first run that goes on or ends gives its lock back, and may itself be at the gate
+        passed = reached if has_lock and shown and first.is_paused and not one.done() else None
         first.go_on()
         for _ in range(_MOST_TURNS):
             if one.done() or two.done():

@@ -9,7 +9,7 @@ watched while this one holds the lock.
 from __future__ import annotations
 
 import struct
-from threading import Event, Lock
+from threading import Event
 from typing import TYPE_CHECKING, Self
 
 from msgspec.structs import replace
@@ -78,7 +78,7 @@ class Relay:
             paused. Without it nothing is.
         """
         self._holds_lock = holds_lock
-        self._lock, self._released, self._paused = Lock(), Event(), Event()
+        self._released, self._paused = Event(), Event()
         self._link = Link(lambda: (to.host, to.port), reader=lambda: _Watched(self._after_answer))
         host, port = self._link.address
         self.address = replace(to, host=host, port=port)
@@ -112,4 +112,5 @@ class Relay:
     def _after_answer(self) -> None:
         if self._holds_lock and not self._released.is_set() and self._holds_lock():
             self._paused.set()
-            self._released.wait(_LONGEST_PAUSE_S)
+            if not self._released.wait(_LONGEST_PAUSE_S):
+                self.go_on()
