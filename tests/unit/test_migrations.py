@@ -18,6 +18,7 @@ from harness.checks.registry import Check, Control
 from harness.cli.project_file import ProjectFile
 from harness.database import Endpoint, load_queries
 from harness.errors import ConfigError
+from harness.host.command import CommandResult
 from harness.host.declarations import MigrationCase, MigrationDeclaration
 from harness.host.subjects import CommandFolders, subjects_now
 from harness.host.validation import require_host_sound
@@ -27,6 +28,7 @@ from harness.suites.migrations import stepping
 from harness.suites.migrations.advice import _LIMITS
 from harness.suites.migrations.cases import CASES, CONTROLLED
 from harness.suites.migrations.comparison import LEDGERS, Catalogue, SchemaObject, catalogue_of, differences
+from harness.suites.migrations.concurrency import Overlap
 from harness.suites.migrations.rows import migration_checks
 from harness.suites.migrations.stepping import Relay, _complete, _Watched
 
@@ -185,6 +187,31 @@ def test_a_run_whose_pause_is_over_is_not_paused(monkeypatch: pytest.MonkeyPatch
         assert not relay.is_paused
         relay._after_answer()  # nothing is paused any more
         assert len(seen_while_paused) == 1
+
+
+ENDED = CommandResult(exit_code=1, reason="", seconds=1.0, output="")
+
+
+@pytest.mark.parametrize(
+    ("codes", "printed", "timed_out"),
+    [
+        ((1, 3), "ERROR:  canceling statement due to statement timeout", True),
+        ((1, 1), "FATAL:  terminating connection due to transaction timeout", True),
+        ((1, 1), "FATAL:  query_timeout", True),
+        ((1, 1), "Error: Query read timeout", True),
+        ((1, 0), "ERROR:  canceling statement due to statement timeout", False),
+        ((0, 1), "ERROR:  canceling statement due to statement timeout", False),
+        # the gate does not count against lock_timeout: the run gave up at a lock of the other one
+        ((1, 1), "ERROR:  canceling statement due to lock timeout", False),
+        ((1, 1), 'ERROR:  relation "posts" already exists', False),
+    ],
+)
+def test_a_timeout_of_a_statement_that_the_harness_stops_is_no_mistake_of_the_project(
+    codes: tuple[int, int], printed: str, *, timed_out: bool
+) -> None:
+    one, two = (replace(ENDED, exit_code=code) for code in codes)
+    for runs in ((replace(one, output=printed), two), (one, replace(two, output=printed))):
+        assert Overlap(one=runs[0], two=runs[1], has_lock=False, passed_lock=None).timed_out is timed_out
 
 
 # --- declarations --------------------------------------------------------------------------------------------

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import contextlib
+import re
 from concurrent.futures import ThreadPoolExecutor
 from threading import Event
 from typing import TYPE_CHECKING
 
 from msgspec import Struct
 
+from harness.checks.record import NotExercisedError
 from harness.errors import TimedOutError
 from harness.host.command import CommandResult
 from harness.suites.migrations.advice import record_lock_limit
@@ -31,6 +33,8 @@ _SETTLES_S = 6.0
 _MOST_TURNS = 60
 #: a run that is at no DDL statement and waits for no lock is waited for, seconds
 _TURN_S = 1.0
+#: the end of a statement that took longer than its session, its client or the pooler allows
+_TIMED_OUT = re.compile(r"due to (statement|transaction) timeout|query(_| read | )timeout", re.IGNORECASE)
 
 
 class Overlap(Struct, frozen=True, kw_only=True):
@@ -43,6 +47,12 @@ class Overlap(Struct, frozen=True, kw_only=True):
     #: whether the second run began to change the schema while the first one held its lock; None when it neither did
     #: that, nor waited, nor ended
     passed_lock: bool | None
+
+    @property
+    def timed_out(self) -> bool:
+        """Whether no run succeeded, and a statement that the harness stopped may have waited for too long."""
+        ends = (self.one, self.two)
+        return all(ended.exit_code != 0 for ended in ends) and any(_TIMED_OUT.search(ended.output) for ended in ends)
 
 
 def concurrent(run: MigrationRun) -> None:
@@ -75,6 +85,11 @@ def _judge(run: MigrationRun, overlap: Overlap) -> None:
     for step, ended in ((_ONE, overlap.one), (_TWO, overlap.two)):
         with contextlib.suppress(StepFailedError):  # the schema after it is judged as well
             run.judge(step, ended)
+    if overlap.timed_out:
+        raise NotExercisedError(
+            "neither of two runs at a time succeeded, and a statement timed out: the harness lets each DDL statement "
+            "wait for the other run; try a longer statement_timeout"
+        )
     codes = [overlap.one.exit_code, overlap.two.exit_code]
     if not ctx.expect("one of the two runs succeeds", 0 in codes, equals=True):
         run.failed(overlap.one)
