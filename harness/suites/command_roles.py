@@ -55,10 +55,14 @@ def leaves_nothing(ctx: CheckContext, own: Collection[str]) -> Iterator[None]:
     finally:
         if not ctx.lab.is_closed:
             with contextlib.suppress(SqlError):
-                _remove(ctx, own)
+                remove_left(ctx, own)
 
 
-def _remove(ctx: CheckContext, own: Collection[str]) -> None:
+def remove_left(ctx: CheckContext, own: Collection[str]) -> None:
+    """Remove the databases and roles that commands created, with what those roles own and may do in other databases.
+
+    :param own: the databases that the check drops itself.
+    """
     made = ctx.admin.rows(
         "SELECT datname FROM pg_database WHERE datname <> ALL(%s) AND pg_get_userbyid(datdba) <> ALL(%s)",
         [list(own), list(_OWNERS)],

@@ -54,6 +54,18 @@ else:
 TRANSACTION_LOCK = "with connection.transaction():\n    run('SELECT pg_advisory_xact_lock(7)')\n    " + "    ".join(
     NO_LOCK.strip().splitlines(keepends=True)
 )
+#: roles belong to the server, and not to a database
+ROLE = """
+if not run("SELECT to_regclass('posts')").fetchone()[0]:
+    with connection.transaction():
+        run('SELECT pg_advisory_xact_lock(7)')
+        if not run("SELECT to_regclass('posts')").fetchone()[0]:
+            run('CREATE ROLE reader')
+            run('CREATE TABLE posts (id bigint)')
+            run('GRANT SELECT ON posts TO reader')
+"""
+#: the first run waits for the second one at its first DDL statement, until its own timeout
+SLOW_START = "time.sleep(2)\nrun(\"SET statement_timeout = '1s'\")\n" + TABLE
 COLUMN = "run('ALTER TABLE posts ADD COLUMN body text'); run('CREATE INDEX ON posts (id)')\n"
 
 
@@ -117,6 +129,19 @@ PROJECTS: dict[str, tuple[dict[str, Any], str, Status, str]] = {
     ),
     "no-lock": ({"up": python(NO_LOCK)}, "concurrent", Status.ISSUE, "index public.posts_slug_idx1 is new"),
     "session-lock": ({"up": python(SESSION_LOCK)}, "concurrent", Status.OK, ""),
+    "role": ({"up": python(ROLE), "role": "createdb"}, "concurrent", Status.OK, ""),
+    "role-local": ({"up": python(ROLE), "local": python(ROLE), "role": "createdb"}, "same-schema", Status.OK, ""),
+    "role-start": (
+        {
+            "up": python(ROLE),
+            "starts": python(ROLE.replace("(id bigint)", "(id bigint, body text)")),
+            "role": "createdb",
+        },
+        "starts",
+        Status.ISSUE,
+        "column public.posts.body is new",
+    ),
+    "statement-timeout": ({"up": python(SLOW_START)}, "concurrent", Status.OK, ""),
     "creates-nothing": ({"up": python("")}, "twice", Status.ISSUE, "the first run creates objects: expected true"),
     "missing": ({"up": ["no-such-tool"]}, "twice", Status.NOT_RUN, "command 'no-such-tool' not found"),
     "hangs": ({"up": python("time.sleep(60)"), "deadline_s": 2}, "twice", Status.NOT_RUN, "did not end within 2 s"),

@@ -32,10 +32,11 @@ def twice(run: MigrationRun) -> None:
 
 def same_schema(run: MigrationRun) -> None:
     """Run the migrations, and the local command in another database."""
-    up, local = run.new_database("up"), run.new_database("local")
+    up = run.new_database("up")
     run.migrate("`up`", run.declared.up, up)
     wanted = run.catalogue(up, "after up")
     run.ctx.expect("`up` creates objects", wanted.has_objects, equals=True)
+    local = run.new_database("local")
     run.migrate("`local`", run.declared.local, local)
     run.interfere("`local`", local)
     run.expect_same(CHANGED_LOCALLY, wanted, run.catalogue(local, "after local"))
@@ -60,7 +61,7 @@ def down_up(run: MigrationRun) -> None:
 
 def starts(run: MigrationRun) -> None:
     """Start the application after the migrations, and before them: it leaves the schema to them."""
-    migrated, empty = run.new_database("up"), run.new_database("empty")
+    migrated = run.new_database("up")
     run.migrate("`up`", run.declared.up, migrated)
     wanted = run.catalogue(migrated, "after up")
     run.ctx.expect("`up` creates objects", wanted.has_objects, equals=True)
@@ -70,6 +71,7 @@ def starts(run: MigrationRun) -> None:
     run.interfere("the start", migrated)
     run.expect_same(CHANGED_BY_START, wanted, run.catalogue(migrated, "after the start"))
     # without a schema it may fail; what it creates by itself must not be another schema
+    empty = run.new_database("empty")
     before = run.catalogue(empty, "before the start")
     run.start("the start before the migrations", empty)
     found = run.catalogue(empty, "after the start before the migrations")

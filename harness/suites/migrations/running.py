@@ -15,7 +15,7 @@ from harness.checks.record import NotExercisedError
 from harness.database import SqlError, load_queries, quote_literal
 from harness.errors import TimedOutError, UsageError
 from harness.host.command import run, variables
-from harness.suites.command_roles import RIGHTS, own_database
+from harness.suites.command_roles import RIGHTS, own_database, remove_left
 from harness.suites.commands import LEFT_BEHIND, log_of
 from harness.suites.migrations.advice import advise
 from harness.suites.migrations.comparison import Catalogue, catalogue_of, differences
@@ -68,7 +68,18 @@ class MigrationRun:
         ctx.fact("not compared", NOT_COMPARED)
 
     def new_database(self, what: str) -> str:
-        """Create an empty database, and return its name."""
+        """Create an empty database without what earlier databases of this check left on the server; return its name.
+
+        Roles belong to the server: those that migrations created in an earlier database are removed with what they own.
+
+        :raises NotExercisedError: when they cannot be removed.
+        """
+        try:
+            remove_left(self.ctx, self.databases)
+        except SqlError as error:
+            raise NotExercisedError(
+                f"roles of an earlier database cannot be removed from the server: {error}"
+            ) from None
         self.databases.append(own_database(self.ctx, self.declared.role, what))
         return self.databases[-1]
 
