@@ -117,6 +117,22 @@ PROJECTS: dict[str, tuple[dict[str, Any], str, Status, str]] = {
         Status.ISSUE,
         'what the start changes: expected [], observed ["table public.sessions is new"]',
     ),
+    "start-elsewhere": (
+        {"up": python(TABLE), "starts": ["true"]},
+        "starts",
+        Status.NOT_RUN,
+        "the start after the migrations ended with 0, and neither connected to the given address nor listened on PORT",
+    ),
+    # neither on the given address nor on the port, but in the schema
+    "start-directly": (
+        {
+            "up": python(TABLE),
+            "starts": [sys.executable, "-c", CONNECT.replace("DATABASE_URL", "DIRECT_URL") + COLUMN],
+        },
+        "starts",
+        Status.ISSUE,
+        "column public.posts.body is new",
+    ),
     # after the migrations it changes nothing: whichever of the two runs first decides the schema
     "start-first": (
         {

@@ -70,6 +70,7 @@ def starts(run: MigrationRun) -> None:
         run.failed(ended)
     run.interfere("the start", migrated)
     run.expect_same(CHANGED_BY_START, wanted, run.catalogue(migrated, "after the start"))
+    run.require_started()
     # without a schema it may fail; what it creates by itself must not be another schema
     empty = run.new_database("empty")
     before = run.catalogue(empty, "before the start")
@@ -77,6 +78,7 @@ def starts(run: MigrationRun) -> None:
     found = run.catalogue(empty, "after the start before the migrations")
     if found != before:
         run.expect_same("what the schema of a start before the migrations has different", wanted, found)
+    run.require_started()
 
 
 CASES: Mapping[Case, Callable[[MigrationRun], None]] = {

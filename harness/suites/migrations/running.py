@@ -62,6 +62,7 @@ class MigrationRun:
         self.ctx, self.declared = ctx, declared
         self.databases: list[str] = []
         self._outputs: list[str] = []
+        self._idle_start = ""
         way = "the server itself" if ctx.topology.pooler is None else "through the pooler"
         ctx.fact("migrations ran", "past the pooler, as declared" if declared.direct and ctx.mode else way)
         ctx.fact("role", f"{declared.role}: {RIGHTS[declared.role]}")
@@ -128,11 +129,18 @@ class MigrationRun:
             connections = relay.connections
         if self.ctx.lab.is_closed:
             raise NotExercisedError("the run ended before the application started")
-        if over.listened is None and ended.exit_code is None and not connections:
-            raise NotExercisedError(
-                f"{step} neither connected to the database nor listened on PORT within {self.declared.starts_s:g} s"
-            )
+        if over.listened is None and not connections and ended.exit_code in {None, 0}:
+            how = "ended with 0" if ended.exit_code == 0 else f"ran {self.declared.starts_s:g} s"
+            self._idle_start = f"{step} {how}, and neither connected to the given address nor listened on PORT"
         return ended
+
+    def require_started(self) -> None:
+        """Require that a start used its database or its port, once what it changed has been compared.
+
+        :raises NotExercisedError: when it did neither: it is no start, or it goes on in the background.
+        """
+        if self._idle_start:
+            raise NotExercisedError(f"{self._idle_start}; the command has to stay in the foreground until SIGTERM")
 
     def address(self, database: str) -> Endpoint:
         """Return the address that migrations get."""
