@@ -134,6 +134,27 @@ def test_only_the_named_schemas_and_no_ledgers_are_compared() -> None:
     assert "posts" not in LEDGERS
 
 
+@pytest.mark.parametrize(
+    ("schema", "table", "declared"),
+    [
+        ("public", "public.applied", "public.applied"),
+        ("public", 'public."MyLedger"', "public.MyLedger"),
+        ("public", 'public."order"', "public.order"),
+        ("public", 'public."a""b.c"', 'public.a"b.c'),
+        ("my-app", '"my-app".applied', "my-app.applied"),
+        ("my-app", '"my-app"."Applied"', "my-app.Applied"),
+        ('a"b', '"a""b".applied', 'a"b.applied'),
+        ("public", "public.schema_migrations", ""),
+        ("my-app", '"my-app".schema_migrations', ""),
+        ("My", '"My"."SequelizeMeta"', ""),
+    ],
+)
+def test_a_ledger_is_left_out_whatever_its_name_needs(schema: str, table: str, declared: str) -> None:
+    rows = [("table", schema, table, table, "owner", "a"), ("column", schema, table, f"{table}.id", "type", "bigint")]
+    assert catalogue_of(rows, ledgers=[declared]) == Catalogue(objects=(), ledgers=(table,))
+    assert catalogue_of(rows, ledgers=["public.other"]).has_objects is bool(declared)
+
+
 # --- the relay -----------------------------------------------------------------------------------------------
 
 READY, IN_TRANSACTION = b"Z\0\0\0\5I", b"Z\0\0\0\5T"

@@ -73,8 +73,8 @@ def catalogue_of(
     for kind, schema, table, name, named, value in rows:
         if schemas and schema and schema not in schemas:
             continue
-        bare = table.removeprefix(f"{schema}.").strip('"')
-        if table and (bare in LEDGERS or table in ledgers):
+        bare = _without_schema(table, schema)
+        if table and (bare in LEDGERS or f"{schema}.{bare}" in ledgers):
             left_out.add(table)
             continue
         one = found.setdefault(
@@ -83,6 +83,17 @@ def catalogue_of(
         if value:
             one.properties[named] = value
     return Catalogue(objects=tuple(found.values()), ledgers=tuple(sorted(left_out)))
+
+
+def _without_schema(table: str, schema: str) -> str:
+    """Return the name of a table alone, without the quotes that SQL needs.
+
+    :param table: schema and name, each quoted where SQL needs it.
+    :param schema: its schema, never quoted.
+    """
+    quoted = schema.replace('"', '""')
+    name = table.removeprefix(f'"{quoted}".').removeprefix(f"{schema}.")
+    return name[1:-1].replace('""', '"') if name.startswith('"') else name
 
 
 def differences(before: Catalogue, after: Catalogue) -> list[str]:
