@@ -17,6 +17,8 @@ _Name = Annotated[str, Meta(pattern=r"^[a-z][a-z0-9]*(-[a-z0-9]+)*$", max_length
 _Kept = Annotated[str, Meta(pattern=r"^[a-z][a-z0-9_]*$", max_length=60)]
 _Line = Annotated[str, Meta(pattern=r"^[^\r\n]*\S[^\r\n]*$", max_length=300)]
 _Table = Annotated[str, Meta(pattern=r"^[A-Za-z_][A-Za-z0-9_$]*\.[A-Za-z_][A-Za-z0-9_$]*$")]
+#: a table of which the harness only compares the name: neither part has quotes, whatever SQL needs
+_LedgerTable = Annotated[str, Meta(pattern=r'^[^\s".]+\.[^\s"]+$')]
 _Variable = Annotated[str, Meta(pattern=r"^env:[A-Za-z_][A-Za-z0-9_]*$")]
 _Seconds = Annotated[float, Meta(gt=0, le=300)]
 _Rows = Annotated[int, Meta(ge=1, le=10_000)]
@@ -249,8 +251,9 @@ class MigrationDeclaration(Struct, frozen=True, kw_only=True, forbid_unknown_fie
     folder: str = ""
     #: the schemas that are compared; all but those of PostgreSQL when empty
     schemas: tuple[Annotated[str, Meta(min_length=1)], ...] = ()
-    #: tables of the migration tool that are not compared, in addition to those of tools that the harness knows
-    ledger: tuple[_Table, ...] = ()
+    #: tables of the migration tool that are not compared, in addition to those of tools that the harness knows; without
+    #: quotes
+    ledger: tuple[_LedgerTable, ...] = ()
     #: what the login of the commands may do
     role: CommandRole = "owner"
     #: whether the project runs its migrations past the pooler: they get the address of the server itself

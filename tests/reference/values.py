@@ -46,6 +46,7 @@ _FORMS: Mapping[str | None, str] = {
     r"^(?=.*\S)[^\x00-\x1f\x7f-\x9f\u2028\u2029]+\Z": "one line of text, not blank",
     r"^(https?://\S+|[\w./#-]+)$": "web address, or a path",
     r"^[A-Za-z_][A-Za-z0-9_$]*\.[A-Za-z_][A-Za-z0-9_$]*$": "table, as `schema.table`",
+    r'^[^\s".]+\.[^\s"]+$': "table, as `schema.table`",
     r"^[a-z_][a-z0-9_$]*\.[a-z_][a-z0-9_$]*$": "table, as `schema.table`",
 }
 
