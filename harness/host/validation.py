@@ -27,6 +27,8 @@ if TYPE_CHECKING:
     )
 
 
+#: the names of the migrations that ship with the harness
+RESERVED_MIGRATIONS = frozenset({"reference"})
 _YES_NO = ("yes", "no")
 #: facts with a closed set of values
 _FACT_VALUES = {
@@ -74,6 +76,11 @@ def _require_unique(key: str, names: Iterable[str]) -> None:
 
 
 def _require_migrations(declared: MigrationDeclaration) -> None:
+    if declared.name in RESERVED_MIGRATIONS:
+        raise ConfigError(
+            f"migrations: the name {declared.name!r} is reserved for migrations that ship with the harness",
+            hint="rename the entry",
+        )
     if declared.down_empties and not declared.down:
         raise ConfigError(
             f"migrations: {declared.name}: found down_empties without a way back",

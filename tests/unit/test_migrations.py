@@ -21,10 +21,10 @@ from harness.errors import ConfigError
 from harness.host.command import CommandResult
 from harness.host.declarations import MigrationCase, MigrationDeclaration
 from harness.host.subjects import CommandFolders, subjects_now
-from harness.host.validation import require_host_sound
+from harness.host.validation import RESERVED_MIGRATIONS, require_host_sound
 from harness.lab.topologies import load_topologies
 from harness.suites import migrations
-from harness.suites.migrations import stepping
+from harness.suites.migrations import shipped, stepping
 from harness.suites.migrations.advice import _LIMITS
 from harness.suites.migrations.cases import CASES, CONTROLLED
 from harness.suites.migrations.comparison import LEDGERS, Catalogue, SchemaObject, catalogue_of, differences
@@ -274,9 +274,11 @@ def written(folder: Path, text: str) -> ProjectFile:
         ("up = []\n", "migrations"),
         ('up = ["a"]\ndown_empties = true\n', "down_empties without a way back"),
         ('up = ["a"]\n[[migrations]]\nname = "shop"\ntitle = "t"\nup = ["b"]\n', "two entries with the name 'shop'"),
+        ('up = ["a"]\n[[migrations]]\nname = "reference"\ntitle = "t"\nup = ["b"]\n', "'reference' is reserved"),
         ('up = ["a", "--password", "hunter2hunter2"]\n', "migrations.shop.up: found a secret"),
         ('up = ["a"]\nstarts = ["b", "postgresql://ada:hunter2hunter2@db/shop"]\n', "found a secret"),
         ('up = ["a"]\nledger = ["no schema"]\n', "ledger"),
+        ('up = ["a"]\nledger = [\'public."quoted"\']\n', "ledger"),
         ('up = ["a"]\ndeadline_s = 0\n', "deadline_s"),
         ('up = ["a"]\nlocla = ["b"]\n', "locla"),
     ],
@@ -286,6 +288,15 @@ def test_a_mistake_in_a_declaration_is_named(tmp_path: Path, text: str, mistake:
         written(tmp_path, text)
     assert mistake in str(caught.value)
     assert "hunter2" not in str(caught.value)
+
+
+def test_the_names_of_shipped_migrations_are_reserved() -> None:
+    assert {shipped.MIGRATIONS.name} == RESERVED_MIGRATIONS
+
+
+def test_a_ledger_may_have_any_name(tmp_path: Path) -> None:
+    tables = ("public.MyLedger", "my-app.applied", "public.applied-2")
+    assert written(tmp_path, f'up = ["a"]\nledger = {list(tables)}\n').migrations[0].ledger == tables
 
 
 def _edit_a_migration(folder: Path) -> None:
