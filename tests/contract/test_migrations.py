@@ -40,6 +40,8 @@ SESSION_LOCK = (
     + NO_LOCK
     + "run('SELECT pg_advisory_unlock(7)')\n"
 )
+#: the tool creates its table first, and takes its lock only then
+LATE_LOCK = "run('CREATE TABLE IF NOT EXISTS applied (version integer)')\n" + SESSION_LOCK
 #: the first run takes its lock on a server connection that the second run does not get, and never gives it back
 KEPT_LOCK = """
 if not run("SELECT to_regclass('posts')").fetchone()[0]:
@@ -215,6 +217,7 @@ def test_a_session_lock_behind_a_transaction_pool_excludes_nobody(any_engine: En
             "session-lock": {"up": python(SESSION_LOCK)},
             "transaction-lock": {"up": python(TRANSACTION_LOCK)},
             "kept-lock": {"up": python(KEPT_LOCK)},
+            "late-lock": {"up": python(LATE_LOCK)},
             "past": {"up": python(SESSION_LOCK), "direct": True},
             "bypasses": {"up": [sys.executable, "-c", CONNECT.replace("DATABASE_URL", "DIRECT_URL") + TABLE]},
         },
@@ -223,7 +226,7 @@ def test_a_session_lock_behind_a_transaction_pool_excludes_nobody(any_engine: En
         tmp_path,
         any_engine,
         "transaction",
-        *(f"migrations.{name}-concurrent" for name in ("session-lock", "transaction-lock", "past")),
+        *(f"migrations.{name}-concurrent" for name in ("session-lock", "transaction-lock", "late-lock", "past")),
         "migrations.kept-lock-twice",
         "migrations.bypasses-twice",
     )
@@ -238,6 +241,9 @@ def test_a_session_lock_behind_a_transaction_pool_excludes_nobody(any_engine: En
     assert hangs.endswith(", which is idle")
     assert "declare direct = true" in kept.facts["what to do instead"]
     assert found["migrations.transaction-lock-concurrent"].status is Status.OK
+    assert "lock of the first run" not in found["migrations.transaction-lock-concurrent"].facts
+    late = found["migrations.late-lock-concurrent"].facts["lock of the first run"]
+    assert late.endswith("first seen after the first DDL statement, so it was not watched")
     assert found["migrations.past-concurrent"].status is Status.OK
     assert found["migrations.past-concurrent"].facts["migrations ran"] == "past the pooler, as declared"
     bypasses = found["migrations.bypasses-twice"]

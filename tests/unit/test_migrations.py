@@ -193,6 +193,9 @@ def test_encryption_is_refused_before_the_login_only() -> None:
     assert reader.requests(asks) == (asks, b"")
 
 
+NOWHERE = Endpoint(host="127.0.0.1", port=9, user="u", password="", dbname="d")
+
+
 def test_a_run_whose_pause_is_over_is_not_paused(monkeypatch: pytest.MonkeyPatch) -> None:
     seen_while_paused = []
 
@@ -202,12 +205,24 @@ def test_a_run_whose_pause_is_over_is_not_paused(monkeypatch: pytest.MonkeyPatch
             return self.is_set()
 
     monkeypatch.setattr(stepping, "Event", Released)
-    with Relay(Endpoint(host="127.0.0.1", port=9, user="u", password="", dbname="d"), lambda: True) as relay:
+    with Relay(NOWHERE, lambda: True) as relay:
         relay._after_answer()
         assert seen_while_paused == [(True, stepping._LONGEST_PAUSE_S)]
-        assert not relay.is_paused
+        assert (relay.is_paused, relay.was_paused, relay.locked_later) == (False, True, False)
         relay._after_answer()  # nothing is paused any more
         assert len(seen_while_paused) == 1
+
+
+def test_a_lock_that_is_seen_when_nothing_is_paused_any_more_was_not_watched() -> None:
+    locked: list[bool] = []
+    with Relay(NOWHERE, lambda: bool(locked)) as relay:
+        relay._after_answer()
+        relay.go_on()
+        relay._after_answer()
+        assert not relay.locked_later
+        locked.append(True)
+        relay._after_answer()
+        assert (relay.locked_later, relay.was_paused) == (True, False)
 
 
 ENDED = CommandResult(exit_code=1, reason="", seconds=1.0, output="")
@@ -232,7 +247,7 @@ def test_a_timeout_of_a_statement_that_the_harness_stops_is_no_mistake_of_the_pr
 ) -> None:
     one, two = (replace(ENDED, exit_code=code) for code in codes)
     for runs in ((replace(one, output=printed), two), (one, replace(two, output=printed))):
-        assert Overlap(one=runs[0], two=runs[1], has_lock=False, passed_lock=None).timed_out is timed_out
+        assert Overlap(one=runs[0], two=runs[1], lock="", passed_lock=None).timed_out is timed_out
 
 
 # --- declarations --------------------------------------------------------------------------------------------
@@ -347,6 +362,6 @@ def test_what_a_tool_prints_shows_the_documented_limit(printed: str, feature: st
 
 def test_the_gate_of_the_harness_is_in_no_answer_about_locks() -> None:
     queries = load_queries(Path(migrations.__file__).parent / "catalogue.sql")
-    for name in ("left_locks", "at_gate", "waits"):
+    for name in ("left_locks", "session_locks", "at_gate", "waits"):
         assert "@gate@" in queries[name]
     assert "pooler-harness admin" in queries["waits_for_idle"]

@@ -248,6 +248,14 @@ FROM pg_locks LEFT JOIN pg_stat_activity USING (pid)
 WHERE locktype = 'advisory' AND granted AND database = (SELECT oid FROM pg_database WHERE datname = current_database())
 AND NOT (classid = @gate@ AND objsubid = 2)
 
+-- name: session_locks
+-- Advisory locks of sessions that are in no transaction: locks of a transaction would have ended with it.
+SELECT locktype
+FROM pg_locks JOIN pg_stat_activity USING (pid)
+WHERE locktype = 'advisory' AND granted AND state = 'idle'
+AND database = (SELECT oid FROM pg_database WHERE datname = current_database())
+AND NOT (classid = @gate@ AND objsubid = 2)
+
 -- name: at_gate
 SELECT count(*) FROM pg_locks
 WHERE locktype = 'advisory' AND NOT granted AND classid = @gate@ AND objsubid = 2

@@ -27,6 +27,10 @@ if TYPE_CHECKING:
 LEFT = "what two runs at a time leave different"
 _PASSED = "runs that are past the lock at the same time"
 _ONE, _TWO, _THIRD = "the first of two runs", "the second of two runs", "a third run"
+#: what the evidence says about the lock of the first run
+_WATCHED = "a session-level advisory lock; the run was paused while it held it"
+_LOCKED_LATER = "a session-level advisory lock, first seen after the first DDL statement, so it was not watched"
+_TOO_LATE = "a session-level advisory lock, which was not watched: the second run took too long to connect"
 #: how long a run that has connected may take to its lock or its first DDL, seconds
 _SETTLES_S = 6.0
 #: two runs go through their DDL statements in step until so many turns have passed
@@ -42,8 +46,8 @@ class Overlap(Struct, frozen=True, kw_only=True):
 
     one: CommandResult
     two: CommandResult
-    #: whether the first run held a session-level advisory lock, and was paused meanwhile
-    has_lock: bool
+    #: the session-level advisory lock of the first run, and whether the second run was watched meanwhile; "" without one
+    lock: str
     #: whether the second run began to change the schema while the first one held its lock; None when it neither did
     #: that, nor waited, nor ended
     passed_lock: bool | None
@@ -76,8 +80,8 @@ def concurrent(run: MigrationRun) -> None:
 def _judge(run: MigrationRun, overlap: Overlap) -> None:
     ctx = run.ctx
     ctx.fact("exit codes of the two runs", [overlap.one.exit_code, overlap.two.exit_code])
-    if overlap.has_lock:
-        ctx.fact("lock of the first run", "a session-level advisory lock; the run was paused while it held it")
+    if overlap.lock:
+        ctx.fact("lock of the first run", overlap.lock)
     if overlap.passed_lock is not None:
         passed = ctx.expect(_PASSED, 2 if overlap.passed_lock else 1, equals=1)
         if not passed and not run.declared.direct:
@@ -103,7 +107,7 @@ def _overlap(run: MigrationRun, database: str) -> Overlap:
         gate = _Gate(stack.enter_context(connect(database)), stack.enter_context(connect(database)))
         lock_look = stack.enter_context(connect(database))
         pool = stack.enter_context(ThreadPoolExecutor(2))
-        first = stack.enter_context(Relay(address, lambda: bool(lock_look.rows(QUERIES["left_locks"]))))
+        first = stack.enter_context(Relay(address, lambda: bool(lock_look.rows(QUERIES["session_locks"]))))
         second = stack.enter_context(Relay(address))
         stack.callback(gate.open)
         second_ended = Event()
@@ -130,7 +134,8 @@ def _overlap(run: MigrationRun, database: str) -> Overlap:
         gate.open()
         ended = one.result(), two.result()
         gate.remove()
-    return Overlap(one=ended[0], two=ended[1], has_lock=has_lock, passed_lock=passed)
+        lock = _WATCHED if has_lock else _LOCKED_LATER if first.locked_later else _TOO_LATE if first.was_paused else ""
+    return Overlap(one=ended[0], two=ended[1], lock=lock, passed_lock=passed)
 
 
 class _Gate:

@@ -74,11 +74,11 @@ class Relay:
     def __init__(self, to: Endpoint, holds_lock: Callable[[], bool] | None = None) -> None:
         """Start to listen.
 
-        :param holds_lock: returns whether a session of the database holds an advisory lock. The first run that does is
-            paused. Without it nothing is.
+        :param holds_lock: returns whether an idle session of the database holds an advisory lock. The first run that does
+            is paused. Without it nothing is.
         """
         self._holds_lock = holds_lock
-        self._released, self._paused = Event(), Event()
+        self._released, self._paused, self._locked_later = Event(), Event(), Event()
         self._link = Link(lambda: (to.host, to.port), reader=lambda: _Watched(self._after_answer))
         host, port = self._link.address
         self.address = replace(to, host=host, port=port)
@@ -105,12 +105,27 @@ class Relay:
         """Whether a run waits here while it holds a lock."""
         return self._paused.is_set() and not self._released.is_set()
 
+    @property
+    def was_paused(self) -> bool:
+        """Whether a run has waited here, also when it goes on already."""
+        return self._paused.is_set()
+
+    @property
+    def locked_later(self) -> bool:
+        """Whether a lock was first seen when no run was paused any more."""
+        return self._locked_later.is_set()
+
     def go_on(self) -> None:
         """Let a paused run go on, and pause none from now on."""
         self._released.set()
 
     def _after_answer(self) -> None:
-        if self._holds_lock and not self._released.is_set() and self._holds_lock():
-            self._paused.set()
-            if not self._released.wait(_LONGEST_PAUSE_S):
-                self.go_on()
+        if self._holds_lock is None or self._locked_later.is_set():
+            return
+        if not self._released.is_set():
+            if self._holds_lock():
+                self._paused.set()
+                if not self._released.wait(_LONGEST_PAUSE_S):
+                    self.go_on()
+        elif not self._paused.is_set() and self._holds_lock():
+            self._locked_later.set()
