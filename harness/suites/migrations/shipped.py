@@ -6,11 +6,9 @@ from typing import TYPE_CHECKING
 
 from msgspec.structs import replace
 
-from harness.checks.record import NotExercisedError
-from harness.errors import HarnessError
 from harness.host.declarations import MigrationDeclaration
 from harness.ingest.loading import REFERENCE, SHIPPED, find
-from harness.job_engines.installation import install
+from harness.suites.package_installation import install_packages
 
 if TYPE_CHECKING:
     from harness.checks.context import CheckContext
@@ -37,12 +35,7 @@ def installed(ctx: CheckContext) -> MigrationDeclaration:
 
     :raises NotExercisedError: when they cannot be installed here.
     """
-    try:
-        found = install(find(REFERENCE), ctx.notify)
-    except HarnessError as error:
-        hint = f"; try: {error.hint}" if error.hint else ""
-        raise NotExercisedError(f"the reference pipeline cannot be installed here: {error.what}{hint}") from None
-    ctx.fact("versions", ", ".join(f"{name} {version}" for name, version in found.versions.items()))
+    found = install_packages(ctx, find(REFERENCE))
 
     def words(command: tuple[str, ...]) -> tuple[str, ...]:
         return tuple(str(found.python) if word == _PYTHON else word for word in command)
