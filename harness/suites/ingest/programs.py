@@ -5,7 +5,6 @@ from __future__ import annotations
 import contextlib
 import re
 import socket
-from threading import Event, Thread
 from typing import TYPE_CHECKING, Self
 
 from msgspec.structs import replace
@@ -14,19 +13,15 @@ from harness.checks.judges.ingest_state import ProgramExit
 from harness.checks.pauses import TOO_SLOW_S, PauseMeter
 from harness.checks.record import NotExercisedError
 from harness.engine.native_group import free_port
-from harness.engine.virtual_environments import EnvironmentBuilder
 from harness.errors import HarnessError
 from harness.host.command import run as run_command
 from harness.host.command import variables
-from harness.job_engines.installation import install
-from harness.job_engines.installed_once import DEADLINE_S
 from harness.job_engines.scratch import scratch_folder
 from harness.job_engines.workers import GRACE_S, Supervisor, Worker
 from harness.suites.ingest.store import CheckStore
+from harness.suites.package_installation import install_packages
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
-
     from harness.checks.context import CheckContext
     from harness.host.command import CommandResult
     from harness.ingest.loading import LoadedPipeline
@@ -36,8 +31,6 @@ if TYPE_CHECKING:
 API, WORKERS = "api", ("A", "B")
 #: migrations, seconds
 _MIGRATES_S = 60.0
-#: how often an installation looks whether its run has ended, seconds
-_LOOK_S = 0.05
 _LONGEST_OUTPUT = 350
 _VARIABLE = re.compile(r"\{([A-Z_][A-Z0-9_]*)\}")
 #: the login of a pipeline may create schemas and tables in its database
@@ -85,37 +78,9 @@ class Programs:
         self._stack.close()
 
     def _install_packages(self) -> Installed:
-        builder = EnvironmentBuilder(DEADLINE_S)
-        try:
-            with self._closed_when_ended(builder):
-                installed = install(self.pipeline, self.ctx.notify, builder)
-        except HarnessError as error:
-            last = error.detail.strip().splitlines()[-1:]
-            said = "; ".join(filter(None, (error.what, *last, error.hint and f"try: {error.hint}")))
-            raise NotExercisedError(f"{self.pipeline.title} cannot be installed here: {said}") from None
-        versions = ", ".join(f"{name} {version}" for name, version in installed.versions.items())
+        installed = install_packages(self.ctx, self.pipeline)
         self.ctx.fact("pipeline", f"{self.pipeline.title} ({self.pipeline.identity})")
-        self.ctx.fact("versions", versions)
         return installed
-
-    @contextlib.contextmanager
-    def _closed_when_ended(self, builder: EnvironmentBuilder) -> Iterator[None]:
-        """Close the builder as soon as the check or the run ends: pip may take minutes."""
-        done = Event()
-
-        def watch() -> None:
-            while not done.wait(_LOOK_S):
-                if self.ctx.is_ended:
-                    builder.close()
-                    return
-
-        watcher = Thread(target=watch, daemon=True, name="end of an installation")
-        watcher.start()
-        try:
-            yield
-        finally:
-            done.set()
-            watcher.join()
 
     # --- the database ------------------------------------------------------------------------------
 

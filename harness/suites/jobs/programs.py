@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-from threading import Event, Thread
 from typing import TYPE_CHECKING, Self
 
 import msgspec
@@ -12,19 +11,18 @@ from msgspec.structs import replace
 from harness.checks.pauses import TOO_SLOW_S, PauseMeter
 from harness.checks.record import NotExercisedError
 from harness.database import console
-from harness.engine.virtual_environments import EnvironmentBuilder
 from harness.errors import HarnessError
 from harness.host.command import run as run_command
 from harness.host.command import url, variables
-from harness.job_engines.installation import KIT, install
-from harness.job_engines.installed_once import DEADLINE_S
+from harness.job_engines.installation import KIT
 from harness.job_engines.scratch import scratch_folder
 from harness.job_engines.sqlstates import sqlstates_in
 from harness.job_engines.workers import Supervisor, Worker
 from harness.model import PoolMode
+from harness.suites.package_installation import install_packages
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Iterator, Mapping
+    from collections.abc import Iterable, Mapping
 
     from harness.checks.context import CheckContext
     from harness.database import Client
@@ -40,8 +38,6 @@ ACTOR_TYPE, ACTOR_ID, CORRELATION = "user", "jobs-suite", "correlation-of-the-jo
 PAYLOAD = msgspec.json.encode({"actor": ACTOR_ID, "correlation": CORRELATION}).decode()
 #: a command of a target, seconds
 _COMMAND_S = 40.0
-#: how often an installation looks whether its run has ended, seconds
-_LOOK_S = 0.05
 _LONGEST_OUTPUT = 350
 #: of PgBouncer, when max_client_conn is reached, or a client has waited for longer than query_wait_timeout
 _REFUSALS = ("no more connections allowed", "query_wait_timeout")
@@ -90,36 +86,9 @@ class Programs:
     def _install_packages(self) -> Installed:
         if self.engine.file.not_run:
             raise NotExercisedError(self.engine.file.not_run)
-        builder = EnvironmentBuilder(DEADLINE_S)
-        try:
-            with self._closed_when_ended(builder):
-                installed = install(self.engine, self.ctx.notify, builder)
-        except HarnessError as error:
-            last = error.detail.strip().splitlines()[-1:]
-            said = "; ".join(filter(None, (error.what, *last, error.hint and f"try: {error.hint}")))
-            raise NotExercisedError(f"{self.engine.file.title} cannot be installed here: {said}") from None
-        self.ctx.fact("versions", ", ".join(f"{name} {version}" for name, version in installed.versions.items()))
+        installed = install_packages(self.ctx, self.engine)
         self.ctx.fact("settings", self.engine.file.variants[self.variant].summary)
         return installed
-
-    @contextlib.contextmanager
-    def _closed_when_ended(self, builder: EnvironmentBuilder) -> Iterator[None]:
-        """Close the builder as soon as the check or the run ends: pip and npm may take minutes."""
-        done = Event()
-
-        def watch() -> None:
-            while not done.wait(_LOOK_S):
-                if self.ctx.is_ended:
-                    builder.close()
-                    return
-
-        watcher = Thread(target=watch, daemon=True, name="end of an installation")
-        watcher.start()
-        try:
-            yield
-        finally:
-            done.set()
-            watcher.join()
 
     # --- databases ---------------------------------------------------------------------------------
 
