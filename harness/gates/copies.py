@@ -14,7 +14,7 @@ from msgspec import Struct
 from harness.errors import HarnessError
 from harness.host.command import CommandResult, run
 from harness.job_engines.scratch import scratch_folder
-from harness.preflight.git_access import git_environment
+from harness.preflight.git_access import REPOSITORY_VARIABLES, git_environment
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Sequence
@@ -32,6 +32,7 @@ _NOT_HERE = re.compile(
 )
 _CANNOT_START = frozenset({126, 127})
 _LONGEST_LINE = 160
+_GIT = ("git", "-c", "commit.gpgSign=false", "-c", "gc.auto=0", "-c", "core.fsmonitor=false")
 
 
 class Ran(Struct, frozen=True, kw_only=True):
@@ -132,10 +133,19 @@ class Copies:
             "GIT_CONFIG_NOSYSTEM": "1",
             "GIT_CONFIG_GLOBAL": os.devnull,
         }
-        for arguments in (("init", "--quiet"), ("add", "--all"), ("commit", "--quiet", "--no-verify", "-m", "copy")):
-            command = ("git", "-c", "commit.gpgSign=false", "-c", "gc.auto=0", "-c", "core.fsmonitor=false", *arguments)
-            with contextlib.suppress(HarnessError):
-                self._run(command, folder, given, 60.0)
+        steps = (
+            ("init", "--quiet", "--template="),
+            ("add", "--all"),
+            ("commit", "--quiet", "--no-verify", "-m", "copy"),
+        )
+        for arguments in steps:
+            try:
+                failed = self._run((*_GIT, *arguments), folder, given, 60.0).exit_code != 0
+            except HarnessError:
+                failed = True
+            if failed:
+                self._left_out[f".git (git {arguments[0]} failed)"] = None
+                break
 
     def run(self, command: Sequence[str], folder: Path, deadline_s: float) -> Ran:
         """Run a command of the repository in a copy."""
@@ -155,4 +165,13 @@ class Copies:
         return ran
 
     def _run(self, command: Sequence[str], folder: Path, given: dict[str, str], deadline_s: float) -> CommandResult:
-        return run(command, folder=folder, given=given, deadline_s=deadline_s, say=self._say, stopped=self._stopped)
+        """Run a command that finds the repository of the copy only: neither git's variables nor a folder around it."""
+        return run(
+            command,
+            folder=folder,
+            given={**given, "GIT_CEILING_DIRECTORIES": str(folder.parent)},
+            without=REPOSITORY_VARIABLES,
+            deadline_s=deadline_s,
+            say=self._say,
+            stopped=self._stopped,
+        )

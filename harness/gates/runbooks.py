@@ -140,6 +140,10 @@ def _commands(blocks: list[Block], declared: GatesDeclaration, copies: Copies | 
                 if ran.cannot_run:
                     undecided.append(Place(path, block.line, ran.cannot_run))
                     break
+                if ran.exit_code and copies.skipped:
+                    why = f"exit code {ran.exit_code}, and the copy is incomplete; not in the copy: {copies.skipped}"
+                    undecided.append(Place(path, block.line, why))
+                    break
                 if ran.exit_code:
                     broken.append(Place(path, block.line, f"exit code {ran.exit_code}: {ran.last_line}"))
                     break

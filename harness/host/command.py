@@ -15,7 +15,7 @@ from harness.engine.guard import new_mark
 from harness.host.guarded_process import GuardedProcess
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator, Mapping, Sequence
+    from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
     from pathlib import Path
 
     from harness.database import Endpoint
@@ -82,6 +82,7 @@ def run(
     *,
     folder: Path,
     given: Mapping[str, str],
+    without: Collection[str] = (),
     deadline_s: float,
     say: Callable[[str], None],
     stopped: Callable[[], bool],
@@ -94,13 +95,14 @@ def run(
     :param folder: working directory of the command.
     :param given: environment variables, in addition to those of this process. Inherited variables of libpq are removed,
         because they could lead to another server.
+    :param without: further inherited variables that are removed.
     :param deadline_s: seconds.
     :param say: called with every line of stdout and stderr.
     :param stopped: returns whether the run is ending; called several times a second.
     :raises UsageError: when the command or the folder does not exist, or the command cannot be started.
     """
     began = time.monotonic()
-    process = GuardedProcess(command, folder, given, new_mark())
+    process = GuardedProcess(command, folder, given, new_mark(), without)
     lines: list[str] = []
     reason = ""
     with _ended(process):

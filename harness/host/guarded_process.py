@@ -15,7 +15,7 @@ from harness.host.marked_processes import below, end_marked, in_session, marked,
 from harness.waiting import NotYet, poll
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping, Sequence
+    from collections.abc import Collection, Mapping, Sequence
     from pathlib import Path
 
 #: SIGKILL, SIGSTOP and SIGCONT work within milliseconds, unless a process waits for a disk, seconds
@@ -42,7 +42,14 @@ class GuardedProcess:
     It runs until :meth:`end` or :meth:`kill` returns, which also release the guard.
     """
 
-    def __init__(self, command: Sequence[str], folder: Path, given: Mapping[str, str], mark: str) -> None:
+    def __init__(
+        self,
+        command: Sequence[str],
+        folder: Path,
+        given: Mapping[str, str],
+        mark: str,
+        without: Collection[str] = (),
+    ) -> None:
         """Start a program.
 
         :param command: the program and its arguments.
@@ -50,10 +57,12 @@ class GuardedProcess:
         :param given: environment variables, in addition to those of this process. Inherited variables of libpq are
             removed, because they could lead to another server.
         :param mark: the variable by which its processes are found, from :func:`new_mark`.
+        :param without: further inherited variables that are removed.
         :raises UsageError: when the program or the folder does not exist, or the program cannot be started.
         """
         # libpq's variables of a developer's shell would take precedence over the given ones
-        inherited = {name: value for name, value in os.environ.items() if name not in LIBPQ_VARIABLES}
+        removed = LIBPQ_VARIABLES.union(without)
+        inherited = {name: value for name, value in os.environ.items() if name not in removed}
         self._mark = mark
         #: names of the signals that ended its process group
         self.signals: list[str] = []

@@ -12,14 +12,13 @@ if TYPE_CHECKING:
     from pathlib import Path
 
 _DEADLINE_S = 20
-#: git sets these for its hooks; they would select another repository than the folder's
-_REPOSITORY_VARIABLES = (
-    "GIT_DIR",
-    "GIT_WORK_TREE",
-    "GIT_INDEX_FILE",
-    "GIT_COMMON_DIR",
-    "GIT_OBJECT_DIRECTORY",
-    "GIT_NAMESPACE",
+#: git sets these for its hooks; they would select another repository than the folder's, or parts of it
+REPOSITORY_VARIABLES = frozenset(
+    (
+        *("GIT_DIR", "GIT_WORK_TREE", "GIT_IMPLICIT_WORK_TREE", "GIT_INDEX_FILE", "GIT_COMMON_DIR", "GIT_NAMESPACE"),
+        *("GIT_OBJECT_DIRECTORY", "GIT_ALTERNATE_OBJECT_DIRECTORIES", "GIT_QUARANTINE_PATH", "GIT_PREFIX"),
+        *("GIT_SHALLOW_FILE", "GIT_GRAFT_FILE", "GIT_REPLACE_REF_BASE"),
+    )
 )
 #: the repository's configuration could start programs with these
 _SAFE = ("-c", "core.fsmonitor=false", "-c", "log.showSignature=false", "--no-pager")
@@ -38,7 +37,7 @@ def git_command(folder: Path, *arguments: str) -> list[str]:
 
 def git_environment() -> dict[str, str]:
     """Return the environment of git: messages in English, no prompt, and no network."""
-    environment = {key: value for key, value in os.environ.items() if key not in _REPOSITORY_VARIABLES}
+    environment = {key: value for key, value in os.environ.items() if key not in REPOSITORY_VARIABLES}
     return environment | {
         "LC_ALL": "C",
         "GIT_OPTIONAL_LOCKS": "0",

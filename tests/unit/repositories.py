@@ -64,10 +64,12 @@ def commit(folder: Path) -> None:
     in_git(folder, "commit", "--quiet", "--allow-empty", "-m", "change")
 
 
-def in_git(folder: Path, *arguments: str) -> None:
+def in_git(folder: Path, *arguments: str) -> str:
+    """Run git in a folder, and return its output."""
     author = {f"GIT_{who}_{what}": "ada@example.org" for who in ("AUTHOR", "COMMITTER") for what in ("NAME", "EMAIL")}
     given = {**os.environ, **author, "GIT_CONFIG_GLOBAL": os.devnull, "GIT_CONFIG_NOSYSTEM": "1"}
-    subprocess.run(["git", "-c", "commit.gpgSign=false", *arguments], cwd=folder, check=True, env=given)
+    command = ["git", "-c", "commit.gpgSign=false", *arguments]
+    return subprocess.run(command, cwd=folder, check=True, env=given, stdout=subprocess.PIPE, text=True).stdout
 
 
 def workflow(*lines: str) -> str:

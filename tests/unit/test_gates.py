@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import tempfile
 from datetime import date
 from typing import TYPE_CHECKING
 
@@ -12,6 +13,7 @@ from hypothesis import strategies as st
 
 from harness.cli.main import main
 from harness.errors import ConfigError
+from harness.gates import copies
 from harness.gates.copies import Copies
 from harness.gates.declaration import GatesDeclaration, Seed, SeededCheck, load_declaration
 from harness.gates.documents import owns
@@ -199,10 +201,10 @@ def test_links_that_lead_out_are_neither_read_nor_copied(tmp_path: Path) -> None
     commit(root)
     rows = rows_of(root, runs=True)
     assert rows["secrets.tree"].status is OK
-    copies = Copies(Tree(root), (), lambda _: None, lambda: False)
-    with copies.copy() as folder:
+    made = Copies(Tree(root), (), lambda _: None, lambda: False)
+    with made.copy() as folder:
         assert not any((folder / name).is_symlink() for name in ("link.env", "folder", "loop"))
-    assert "link.env (a link that leads out)" in copies.skipped
+    assert "link.env (a link that leads out)" in made.skipped
 
 
 def test_the_user_s_tree_is_never_changed(tmp_path: Path) -> None:
@@ -210,6 +212,33 @@ def test_the_user_s_tree_is_never_changed(tmp_path: Path) -> None:
     before = sorted(root.rglob("*"))
     assert rows_of(root, runs=True)["runbooks.commands"].status is OK
     assert sorted(root.rglob("*")) == before
+
+
+def test_git_in_a_copy_never_finds_the_user_s_repository(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A hook of git runs with these variables, and a folder for temporary files may be in a repository."""
+    command = "git rev-parse --show-toplevel; git add --all; git -c user.name=a -c user.email=a@b commit -m x || true"
+    files = {
+        "docs/runbooks/restart.md": f"```sh run\n{command}\n```\n",
+        "seed.diff": "--- a/src/app.py\n+++ b/src/app.py\n@@ -1 +1 @@\n-NAME = 'app'\n+OTHER = 'app'\n",
+        "harness.toml": "[[gates.checks]]\nname = 'lint'\nrun = ['sh', '-c', 'git add --all && grep -q NAME src/app.py']\n"
+        "seed = { patch = 'seed.diff' }\n",
+    }
+    root = repository(tmp_path / "r", files)
+    write(root, "src/other.py", "CHANGED = 1\n")
+    head, index = (in_git(root, *arguments) for arguments in (("rev-parse", "HEAD"), ("ls-files", "--stage")))
+    (root / "tmp").mkdir()
+    monkeypatch.setattr(tempfile, "tempdir", str(root / "tmp"))
+    names = {"GIT_DIR": ".git", "GIT_WORK_TREE": "", "GIT_INDEX_FILE": ".git/index"}
+    for git, status in ((copies._GIT, OK), (("false",), NOT_RUN)):  # false: git fails, as on a full disk
+        monkeypatch.setattr(copies, "_GIT", git)
+        for name, value in names.items():
+            monkeypatch.setenv(name, str(root / value))
+        found = rows_of(root, runs=True)
+        for name in names:
+            monkeypatch.delenv(name)
+        assert [found[gate].status for gate in ("seeded.lint", "runbooks.commands")] == [status, status]
+        assert in_git(root, "rev-parse", "HEAD") == head
+        assert in_git(root, "ls-files", "--stage") == index
 
 
 def test_a_folder_without_git_has_no_history(tmp_path: Path) -> None:
