@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import errno
 import os
 import re
 import shutil
@@ -30,6 +31,7 @@ _NOT_HERE = re.compile(
     r"|No such file or directory: '(?:/usr)?/bin/\S+'|Permission denied",
     re.MULTILINE,
 )
+_FULL = frozenset({errno.ENOSPC, errno.EDQUOT})
 _CANNOT_START = frozenset({126, 127})
 _LONGEST_LINE = 160
 _GIT = ("git", "-c", "commit.gpgSign=false", "-c", "gc.auto=0", "-c", "core.fsmonitor=false")
@@ -75,11 +77,11 @@ class Copies:
         with scratch_folder() as scratch:
             folder = scratch / "repository"
             folder.mkdir()
-            size = 0
+            left = _LARGEST
             for name in [*self._tree.files, *self._ignored()]:
-                size += self._copy(name, folder)
-                if size > _LARGEST:
-                    raise HarnessError(f"the repository has more than {_LARGEST / 1e9:g} GB, which is not copied")
+                if self._stopped():
+                    raise HarnessError("interrupted")
+                left -= self._copy(name, folder, left)
             self._commit(folder)
             yield folder
 
@@ -97,8 +99,11 @@ class Copies:
             else:
                 yield name
 
-    def _copy(self, name: str, folder: Path) -> int:
-        """Copy one file, and return its size. A link is copied as a link, if it stays in the repository."""
+    def _copy(self, name: str, folder: Path, left: int) -> int:
+        """Copy one file, and return its size. A link is copied as a link, if it stays in the repository.
+
+        :param left: how many bytes may still be copied.
+        """
         source, target = self._tree.root / name, folder / name
         try:
             if not source.parent.resolve().is_relative_to(self._tree.root):
@@ -111,12 +116,17 @@ class Copies:
                     return 0
                 why = "a link that leads out"
             elif source.is_file():
+                size = source.stat().st_size
+                if size > left:
+                    raise HarnessError(f"the repository has more than {_LARGEST / 1e9:g} GB, which is not copied")
                 target.parent.mkdir(parents=True, exist_ok=True)
                 shutil.copy2(source, target)
-                return source.stat().st_size
+                return size
             else:  # a file that was deleted and is still in git's index is not missed
                 why = "a submodule or not a regular file" if source.exists() else ""
         except (OSError, RuntimeError) as error:  # RuntimeError: a loop of links
+            if isinstance(error, OSError) and error.errno in _FULL:
+                raise
             why = str(error)
         if why:
             self._left_out[f"{name} ({why})"] = None

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 from msgspec import Struct
 
-from harness.errors import ConfigError
+from harness.errors import ConfigError, HarnessError
 from harness.gates.rows import GateRow, Place, issue, judged, not_run
 from harness.lint.pointers import judge_link
 from harness.lint.repository import Repository
@@ -18,6 +18,7 @@ from harness.model import Status
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
+    from pathlib import Path
 
     from harness.gates.copies import Copies
     from harness.gates.declaration import GatesDeclaration
@@ -133,20 +134,14 @@ def _commands(blocks: list[Block], declared: GatesDeclaration, copies: Copies | 
     broken: list[Place] = []
     undecided: list[Place] = []
     for path in dict.fromkeys(block.path for block in blocks):
-        with copies.copy() as folder:
-            for block in [block for block in blocks if block.path == path]:
-                command = ("bash", "-euo", "pipefail", "-c", block.script)
-                ran = copies.run(command, folder, declared.runbook_deadline_s)
-                if ran.cannot_run:
-                    undecided.append(Place(path, block.line, ran.cannot_run))
-                    break
-                if ran.exit_code and copies.skipped:
-                    why = f"exit code {ran.exit_code}, and the copy is incomplete; not in the copy: {copies.skipped}"
-                    undecided.append(Place(path, block.line, why))
-                    break
-                if ran.exit_code:
-                    broken.append(Place(path, block.line, f"exit code {ran.exit_code}: {ran.last_line}"))
-                    break
+        try:
+            with copies.copy() as folder:
+                of_path = [block for block in blocks if block.path == path]
+                failure = _first_failure(of_path, copies, folder, declared.runbook_deadline_s)
+        except (HarnessError, OSError) as error:
+            failure = Status.NOT_RUN, Place(path, 0, f"the repository cannot be copied: {error}")
+        if failure:
+            (broken if failure[0] is Status.ISSUE else undecided).append(failure[1])
     row = judged(
         gate,
         broken=broken,
@@ -159,3 +154,17 @@ def _commands(blocks: list[Block], declared: GatesDeclaration, copies: Copies | 
     return row if row.status is not Status.OK or not skipped else GateRow(
         gate=gate, status=row.status, reason=f"{row.reason}; not in the copy: {skipped}", places=row.places
     )  # fmt: skip
+
+
+def _first_failure(blocks: list[Block], copies: Copies, folder: Path, deadline_s: float) -> tuple[Status, Place] | None:
+    """Run the blocks of a runbook up to the first that fails; return its place. It is an Issue in a complete copy."""
+    for block in blocks:
+        ran = copies.run(("bash", "-euo", "pipefail", "-c", block.script), folder, deadline_s)
+        if ran.cannot_run:
+            return Status.NOT_RUN, Place(block.path, block.line, ran.cannot_run)
+        if ran.exit_code:
+            why = f"exit code {ran.exit_code}: {ran.last_line}"
+            if copies.skipped:
+                return Status.NOT_RUN, Place(block.path, block.line, f"{why}; not in the copy: {copies.skipped}")
+            return Status.ISSUE, Place(block.path, block.line, why)
+    return None

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import errno
 import json
+import shutil
 import tempfile
 from datetime import date
 from typing import TYPE_CHECKING
@@ -91,7 +93,9 @@ def test_each_gate_turns_to_issue(tmp_path: Path, gate: str, changes: dict[str, 
 
 
 def test_a_place_names_file_and_line(tmp_path: Path) -> None:
-    root = repository(tmp_path / "r", {CI: GOOD[CI].replace("run: mypy", "run: |\n          mypy\n          pytest || :")})
+    root = repository(
+        tmp_path / "r", {CI: GOOD[CI].replace("run: mypy", "run: |\n          mypy\n          pytest || :")}
+    )
     [place] = rows_of(root)["workflow.failures"].places
     assert (place.path, place.line) == (CI, 12)
 
@@ -176,7 +180,9 @@ def test_a_secret_in_a_long_line_is_found() -> None:
         assert list(secrets_in(b"x " * (before // 2) + f"; token = '{TOKEN}'; ".encode() + b"y " * 9_000, ()))
 
 
-@pytest.mark.parametrize("pattern", ["*a" * 60 + "b", "**/" * 60 + "b", "**" * 60 + "b", "*" * 200 + "/b", "?*" * 50 + "b"])
+@pytest.mark.parametrize(
+    "pattern", ["*a" * 60 + "b", "**/" * 60 + "b", "**" * 60 + "b", "*" * 200 + "/b", "?*" * 50 + "b"]
+)
 def test_hostile_patterns_of_owners_end(tmp_path: Path, pattern: str) -> None:
     write(tmp_path, "a" * 120 + "/" + "a" * 120, "")
     assert not owns(Tree(tmp_path), pattern)
@@ -241,6 +247,28 @@ def test_git_in_a_copy_never_finds_the_user_s_repository(tmp_path: Path, monkeyp
         assert in_git(root, "ls-files", "--stage") == index
 
 
+def test_a_repository_that_cannot_be_copied_leaves_the_other_rows(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    root = repository(tmp_path / "r")
+
+    def full(*_: object) -> None:
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    for at, value, why in (
+        (copies, 100, "more than"),
+        (shutil, full, "No space left"),
+        (tempfile, full, "No space left"),
+    ):
+        name = {copies: "_LARGEST", shutil: "copy2", tempfile: "mkdtemp"}[at]
+        with monkeypatch.context() as patched:
+            patched.setattr(at, name, value)
+            rows = rows_of(root, runs=True)
+        for gate in ("seeded.lint", "runbooks.commands"):
+            assert (rows[gate].status, why in rows[gate].reason) == (NOT_RUN, True), rows[gate]
+        assert rows["secrets.history"].status is OK
+
+
 def test_a_folder_without_git_has_no_history(tmp_path: Path) -> None:
     rows = rows_of(repository(tmp_path / "r", git=False))
     assert rows["secrets.history"].status is NOT_RUN
@@ -249,7 +277,14 @@ def test_a_folder_without_git_has_no_history(tmp_path: Path) -> None:
 
 def test_the_repository_s_git_configuration_starts_no_program(tmp_path: Path) -> None:
     root = repository(tmp_path / "r", {".gitattributes": "*.py diff=spy\n"})
-    for key in ("core.fsmonitor", "diff.external", "diff.spy.textconv", "core.pager", "gpg.program", "diff.spy.command"):
+    for key in (
+        "core.fsmonitor",
+        "diff.external",
+        "diff.spy.textconv",
+        "core.pager",
+        "gpg.program",
+        "diff.spy.command",
+    ):
         in_git(root, "config", key, f"touch {tmp_path}/spied; true")
     in_git(root, "config", "log.showSignature", "true")
     assert rows_of(root)["secrets.history"].status is OK
@@ -345,7 +380,9 @@ def test_mistakes_of_a_declaration_are_named(tmp_path: Path, text: str, mistake:
 
 def test_an_omitted_gate_is_na_with_its_reason(tmp_path: Path) -> None:
     declared = "[gates.omit]\n'codeowners.patterns' = 'one group of maintainers reviews everything'\n"
-    row = rows_of(repository(tmp_path / "r", {".github/CODEOWNERS": None, "harness.toml": declared}))["codeowners.patterns"]
+    row = rows_of(repository(tmp_path / "r", {".github/CODEOWNERS": None, "harness.toml": declared}))[
+        "codeowners.patterns"
+    ]
     assert (row.status, row.reason) == (NA, "omitted: one group of maintainers reviews everything")
 
 
