@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
 import json
 import re
 from pathlib import PurePosixPath
@@ -21,8 +20,9 @@ from harness.gates.programs import (
     quoted,
     unwrapped,
 )
+from harness.gates.rows import Place
 from harness.gates.shell import Fate, Ran, commands_of
-from harness.gates.shell_syntax import LARGEST_SCRIPT, UnreadableScriptError
+from harness.gates.shell_syntax import UnreadableScriptError
 from harness.gates.steps import Executed
 
 if TYPE_CHECKING:
@@ -60,13 +60,15 @@ class Source(Struct, frozen=True, kw_only=True):
 
 
 class Expansion:
-    """Reads scripts of a repository. Each one is read once for each fate, so that circles end."""
+    """Reads scripts of a repository. Each one is read once for each way in which it is called, so that circles end."""
 
     def __init__(self, tree: Tree, declared: Steps) -> None:
         self._tree = tree
         self._declared = declared
-        #: what the commands of a script check, for each script and fate
-        self._seen: dict[tuple[str, str, str, str], frozenset[Kind]] = {}
+        #: called scripts that were not read
+        self.unread: list[Place] = []
+        #: what the commands of a script check, and why it was not read; its line, and what is around it, do not matter
+        self._seen: dict[Source, tuple[frozenset[Kind], str]] = {}
         self._count = 0
 
     def executed(self, source: Source, depth: int = 0) -> Iterator[Executed]:
@@ -74,6 +76,8 @@ class Expansion:
 
         :raises UnreadableScriptError: when the text is not read as shell.
         """
+        if depth > _DEEPEST:
+            raise UnreadableScriptError(f"more than {_DEEPEST} scripts call each other")
         text = _EXPRESSION.sub(lambda match: re.sub(r"[^\n]", "_", match[0]), source.text)
         for ran in commands_of(text, source.line, errexit=source.errexit, pipefail=source.pipefail):
             self._count += 1
@@ -88,10 +92,12 @@ class Expansion:
         if option := always_zero(ran.words):
             fate = Fate(lost=f"`{option}` hides what it finds").within(fate)
         kinds = kinds_of(ran.words, self._declared) or self._inside_container(ran.words)
-        inner, inside = self._called(ran, source, fate, depth)
+        inner, inside, unread = self._called(ran, source, fate, depth)
         command = unwrapped(ran.words)
         if not command:
             return
+        if unread and not source.never:
+            self.unread.append(Place(source.path, ran.line, f"{quoted(ran.words)}: {unread}"))
         is_other = declares(self._declared.other, " ".join(ran.words))
         yield Executed(
             text=quoted(ran.words),
@@ -100,7 +106,7 @@ class Expansion:
             kinds=kinds - inside,  # its own commands say it better than its name
             unseen=not kinds and not inside and not inner and not is_other and is_unseen(ran.words),
             lost=fate.lost,
-            unclear=fate.unclear,
+            unclear=fate.unclear or unread,
             never=source.never,
         )
         yield from inner
@@ -110,20 +116,27 @@ class Expansion:
             return frozenset()
         return frozenset().union(*(kinds_of(words[at:], self._declared) for at in range(1, min(len(words), 40))))
 
-    def _called(self, ran: Ran, source: Source, fate: Fate, depth: int) -> tuple[list[Executed], frozenset[Kind]]:
-        """Return the commands that a command calls, unless they were returned before, and what they check."""
+    def _called(self, ran: Ran, source: Source, fate: Fate, depth: int) -> tuple[list[Executed], frozenset[Kind], str]:
+        """Return the commands that a command calls, unless they were returned before.
+
+        Also what they check, and why a part of them was not read.
+        """
         found: list[Executed] = []
         kinds: frozenset[Kind] = frozenset()
-        for called in self._sources(ran, source, fate) if depth < _DEEPEST else ():
-            key = (called.path, called.text, called.fate.lost, called.fate.unclear)
+        unread = ""
+        for called in self._sources(ran, source, fate):
+            key = replace(called, line=0)
             if key not in self._seen:
-                self._seen[key] = frozenset()
-                with contextlib.suppress(UnreadableScriptError):
+                self._seen[key] = frozenset(Kind), ""  # a script that calls itself is read where it was called first
+                try:
                     inner = list(self.executed(called, depth + 1))
-                    self._seen[key] = frozenset().union(*(step.kinds for step in inner))
+                    self._seen[key] = frozenset().union(*(step.kinds for step in inner)), ""
                     found += inner
-            kinds |= self._seen[key]
-        return found, kinds
+                except UnreadableScriptError as error:
+                    self._seen[key] = frozenset(), f"{called.path} is not read: {error}"
+            kinds |= self._seen[key][0]
+            unread = unread or self._seen[key][1]
+        return found, kinds, unread
 
     def _sources(self, ran: Ran, source: Source, fate: Fate) -> Iterator[Source]:
         """Return the scripts that a command runs, if they are in the repository and are shell."""
@@ -148,7 +161,7 @@ class Expansion:
 
     def _script(self, command: list[str], name: str, source: Source, fate: Fate) -> Iterator[Source]:
         path = _in_folder(source.folder, name)
-        text = self._tree.text(path, LARGEST_SCRIPT) if path else None
+        text = self._tree.text(path) if path else None
         if path is None or text is None:
             return
         first = text.partition("\n")[0]
@@ -171,10 +184,8 @@ class Expansion:
         folder = source.folder
         words = command[1:]
         for option in ("--prefix", "--cwd", "-C", "--dir"):
-            if option in words[:-1]:
-                at = words.index(option)
-                folder = _in_folder(folder, words[at + 1]) or folder
-                words = words[:at] + words[at + 2 :]
+            value, words = _option(words, option)
+            folder = _in_folder(folder, value) or folder if value else folder
         if any(_OTHER_PACKAGES.fullmatch(word) for word in words):
             return
         names = [word for word in words if not word.startswith("-") and word not in {"run", "run-script"}]
@@ -198,20 +209,15 @@ class Expansion:
 
     def _make(self, command: list[str], source: Source, fate: Fate) -> Iterator[Source]:
         folder = source.folder
-        words = command[1:]
-        if "-C" in words[:-1]:
-            at = words.index("-C")
-            folder = _in_folder(folder, words[at + 1]) or folder
-            words = words[:at] + words[at + 2 :]
+        value, words = _option(command[1:], "-C")
+        folder = _in_folder(folder, value) or folder if value else folder
+        file, words = _option(words, "-f")
         flags = "".join(word[1:] for word in words if re.fullmatch(r"-[a-zA-Z]+", word))
         if "i" in flags or "--ignore-errors" in words:
             fate = Fate(lost="`make --ignore-errors` hides its failure").within(fate)
         targets = [word for word in words if not word.startswith("-") and "=" not in word]
-        names = (_in_folder(folder, name) for name in ("GNUmakefile", "makefile", "Makefile"))
-        found = next(
-            ((path, text) for path in names if path and (text := self._tree.text(path, LARGEST_SCRIPT)) is not None),
-            None,
-        )
+        names = (_in_folder(folder, name) for name in ((file,) if file else ("GNUmakefile", "makefile", "Makefile")))
+        found = next(((path, text) for path in names if path and (text := self._tree.text(path)) is not None), None)
         if found is None:
             return
         recipes = Makefile(found[1])
@@ -239,7 +245,7 @@ class Makefile:
         lines = text.split("\n")
         number = 0
         while number < len(lines):
-            first, line = number + 1, lines[number][:_LONGEST_LINE]
+            first, line = number + 1, lines[number]
             while line.endswith("\\") and number + 1 < len(lines):
                 number += 1
                 line = line[:-1] + "\\\n" + lines[number] if line.startswith("\t") else line[:-1] + " " + lines[number]
@@ -247,7 +253,7 @@ class Makefile:
             if line.startswith("\t"):
                 for target in targets:
                     self._recipes.setdefault(target, []).append((first, line[1:]))
-            elif match := re.match(r"([^\s#:=][^#:=]*?)\s*::?(?![=:])([^#]*)", line):
+            elif match := re.match(r"([^\s#:=][^#:=]*?)\s*::?(?![=:])([^#]*)", line[:_LONGEST_LINE]):
                 targets = match[1].split()
                 prerequisites, _, recipe = match[2].partition(";")
                 for target in targets:
@@ -281,6 +287,14 @@ def _inline(command: list[str]) -> tuple[str, str] | None:
         if word.rpartition("/")[2] in _SHELLS and re.fullmatch(r"-[a-z]*c", flags):
             return flags, command[at + 2]
     return None
+
+
+def _option(words: list[str], option: str) -> tuple[str, list[str]]:
+    """Return the value of an option, "" without it, and the other words."""
+    if option not in words[:-1]:
+        return "", words
+    at = words.index(option)
+    return words[at + 1], words[:at] + words[at + 2 :]
 
 
 def _scripts(text: str) -> dict[str, str]:

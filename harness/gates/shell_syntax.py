@@ -10,7 +10,7 @@ from msgspec import Struct
 if TYPE_CHECKING:
     from collections.abc import Collection
 
-LARGEST_SCRIPT = 64_000
+_LARGEST_SCRIPT = 64_000
 _DEEPEST = 40
 _OPERATORS = ("&&", "||", ";;", "|&", ";", "|", "&", "(", ")", "\n")
 _HEREDOC = re.compile(r"<<-?\s*(['\"]?)([\w.-]+)\1")
@@ -74,8 +74,8 @@ def parse_script(text: str, first_line: int = 1) -> tuple[AndOr, ...]:
 
     :raises UnreadableScriptError: for text that this parser does not read.
     """
-    if len(text) > LARGEST_SCRIPT:
-        raise UnreadableScriptError(f"more than {LARGEST_SCRIPT:,} characters")
+    if len(text) > _LARGEST_SCRIPT:
+        raise UnreadableScriptError(f"more than {_LARGEST_SCRIPT:,} characters")
     parser = _Parser(_tokens(text, first_line))
     statements = parser.statements(frozenset(), 0)
     parser.require_end()

@@ -34,7 +34,8 @@ def workflow_rows(tree: Tree, declared: Steps) -> list[GateRow]:
     """Return the rows of continuous integration."""
     expansion = Expansion(tree, declared)
     gitlab = gitlab_workflow(tree, expansion)
-    found = joined([*github_workflows(tree, expansion), *([gitlab] if gitlab else [])])
+    parts = [*github_workflows(tree, expansion), *([gitlab] if gitlab else [])]
+    found = joined([*parts, Workflows(unread=tuple(expansion.unread))])
     other = [name for name in tree.files if name.startswith(_OTHER_SYSTEMS)]
     return [_present(found, other), *(_kind_row(kind, found, other) for kind in Kind), _failures(found)]
 

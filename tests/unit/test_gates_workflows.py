@@ -194,6 +194,70 @@ def test_a_step(tmp_path: Path, step: str, gate: str, status: Status) -> None:
     assert status_of(tmp_path, gate, workflow(step), **files) is status
 
 
+JOB = "  {}:\n    runs-on: ubuntu-latest\n{}    steps:\n      - run: {}\n"
+
+
+@pytest.mark.parametrize("is_first", [True, False])
+@pytest.mark.parametrize(
+    ("other", "command", "gate"),
+    [
+        (JOB.format("deploy", "    if: github.event_name == 'push'\n", "make test deploy"), "make test", "unit"),
+        (JOB.format("deploy", "    continue-on-error: true\n", "make test"), "make test", "unit"),
+        (JOB.format("web", "", "cd web && make test"), "make test", "unit"),
+    ],
+)
+def test_a_job_is_judged_whatever_another_calls(
+    tmp_path: Path, other: str, command: str, gate: str, is_first: bool
+) -> None:
+    jobs = [other, JOB.format("test", "", command)]
+    text = "on: pull_request\njobs:\n" + "".join(jobs if is_first else reversed(jobs))
+    assert status_of(tmp_path, gate, text, Makefile=MAKE) is OK
+
+
+@pytest.mark.parametrize("commands", [("bash -e", "bash"), ("bash", "bash -e")])
+def test_a_script_is_judged_with_each_shell_that_runs_it(tmp_path: Path, commands: tuple[str, str]) -> None:
+    text = workflow(*(f"- run: {command} ci/run.sh" for command in commands))
+    assert status_of(tmp_path, "failures", text, **{"ci/run.sh": "#!/bin/bash\npytest\necho done\n"}) is ISSUE
+
+
+ARRAY = '#!/bin/bash\nargs=(-q)\npytest "${args[@]}" || true\n'
+LONG = "#!/bin/sh\n" + "echo\n" * 13_000 + "pytest || true\n"
+
+
+@pytest.mark.parametrize(
+    ("files", "command", "reason"),
+    [
+        ({"ci/test.sh": ARRAY}, "./ci/test.sh", "ci/test.sh is not read: "),
+        ({"ci/test.sh": ARRAY}, "npm test", "ci/test.sh is not read: "),
+        ({"ci/all.sh": ARRAY}, "./ci/all.sh", "ci/all.sh is not read: "),
+        ({"ci/test.sh": LONG}, "./ci/test.sh", "more than 64,000 characters"),
+        ({f"ci/test{n}.sh": f"#!/bin/sh -e\n./ci/test{n + 1}.sh\n" for n in range(9)}, "./ci/test0.sh", "call each other"),
+    ],
+)
+def test_a_called_script_that_is_not_read_proves_nothing(
+    tmp_path: Path, files: dict[str, str], command: str, reason: str
+) -> None:
+    package = '{"scripts": {"test": "./ci/test.sh"}}'
+    twice = workflow(f"- run: {command}", f"- run: {command}")
+    found = rows(tmp_path, None, **{CI: twice, "package.json": package, **files})
+    assert [found[gate].status for gate in ("unit", "failures")] == [NOT_RUN, NOT_RUN]
+    assert reason in str(found["unit"])
+
+
+def test_a_script_that_calls_itself_is_read_once(tmp_path: Path) -> None:
+    script = "#!/bin/bash -e\nif test -z $INSIDE; then INSIDE=1 ./ci/test.sh; exit; fi\npytest{}\n"
+    for end, status in (("", OK), (" || true", ISSUE)):
+        files = {CI: workflow("- run: ./ci/test.sh"), "ci/test.sh": script.format(end)}
+        assert [rows(tmp_path, None, **files)[gate].status for gate in ("unit", "failures")] == [status, status]
+
+
+def test_a_large_makefile_and_one_with_another_name_are_read(tmp_path: Path) -> None:
+    makefile = "# filler\n" * 10_000 + "test:\n\tpytest " + "x" * 3_000 + " || true\n"
+    files = {"Makefile": makefile, "ci.mk": "test:\n\tpytest\n"}
+    assert status_of(tmp_path, "unit", workflow("- run: make test"), **files) is ISSUE
+    assert status_of(tmp_path, "unit", workflow("- run: make -f ci.mk test"), **files) is OK
+
+
 def test_the_place_of_a_hidden_failure_is_where_it_is_hidden(tmp_path: Path) -> None:
     package = '{\n "scripts": {\n  "lint": "eslint . || true"\n }\n}\n'
     found = rows(tmp_path, None, **{CI: workflow("- run: npm run lint"), "package.json": package})
