@@ -25,9 +25,11 @@ _MANY = 50
 _TREE_S = 120.0
 _COMMIT = b"commit \x01"
 _FIX = "revoke it, then remove it; allow a development default: [gates.secrets] defaults"
+#: --text, because an attribute such as `-diff` makes git call any file binary
 _LOG = (
-    "log", "--all", "--patch", "--cc", "--unified=0", "--no-color", "--no-ext-diff", "--no-textconv", "--no-renames",
-    "--no-show-signature", "--submodule=short", "--src-prefix=a/", "--dst-prefix=b/", "--format=commit %x01%h",
+    "--no-replace-objects", "log", "--all", "--patch", "--cc", "--text", "--unified=0", "--no-color", "--no-ext-diff",
+    "--no-textconv", "--no-renames", "--no-show-signature", "--submodule=short", "--src-prefix=a/", "--dst-prefix=b/",
+    "--format=commit %x01%h",
 )  # fmt: skip
 
 
@@ -85,7 +87,8 @@ def history_row(tree: Tree, declared: Secrets, stopped: Callable[[], bool]) -> G
     unread = [Place(".git", 0, why)] if why else []
     if shallow.strip() == "true":
         unread.append(Place(".git", 0, "the clone is shallow, so older commits are not here"))
-    size = f"{reader.bytes / _MEGABYTE:.1f} MB of patches in {reader.commits:,} commits read"
+    binary = f"; not searched: {reader.binary:,} changes of binary files" if reader.binary else ""
+    size = f"{reader.bytes / _MEGABYTE:.1f} MB of patches in {reader.commits:,} commits read{binary}"
     fix = (
         "raise history_s or history_mb of [gates.secrets], or fetch the whole history" if unread and not found else _FIX
     )
@@ -100,7 +103,7 @@ class _History:
         self._declared = declared
         self._allowed = [glob(pattern) for pattern in declared.files]
         self.found: list[tuple[str, str, int, str]] = []
-        self.bytes = 0
+        self.bytes = self.binary = 0
         self.commits = 0
 
     def read(self) -> str:
@@ -139,7 +142,7 @@ class _History:
         commit, path, line, combined, excused, goes_on = "", "", 0, 0, False, False
         seen: set[tuple[str, str]] = set()
         while data := source.readline(_LONGEST_LINE):
-            self.bytes += len(data)
+            self.bytes += 0 if excused else len(data)
             if self._stopped():
                 return "interrupted"
             if self.bytes > self._declared.history_mb * _MEGABYTE:
@@ -150,7 +153,8 @@ class _History:
                     commit, path, self.commits = data[len(_COMMIT) :].decode().strip(), "", self.commits + 1
                     continue
                 if data.startswith(b"diff --"):
-                    combined, path, line = (2 if data.startswith((b"diff --cc", b"diff --combined")) else 1), "", 0
+                    combined = 2 if data.startswith((b"diff --cc", b"diff --combined")) else 1
+                    path, line, excused = "", 0, False
                     continue
                 if data.startswith(b"+++ ") and not path:
                     path = _path(data)
@@ -159,6 +163,8 @@ class _History:
                 if match := re.match(rb"@@+ .*?\+(\d+)", data):
                     line = int(match[1]) - 1
                     continue
+            if path and not excused and b"\0" in data:
+                excused, self.binary = True, self.binary + 1
             mark = data[:combined]
             if not path or excused or (not continued and b"+" not in mark):
                 continue

@@ -123,6 +123,27 @@ def test_a_secret_of_another_branch_and_of_a_merge_is_found(tmp_path: Path) -> N
     assert "b.env" in str(rows_of(root)["secrets.history"].places)
 
 
+@pytest.mark.parametrize("attribute", ["binary", "-diff", "diff=spy"])
+def test_an_attribute_hides_no_secret(tmp_path: Path, attribute: str) -> None:
+    root = repository(tmp_path / "r", {".gitattributes": f"*.env {attribute}\n"})
+    in_git(root, "config", "diff.spy.binary", "true")
+    write(root, "a.env", f"API_TOKEN={TOKEN}\n")
+    commit(root)
+    row = rows_of(root)["secrets.history"]
+    assert (row.status, row.places[0].path) == (ISSUE, "a.env")
+
+
+def test_binary_files_of_the_history_are_counted_and_take_no_room(tmp_path: Path) -> None:
+    root = repository(tmp_path / "r", {"harness.toml": "[gates.secrets]\nhistory_mb = 1\n"})
+    for content in (b"\0\n", b"\1\n"):
+        (root / "image").write_bytes(b"\0\n" + content * 1_000_000 + TOKEN.encode())
+        commit(root)
+    write(root, "text", "b\n")
+    commit(root)
+    row = rows_of(root)["secrets.history"]
+    assert (row.status, "2 changes of binary files" in row.reason) == (OK, True), row
+
+
 @pytest.mark.parametrize(("bound", "why"), [("history_s = 0.001", "within 0.001 s"), ("history_mb = 1", "beyond 1 MB")])
 def test_a_history_that_was_not_read_to_its_end_is_not_run(tmp_path: Path, bound: str, why: str) -> None:
     large = "".join(f"{number:>12} lines of a long history without any hint\n" for number in range(40_000))
