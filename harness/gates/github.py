@@ -46,9 +46,15 @@ _NEVER = re.compile(
 )
 _ALWAYS = re.compile(
     r"|true|always\(\)|!\s*cancelled\(\)|success\(\)|success\(\) \|\| failure\(\)"
-    r"|github\.event_name\s*==\s*'pull_request'(?:\s*&&\s*!?github\.event\.pull_request\.draft(?:\s*==\s*false)?)?"
-    r"|github\.event_name\s*!=\s*'(?!pull_request').*'"
+    r"|github\.event_name\s*==\s*'pull_request'"
+    r"|(?:github\.event_name\s*==\s*'pull_request'\s*&&\s*)?"
+    r"(?:!\s*github\.event\.pull_request\.draft|github\.event\.pull_request\.draft\s*==\s*false)"
+    r"|github\.event_name\s*!=\s*'(?!pull_request')[^']*'"
+    r"|!\s*\(?\s*github\.event_name\s*==\s*'(?!pull_request')[^']*'\s*\)?"
+    r"|!\s*startsWith\(\s*github\.ref\s*,\s*'refs/(?:heads|tags)/[^']*'\s*\)"
 )
+#: with these, a part of a condition says nothing about the whole
+_OPEN = re.compile(r"\|\||!(?!=)|\$\{\{|==\s*false|!=\s*true")
 _EVEN_AFTER_FAILURES = re.compile(r"always\(\)|!\s*cancelled\(\)|success\(\)\s*\|\|\s*failure\(\)")
 #: a job whose name says that it stands for others
 _SUMMARY = re.compile(
@@ -139,7 +145,7 @@ class _File:
         if not (_SUMMARY.fullmatch(name) or _SUMMARY.fullmatch(job["name"].text or "-")):
             return
         lines = [line for step in job["steps"].entries() for line in step["run"].text.splitlines() if line.strip()]
-        uses = any(step["uses"].exists for step in job["steps"].entries())
+        uses = job["uses"].exists or any(step["uses"].exists for step in job["steps"].entries())
         if all(_PRINTS.fullmatch(line) for line in lines) and not uses and "needs." not in job["if"].text:
             what = (
                 f"job {name} runs after failures of {', '.join(needs)} (`if: {job['if'].text}`), and checks no result"
@@ -224,7 +230,7 @@ def _around(node: Node, outer: _Around, default: Node) -> _Around:
     elif tolerated.exists and tolerated.text.lower() != "false":
         fate = Fate(unclear=f"`continue-on-error: {tolerated.text}` is not evaluated")
     condition = " ".join(re.sub(r"^\s*\$\{\{(.*)\}\}\s*$", r"\1", node["if"].text, flags=re.DOTALL).split())
-    if "||" not in condition and _NEVER.fullmatch(condition):
+    if _NEVER.fullmatch(condition) and not _OPEN.search(condition):
         never = never or f"`if: {condition}` excludes pull requests"
     elif not _ALWAYS.fullmatch(condition) and not _is_of_matrix(condition, outer.matrix):
         fate = fate.within(Fate(unclear=f"whether `if: {condition[:60]}` holds is not evaluated"))

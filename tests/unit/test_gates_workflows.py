@@ -258,6 +258,29 @@ def test_a_large_makefile_and_one_with_another_name_are_read(tmp_path: Path) -> 
     assert status_of(tmp_path, "unit", workflow("- run: make -f ci.mk test"), **files) is OK
 
 
+@pytest.mark.parametrize(
+    ("condition", "status"),
+    [
+        ("!startsWith(github.ref, 'refs/tags/')", OK),
+        ("${{ !startsWith(github.ref, 'refs/heads/release') }}", OK),
+        ("!(github.event_name == 'schedule')", OK),
+        ("!(startsWith(github.ref, 'refs/tags/') && github.event_name == 'push')", NOT_RUN),
+        ("(github.event_name == 'push') == false", NOT_RUN),
+        ("github.event_name == 'push' || inputs.all", NOT_RUN),
+        ("startsWith(github.ref, 'refs/tags/')", ISSUE),
+        ("github.event_name == 'push' && github.ref != 'refs/heads/next'", ISSUE),
+        ("github.event_name != 'pull_request'", ISSUE),
+        ("github.event_name != 'schedule'", OK),
+        ("github.event_name != 'schedule' && vars.TESTS == 'yes'", NOT_RUN),
+        ("github.event.pull_request.draft == false", OK),
+        ("github.event_name == 'pull_request' && !github.event.pull_request.draft", OK),
+        ("github.event_name == 'pull_request' && github.event.pull_request.draft", NOT_RUN),
+    ],
+)
+def test_a_condition(tmp_path: Path, condition: str, status: Status) -> None:
+    assert status_of(tmp_path, "unit", workflow(f'- run: pytest\n  if: "{condition}"')) is status
+
+
 def test_the_place_of_a_hidden_failure_is_where_it_is_hidden(tmp_path: Path) -> None:
     package = '{\n "scripts": {\n  "lint": "eslint . || true"\n }\n}\n'
     found = rows(tmp_path, None, **{CI: workflow("- run: npm run lint"), "package.json": package})
@@ -287,6 +310,8 @@ def test_a_summary_job_that_checks_no_result_hides_failures(tmp_path: Path) -> N
     assert status_of(tmp_path, "failures", text) is ISSUE
     text = WORKFLOW + job.format("echo good\n        if: ${{ !contains(needs.*.result, 'failure') }}")
     assert status_of(tmp_path, "failures", text) is ISSUE
+    called = WORKFLOW + job.partition("    runs-on")[0] + "    uses: org/repository/.github/workflows/summary.yml@v1\n"
+    assert status_of(tmp_path, "failures", called) is NOT_RUN
     text = WORKFLOW + job.format("test '${{ needs.checks.result }}' = success")
     assert status_of(tmp_path, "failures", text) is OK
 
@@ -328,6 +353,22 @@ GITLAB = "unit:\n  script:\n    - pytest{}\n"
         (GITLAB.format("") + "  only: [tags]\n", "unit", ISSUE),
         (GITLAB.format("") + "  when: manual\n", "unit", ISSUE),
         (GITLAB.format("").replace("script", "after_script") + "  script: ls\n", "unit", ISSUE),
+        (GITLAB.format("") + "  allow_failure: {exit_codes: [137]}\n", "unit", NOT_RUN),
+        *(
+            (GITLAB.format("") + f"  rules:\n    - if: '{condition}'\n", "unit", status)
+            for condition, status in (
+                ('$CI_PIPELINE_SOURCE == "merge_request_event"', OK),
+                ("$CI_COMMIT_BRANCH != $CI_DEFAULT_BRANCH", OK),
+                ("$CI_MERGE_REQUEST_TARGET_BRANCH_NAME == $CI_DEFAULT_BRANCH", OK),
+                ("$CI_COMMIT_TAG == null", OK),
+                ('$CI_COMMIT_TAG || $CI_PIPELINE_SOURCE == "merge_request_event"', OK),
+                ("$CI_COMMIT_TAG", ISSUE),
+                ('$CI_COMMIT_TAG =~ /^v/ && $PUBLISH == "1"', ISSUE),
+                ("$CI_COMMIT_BRANCH == $CI_DEFAULT_BRANCH", ISSUE),
+                ('$CI_COMMIT_BRANCH == "main"', ISSUE),
+                ('$CI_PIPELINE_SOURCE == "schedule"', ISSUE),
+            )
+        ),
         (".base:\n  script: [pytest]\nunit:\n  extends: .base\n", "unit", OK),
         ("include: other.yml\n" + GITLAB.format(""), "lint", NOT_RUN),
         (GITLAB.format(""), "lint", ISSUE),
