@@ -34,6 +34,14 @@ _NEVER = re.compile(
 )
 
 
+#: conditions that each merge request meets, or each push to its branch
+_ALWAYS = re.compile(
+    r"\$CI_PIPELINE_SOURCE\s*==\s*([\"'])(?:merge_request_event|push)\1|\$CI_MERGE_REQUEST_I?ID|\$CI_COMMIT_BRANCH"
+    r"|\$CI_(?:COMMIT_BRANCH|COMMIT_REF_NAME)\s*!=\s*\$CI_DEFAULT_BRANCH"
+    r"|\$CI_MERGE_REQUEST_TARGET_BRANCH_NAME\s*==\s*\$CI_DEFAULT_BRANCH|\$CI_COMMIT_TAG\s*==\s*null"
+)
+
+
 def gitlab_workflow(tree: Tree, expansion: Expansion) -> Workflows | None:
     """Return what the pipeline executes; None without one."""
     text = tree.text(_FILE, LARGEST)
@@ -82,16 +90,28 @@ def _excluded(root: Node, job: Node) -> str:
     return ""
 
 
+def _tolerated(node: Node) -> Fate:
+    if node.text.lower() == "true":
+        return Fate(lost="`allow_failure` hides its failure")
+    return Fate(unclear="`allow_failure` tolerates some exit codes") if node.is_table else Fate()
+
+
+def _by_rules(rules: Node) -> Fate:
+    """Return what the first rule that each merge request meets does to a failure; unclear when no rule is known to."""
+    for rule in rules.entries():
+        part = next((key for key in ("changes", "exists") if rule[key].exists), "")
+        if rule["when"].text in {"never", "manual"} or _NEVER.search(rule["if"].text):
+            continue
+        if not part and (not rule["if"].exists or _ALWAYS.fullmatch(rule["if"].text.strip())):
+            return _tolerated(rule["allow_failure"])
+    return Fate(unclear="whether one of its `rules` holds is not evaluated") if rules.exists else Fate()
+
+
 def _script(
     root: Node, job: Node, part: str, never: str, expansion: Expansion, unread: list[Place]
 ) -> Iterator[Executed]:
     lines = _of(root, job, part).flat()
-    tolerated = _of(root, job, "allow_failure")
-    fate = Fate()
-    if tolerated.text.lower() == "true":
-        fate = Fate(lost="`allow_failure` hides its failure")
-    elif tolerated.is_table:
-        fate = Fate(unclear="`allow_failure` tolerates some exit codes")
+    fate = _tolerated(_of(root, job, "allow_failure")).within(_by_rules(_of(root, job, "rules")))
     if part == "after_script":
         fate = Fate(lost="`after_script` decides no result").within(fate)
     for line in lines:
