@@ -9,6 +9,7 @@ import re
 from typing import TYPE_CHECKING
 
 from msgspec import Struct
+from msgspec.structs import replace
 
 from harness.gates.expansion import Expansion, Source
 from harness.gates.programs import Kind
@@ -25,6 +26,7 @@ if TYPE_CHECKING:
 
 _FOLDER = ".github/workflows/"
 _DEEPEST = 4
+_LONGEST_REASON = 200
 #: owners of actions that prepare a job, build or upload; none of them checks
 _PREPARES = frozenset(
     {
@@ -73,6 +75,8 @@ class _Around(Struct, frozen=True, kw_only=True):
 
     fate: Fate = Fate()
     never: str = ""
+    #: why the job may be skipped
+    may_skip: str = ""
     shell: str = ""
     folder: str = ""
     windows: bool = False
@@ -129,13 +133,13 @@ class _File:
     def _jobs(self, root: Node, path: str, around: _Around, depth: int) -> Iterator[Executed]:
         default = root["defaults"]["run"]
         jobs = dict(root["jobs"].items())
+        inner = _with_needs(jobs, {name: _around(job, around, default) for name, job in jobs.items()})
         for name, job in jobs.items():
-            inner = _around(job, around, default)
             self._judge_summary(name, job, path)
             if job["uses"].exists:
-                yield from self._reused(job["uses"], path, inner, depth)
+                yield from self._reused(job["uses"], path, inner[name], depth)
             for step in job["steps"].entries():
-                yield from self._step(step, path, inner, depth)
+                yield from self._step(step, path, inner[name], depth)
 
     def _judge_summary(self, name: str, job: Node, path: str) -> None:
         """A job that runs after failures, and looks at no result, is green when the checks that it needs are red."""
@@ -223,7 +227,7 @@ class _File:
 
 def _around(node: Node, outer: _Around, default: Node) -> _Around:
     """Return what a job or a step adds to what is around it."""
-    fate, never = Fate(), outer.never
+    fate, never, may_skip = Fate(), outer.never, ""
     tolerated = node["continue-on-error"]
     if tolerated.text.lower() == "true":
         fate = Fate(lost="`continue-on-error: true` hides its failure")
@@ -233,16 +237,42 @@ def _around(node: Node, outer: _Around, default: Node) -> _Around:
     if _NEVER.fullmatch(condition) and not _OPEN.search(condition):
         never = never or f"`if: {condition}` excludes pull requests"
     elif not _ALWAYS.fullmatch(condition) and not _is_of_matrix(condition, outer.matrix):
-        fate = fate.within(Fate(unclear=f"whether `if: {condition[:60]}` holds is not evaluated"))
+        may_skip = f"whether `if: {condition[:60]}` holds is not evaluated"
+        fate = fate.within(Fate(unclear=may_skip))
     own = node["defaults"]["run"]
     return _Around(
         fate=fate.within(outer.fate),
         never=never,
+        may_skip=may_skip,
         shell=own["shell"].text or default["shell"].text or outer.shell,
         folder=own["working-directory"].text or default["working-directory"].text or outer.folder,
         matrix=outer.matrix or _matrix(node["strategy"]["matrix"]),
         windows=outer.windows or "windows" in node["runs-on"].all_text().lower(),
     )
+
+
+def _with_needs(jobs: dict[str, Node], around: dict[str, _Around]) -> dict[str, _Around]:
+    """Return the jobs, each skipped with a job that it needs, unless its `if` lets it run."""
+    dependents: dict[str, list[str]] = {}
+    for name, job in jobs.items():
+        if not _EVEN_AFTER_FAILURES.search(job["if"].text):
+            for needed in job["needs"].words():
+                dependents.setdefault(needed, []).append(name)
+    found = dict(around)
+    waiting = [name for name, job in found.items() if job.never or job.may_skip]
+    while waiting:
+        needed = waiting.pop()
+        why = f"it needs the job {needed}: {found[needed].never or found[needed].may_skip}"[:_LONGEST_REASON]
+        for name in dependents.get(needed, ()):
+            job = found[name]
+            if found[needed].never and not job.never:
+                found[name] = replace(job, never=why)
+            elif found[needed].may_skip and not (job.never or job.may_skip):
+                found[name] = replace(job, may_skip=why, fate=Fate(unclear=why).within(job.fate))
+            else:
+                continue
+            waiting.append(name)
+    return found
 
 
 def _matrix(node: Node) -> dict[str, tuple[str, ...]]:

@@ -214,6 +214,22 @@ def test_a_job_is_judged_whatever_another_calls(
     assert status_of(tmp_path, gate, text, Makefile=MAKE) is OK
 
 
+@pytest.mark.parametrize(
+    ("deploy", "smoke", "status"),
+    [
+        ("", "", OK),
+        ("if: github.ref == 'refs/heads/main'", "", ISSUE),
+        ("if: vars.DEPLOY == 'yes'", "", NOT_RUN),
+        ("if: github.ref == 'refs/heads/main'", "if: always()", OK),
+        ("needs: smoke", "", OK),
+    ],
+)
+def test_a_job_is_skipped_with_those_that_it_needs(tmp_path: Path, deploy: str, smoke: str, status: Status) -> None:
+    text = "on: pull_request\njobs:\n" + JOB.format("deploy", f"    {deploy}\n", "./deploy.sh")
+    text += JOB.format("wait", "    needs: [deploy]\n", "sleep 9") + JOB.format("smoke", f"    needs: wait\n    {smoke}\n", "./ci/smoke.sh")
+    assert status_of(tmp_path, "smoke", text) is status
+
+
 @pytest.mark.parametrize("commands", [("bash -e", "bash"), ("bash", "bash -e")])
 def test_a_script_is_judged_with_each_shell_that_runs_it(tmp_path: Path, commands: tuple[str, str]) -> None:
     text = workflow(*(f"- run: {command} ci/run.sh" for command in commands))
