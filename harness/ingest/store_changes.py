@@ -37,6 +37,8 @@ class Change:
             if isinstance(event, h11.Response):
                 self._begin(event)
                 if self._left == 0 and self.ending == "reset":
+                    # the client gets a reset, and no status
+                    self._entry.status = 0
                     return True, passed
                 headers = [pair for pair in event.headers.raw_items() if pair[0].lower() not in OF_CONNECTION]
                 passed.append(h11.Response(status_code=event.status_code, headers=headers, reason=event.reason))

@@ -79,9 +79,12 @@ class Exchange:
             request = await self._head()
         except h11.RemoteProtocolError as error:
             entry = self._journal.garbage(self._side)
-            with contextlib.suppress(h11.LocalProtocolError):
-                await self._answer(entry, S3Error(error.error_status_hint, "InvalidRequest", "The request is invalid."))
-            entry.end("invalid")
+            refusal = S3Error(error.error_status_hint, "InvalidRequest", "The request is invalid.")
+            try:
+                with contextlib.suppress(h11.LocalProtocolError):
+                    await self._answer(entry, refusal)
+            finally:
+                entry.end("invalid")
             return False
         if request is None:
             return False
@@ -101,7 +104,8 @@ class Exchange:
             # a body that is not HTTP
             entry.end("invalid")
             return False
-        except asyncio.CancelledError:
+        except BaseException:
+            # the proxy ends, or has a mistake of its own: no request stays open
             entry.end("closed")
             raise
         return self._client.our_state is h11.DONE and self._client.their_state is h11.DONE
@@ -208,13 +212,7 @@ class Exchange:
             await self._send(h11.InformationalResponse(status_code=100, headers=[], reason=b"Continue"))
 
     async def _send(self, *events: h11.Event) -> None:
-        self._write(*events)
-        await self._drain()
-
-    def _write(self, *events: h11.Event) -> None:
         self._writer.write(b"".join(self._client.send(event) or b"" for event in events))
-
-    async def _drain(self) -> None:
         try:
             async with asyncio.timeout(self._limits.piece_s):
                 await self._writer.drain()
@@ -236,9 +234,8 @@ class Exchange:
             events.append(h11.Data(data=body))
             entry.sent = len(body)
         entry.status = error.status
-        self._write(*events, h11.EndOfMessage())
+        await self._send(*events, h11.EndOfMessage())
         entry.end("complete")
-        await self._drain()
 
     async def _forward(
         self, request: h11.Request, entry: Entry, body: AsyncIterator[bytes], *, expects: bool = True
@@ -247,7 +244,7 @@ class Exchange:
         head = onward(request, expects=expects)
         reader, writer = await open_store(self._route)
         server = h11.Connection(h11.CLIENT, max_incomplete_event_size=self._limits.head_bytes)
-        sending = asyncio.create_task(upload(server, writer, head, body))
+        sending = asyncio.create_task(upload(server, writer, head, body, self._limits.piece_s))
         try:
             await self._respond(server, reader, entry, sending)
         except h11.RemoteProtocolError as error:
@@ -256,7 +253,8 @@ class Exchange:
                 raise
             raise NoStoreError from error
         finally:
-            writer.close()
+            # nothing is left to send, or the store does not read it
+            writer.transport.abort()
             sending.cancel()
             await asyncio.wait([sending])
             if not sending.cancelled():
@@ -277,12 +275,10 @@ class Exchange:
                     break
             ends, passed = change.apply(events)
             if passed:
-                self._write(*passed)
-            if change.ending == "complete" and ends:
-                entry.end("complete")
-            if passed:
-                await self._drain()
+                self._require_client(entry)
+                await self._send(*passed)
             if ends and change.ending == "complete":
+                entry.end("complete")
                 return
             if ends and change.ending == "cut-off":
                 entry.end("cut")
@@ -290,6 +286,14 @@ class Exchange:
             if ends:
                 raise _ResetError
             server.receive_data(await next_piece(reader, sending, self._limits.piece_s))
+
+    def _require_client(self, entry: Entry) -> None:
+        """Require that the client still waits: the kernel takes bytes for one that has closed its connection, too."""
+        if not self._reader.at_eof():
+            return
+        if self._client.our_state is h11.SEND_RESPONSE:
+            entry.status = entry.sent = 0
+        raise GoneError
 
 
 def _decoded(request: h11.Request) -> dict[str, str]:

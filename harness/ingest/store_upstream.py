@@ -11,6 +11,7 @@ import h11
 from msgspec import Struct
 
 from harness.engine.protocol import Address
+from harness.errors import HarnessError
 from harness.ingest.store_changes import OF_CONNECTION
 
 if TYPE_CHECKING:
@@ -55,24 +56,30 @@ class NoStoreError(Exception):
 
 async def open_store(route: Route) -> tuple[asyncio.StreamReader, asyncio.StreamWriter]:
     """Connect to the store. :raises NoStoreError: when it is unreachable."""
-    address = route.address()
     try:
+        address = route.address()
         async with asyncio.timeout(_CONNECT_S):
             return await asyncio.open_connection(address.host, address.port, ssl=route.tls)
-    except (OSError, TimeoutError):
+    except (OSError, HarnessError):
         raise NoStoreError from None
 
 
 async def upload(
-    server: h11.Connection, writer: asyncio.StreamWriter, head: h11.Request, body: AsyncIterator[bytes]
+    server: h11.Connection, writer: asyncio.StreamWriter, head: h11.Request, body: AsyncIterator[bytes], limit_s: float
 ) -> None:
-    """Send a request to the store."""
+    """Send a request to the store.
+
+    :param limit_s: for the store to take a piece.
+    :raises TimeoutError: when it takes longer.
+    """
     writer.write(server.send(head) or b"")
     async for data in body:
         writer.write(server.send(h11.Data(data=data)) or b"")
-        await writer.drain()
+        async with asyncio.timeout(limit_s):
+            await writer.drain()
     writer.write(server.send(h11.EndOfMessage()) or b"")
-    await writer.drain()
+    async with asyncio.timeout(limit_s):
+        await writer.drain()
 
 
 async def next_piece(reader: asyncio.StreamReader, sending: asyncio.Task[None], limit_s: float) -> bytes:

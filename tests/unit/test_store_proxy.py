@@ -8,7 +8,7 @@ import socket
 import struct
 import tracemalloc
 from hashlib import sha256
-from http.client import HTTPConnection, IncompleteRead
+from http.client import HTTPConnection, HTTPException, IncompleteRead
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from threading import Event, Thread
 from typing import TYPE_CHECKING, Any
@@ -20,6 +20,7 @@ from hypothesis import strategies as st
 from msgspec import structs
 
 from harness.engine.protocol import Address
+from harness.errors import HarnessError
 from harness.ingest.store_proxy import StoreProxy
 from harness.ingest.store_requests import ANSWERS, Fault, Kind, S3Error, StoreRequest, Target, target_of
 from harness.ingest.store_upstream import Limits
@@ -151,6 +152,14 @@ def require(seen: bool) -> None:
     """Let a poll go on until something was seen."""
     if not seen:
         raise NotYet("not seen")
+
+
+def ended(proxy: StoreProxy) -> StoreRequest:
+    """Return the first request. :raises NotYet: while it is open."""
+    first = proxy.requests()[0]
+    if first.ending == "open":
+        raise NotYet("it is open")
+    return first
 
 
 def code_of(body: bytes) -> str:
@@ -451,6 +460,66 @@ def test_the_store_may_move(store: Store) -> None:
             ask(proxy.public, "PUT", PATH, CONTENT)
         places.append(store.place)
         assert ask(proxy.public, "PUT", PATH, CONTENT) == (200, b"")
+
+
+class GoneStoreError(HarnessError):
+    """The address of a container that was removed."""
+
+
+def test_a_store_whose_address_is_unknown_looks_like_one_that_is_gone() -> None:
+    def address() -> Address:
+        raise GoneStoreError("the container is gone")
+
+    with StoreProxy(address) as proxy:
+        with pytest.raises(ConnectionError):
+            ask(proxy.internal, "GET")
+        assert [(seen.status, seen.ending) for seen in proxy.requests()] == [(0, "no-store")]
+
+
+def test_a_mistake_of_the_proxy_leaves_no_request_open() -> None:
+    def address() -> Address:
+        raise ZeroDivisionError
+
+    with StoreProxy(address) as proxy:
+        with pytest.raises((ConnectionError, HTTPException)):
+            ask(proxy.internal, "GET")
+        assert [(seen.status, seen.ending) for seen in proxy.requests()] == [(0, "closed")]
+
+
+def test_a_store_that_does_not_read_ends_the_upload() -> None:
+    with socket.create_server(("127.0.0.1", 0)) as deaf:
+        place = Address(*deaf.getsockname()[:2])
+        with StoreProxy(place, limits=Limits(piece_s=0.2)) as proxy:
+            with pytest.raises(ConnectionError):
+                ask(proxy.public, "PUT", PATH, b"x" * (32 << 20))
+            assert [(seen.status, seen.ending) for seen in proxy.requests()] == [(0, "no-store")]
+
+
+@pytest.mark.parametrize("method", ["GET", "HEAD", "PUT"])
+def test_an_answer_to_a_client_that_has_closed_its_connection_is_not_complete(
+    store: Store, proxy: StoreProxy, method: str
+) -> None:
+    store.objects[PATH] = CONTENT
+    store.held.clear()
+    connection = connected(proxy.internal)
+    connection.request(method, PATH, CONTENT if method == "PUT" else None)
+    assert store.reached.wait(10)
+    connection.close()
+    # the proxy has seen the end of the first connection when it has served another one
+    proxy.fail(Fault("unavailable"))
+    ask(proxy.internal, "GET")
+    store.held.set()
+    seen = poll(lambda: ended(proxy), what="the answer of the store", deadline_s=10)
+    assert (seen.ending, seen.status, seen.sent, seen.sha256, seen.is_download) == ("client-gone", 0, 0, "", False)
+
+
+@pytest.mark.parametrize("method", ["GET", "HEAD"])
+def test_a_cut_response_without_content_has_no_status(store: Store, proxy: StoreProxy, method: str) -> None:
+    store.objects[PATH] = b""
+    proxy.fail(Fault("cut"))
+    with pytest.raises(ConnectionError):
+        ask(proxy.internal, method)
+    assert [(seen.status, seen.sent, seen.ending) for seen in proxy.requests()] == [(0, 0, "cut")]
 
 
 def test_an_upload_that_its_client_gives_up_is_not_complete(store: Store, proxy: StoreProxy) -> None:
