@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import itertools
 import os
+import select
 import subprocess
 import uuid
 from concurrent.futures import ThreadPoolExecutor
@@ -20,8 +21,9 @@ from harness.engine.owner import Owner
 from harness.errors import EngineUnavailableError
 from harness.events import silent
 from harness.host.command import url, variables
+from harness.hostapp.ingest.audit import WORKER, Action
 from harness.hostapp.ingest.content import Content
-from harness.hostapp.ingest.work_queue import Claimed, LostClaimError, WorkQueue
+from harness.hostapp.ingest.work_queue import Claimed, LostClaimError, WorkQueue, is_transient
 from harness.ingest.loading import find
 from harness.job_engines.installation import Installed, install
 from harness.lab.lab import Lab, stand_up
@@ -246,11 +248,18 @@ def test_a_lease_that_is_renewed_is_kept(pipeline: Pipeline) -> None:
     assert pipeline.queue("other").claim(10, []) == []
 
 
-def test_a_renewal_that_comes_late_gives_no_lease_to_what_was_postponed_or_given_back(pipeline: Pipeline) -> None:
+@pytest.mark.parametrize(
+    "let_go", [lambda queue, upload: queue.postpone(upload, 0.0), lambda queue, upload: queue.give_back(upload)]
+)
+def test_a_claim_that_was_let_go_gets_no_lease_from_a_renewal_or_an_attempt_that_comes_late(
+    pipeline: Pipeline, let_go: Callable[[WorkQueue, Claimed], None]
+) -> None:
     queue = pipeline.queue("w")
     upload = pipeline.claimed(queue)
-    queue.postpone(upload, 0.0, looked=False)
+    let_go(queue, upload)
     assert queue.renew({upload.id: upload.claim}) == set()
+    with pytest.raises(LostClaimError):
+        queue.begin_attempt(upload)
     [again] = pipeline.queue("other").claim(10, [])
     assert again.id == upload.id
 
@@ -266,6 +275,23 @@ def test_a_result_whose_answer_got_lost_is_written_once(pipeline: Pipeline, end:
     write()
     assert pipeline.rows("SELECT *, xmin::text FROM ingest.uploads") == after
     assert pipeline.state(upload) == ("indexed" if end == "finish" else "index_error", 1, "w")
+
+
+def test_a_transaction_that_idles_ends_so_that_a_frozen_worker_holds_no_row(pipeline: Pipeline) -> None:
+    written = Action(name="upload_indexed", actor=WORKER, correlation="c")
+    with pipeline.connection() as connection:
+
+        def frozen() -> None:
+            with written.transaction(connection):
+                row = connection.execute("SHOW idle_in_transaction_session_timeout").fetchone()
+                assert row == ("5s",)
+                connection.execute("SET LOCAL idle_in_transaction_session_timeout = 1")
+                assert select.select([connection], [], [], 20)[0], "the server did not end the transaction"
+                connection.execute("SELECT 1")
+
+        with pytest.raises(psycopg.Error) as ended:
+            frozen()
+        assert is_transient(ended.value)
 
 
 def test_a_worker_that_stops_gives_its_upload_back_without_an_attempt(pipeline: Pipeline) -> None:
@@ -298,6 +324,9 @@ def test_the_trail_names_the_worker_and_its_upload_and_has_no_row_for_a_lease(pi
     queue.begin_attempt(upload)
     queue.renew({upload.id: upload.claim})
     queue.finish(upload, CONTENT)
+    # the answer to the first one got lost
+    queue.finish(upload, CONTENT)
+    assert pipeline.rows("SELECT count(*) FROM audit_actions") == [(1,)]
     assert pipeline.rows(
         "SELECT c.op, t.actor_ref, a.name, a.correlation_id, a.job_id FROM audit_changes c "
         "JOIN audit_transactions t ON t.id = c.transaction_id JOIN audit_actions a ON a.id = t.action_id"

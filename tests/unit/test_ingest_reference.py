@@ -337,6 +337,8 @@ def test_an_answer_about_an_earlier_claim_says_nothing_about_the_next_one() -> N
     [
         (psycopg.errors.DiskFull(), True),
         (psycopg.errors.ReadOnlySqlTransaction(), True),
+        (psycopg.errors.IdleInTransactionSessionTimeout(), True),
+        (psycopg.errors.InFailedSqlTransaction(), False),
         (psycopg.errors.AdminShutdown(), True),
         (psycopg.errors.QueryCanceled(), True),
         (psycopg.errors.DeadlockDetected(), True),

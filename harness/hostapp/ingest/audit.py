@@ -20,9 +20,11 @@ if TYPE_CHECKING:
 #: the actor of everything that happens without a request
 WORKER = Actor(type="job", id="ingest-worker")
 
-#: a transaction that waits for longer has lost its database, or waits for a lock of another one
+#: a statement that waits for longer has lost its database, or waits for a lock of another transaction. A transaction
+#: that idles for longer belongs to a process that is frozen, and holds the locks that others wait for, or skip
 _BEGIN = """
 SELECT set_config('threadline.actor_ref', %(actor)s, true), set_config('statement_timeout', '5s', true),
+       set_config('idle_in_transaction_session_timeout', '5s', true),
        to_regproc('public.threadline_record_action') IS NOT NULL
 """
 _RECORD = """
@@ -51,7 +53,7 @@ class Action(Struct, frozen=True, kw_only=True):
         """
         with connection.transaction():
             row = connection.execute(_BEGIN, self._values).fetchone()
-            if row and row[2]:
+            if row and row[-1]:
                 connection.execute(_RECORD, self._values)
             yield
 
@@ -63,6 +65,6 @@ class Action(Struct, frozen=True, kw_only=True):
         """
         async with connection.transaction():
             row = await (await connection.execute(_BEGIN, self._values)).fetchone()
-            if row and row[2]:
+            if row and row[-1]:
                 await connection.execute(_RECORD, self._values)
             yield

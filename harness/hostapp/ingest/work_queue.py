@@ -40,11 +40,12 @@ RETURNING w.upload_id::text, w.claims, w.attempts, w.looks, u.object_key, u.cont
           u.url_expires_at < now()
 """
 _MINE = "upload_id = %(id)s AND claims = %(claim)s AND worker = %(worker)s"
+# a claim that was postponed or given back has no lease any more, and begins no attempt.
 # counted before the download: one that never ends, because it kills its worker, is counted as well
 _BEGIN_ATTEMPT = f"""
 UPDATE ingest.work SET attempts = attempts + 1, processing = true,
                        lease_until = now() + make_interval(secs => %(lease_s)s)
-WHERE {_MINE} RETURNING attempts
+WHERE {_MINE} AND lease_until IS NOT NULL RETURNING attempts
 """
 _POSTPONE = f"""
 UPDATE ingest.work SET due_at = now() + make_interval(secs => %(delay_s)s), looks = looks + %(looks)s,
@@ -95,16 +96,19 @@ class Claimed(Struct, frozen=True, kw_only=True):
 
 #: classes of SQLSTATE whose cause ends: connections, rollbacks, resources, locks, shutdown, errors of the system
 _TRANSIENT = {"08", "40", "53", "55", "57", "58"}
-#: a server that a failover has not finished with
-_READ_ONLY = "25006"
+#: a server that a failover has not finished with, and a transaction that was frozen
+_TRANSIENT_STATES = {"25006", "25P03"}
 
 
 def is_transient(error: psycopg.Error) -> bool:
-    """Return whether the same statement may succeed later: the database is away, full, busy or read-only."""
+    """Return whether the same statement may succeed later: the database is away, full, busy or read-only.
+
+    It also may if this process was frozen inside a transaction, which the database then ended.
+    """
     state = error.sqlstate
     if state is None:  # errors of the pool and of libpq have no SQLSTATE
         return isinstance(error, (psycopg.OperationalError, psycopg.InterfaceError))
-    return state[:2] in _TRANSIENT or state == _READ_ONLY
+    return state[:2] in _TRANSIENT or state in _TRANSIENT_STATES
 
 
 class LostClaimError(Exception):
@@ -190,7 +194,10 @@ class WorkQueue:
             taken = connection.execute(_TAKE_OUT, self._of(upload)).fetchone()
             if taken:
                 connection.execute(statement, self._of(upload, attempts=taken[0], **values))
-            elif not connection.execute(_IS_FINISHED, self._of(upload, status=status)).rowcount:
+            elif connection.execute(_IS_FINISHED, self._of(upload, status=status)).rowcount:
+                # the action was recorded with the result, and is not recorded twice
+                raise psycopg.Rollback
+            else:
                 raise LostClaimError
 
     def _change(self, statement: str, values: dict[str, Any]) -> None:
