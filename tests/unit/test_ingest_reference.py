@@ -25,7 +25,7 @@ from harness.hostapp.ingest.content import Content, ContentReader, CorruptedErro
 from harness.hostapp.ingest.leases import Leases
 from harness.hostapp.ingest.log_lines import JsonLines
 from harness.hostapp.ingest.metrics import Metrics
-from harness.hostapp.ingest.settings import Actor, Settings, SettingsError, load_settings
+from harness.hostapp.ingest.settings import Actor, Settings, SettingsError, database_url, load_settings
 from harness.hostapp.ingest.validation import InvalidError, upload_request_from
 from harness.hostapp.ingest.work_queue import Claimed, WorkQueue, is_transient
 from harness.ingest.pipeline_file import Pipeline
@@ -39,6 +39,12 @@ ENVIRONMENT = {
     "AWS_ACCESS_KEY_ID": "key",
     "AWS_SECRET_ACCESS_KEY": "hunter2hunter2",
 }
+INVALID_URLS = (
+    "postgresql://app:hunter2@[::1/app",
+    "postgresql://app:hunter2%zz@localhost/app",
+    "postgres//app:hunter2@localhost/app",
+    "host=localhost password='hunter2",
+)
 
 
 # --- delays --------------------------------------------------------------------------------------
@@ -225,12 +231,29 @@ def test_the_settings_are_variables_of_the_environment() -> None:
         ({"LEASE_S": "-1"}, r"\$\.lease_s"),
         ({"SHORTEST_DELAY_S": "3", "LONGEST_DELAY_S": "2"}, "LONGEST_DELAY_S is less than SHORTEST_DELAY_S"),
         ({"INGEST_TOKENS": "hunter2"}, "INGEST_TOKENS, entry 1"),
+        # a caller without a token would be this user
+        ({"INGEST_TOKENS": "=user:ada"}, "INGEST_TOKENS, entry 1: expected a token of its own"),
+        ({"INGEST_TOKENS": "  =user:ada"}, "INGEST_TOKENS, entry 1: expected a token of its own"),
+        (
+            {"INGEST_TOKENS": "hunter2=user:ada,hunter2=user:bob"},
+            "INGEST_TOKENS, entry 2: expected a token of its own",
+        ),
+        *(({"DATABASE_URL": url}, "DATABASE_URL is not a connection string of PostgreSQL") for url in INVALID_URLS),
     ],
 )
 def test_invalid_settings_are_named_without_their_values(changes: dict[str, str], message: str) -> None:
     with pytest.raises(SettingsError, match=message) as refused:
         load_settings(ENVIRONMENT | changes)
     assert "hunter2" not in str(refused.value)
+
+
+@pytest.mark.parametrize("url", INVALID_URLS)
+def test_a_migration_quotes_no_invalid_connection_string(url: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("DATABASE_URL", url)
+    with pytest.raises(SettingsError) as refused:
+        database_url()
+    assert str(refused.value) == "DATABASE_URL is not a connection string of PostgreSQL"
+    assert refused.value.__suppress_context__
 
 
 # --- what it prints ------------------------------------------------------------------------------

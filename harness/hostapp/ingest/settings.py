@@ -6,8 +6,10 @@ import os
 from typing import TYPE_CHECKING, Annotated
 
 import msgspec
+import psycopg
 from msgspec import Meta, Struct
 from msgspec.structs import fields
+from psycopg.conninfo import conninfo_to_dict
 
 from ..settings import Actor, SettingsError
 
@@ -73,6 +75,8 @@ class Settings(Struct, frozen=True, kw_only=True):
         for number, entry in enumerate(filter(None, self.ingest_tokens.split(",")), start=1):
             token, _, actor = entry.strip().partition("=")
             kind, _, name = actor.partition(":")
+            if not token or token in actors:
+                raise SettingsError(f"INGEST_TOKENS, entry {number}: expected a token of its own")
             try:
                 actors[token] = msgspec.convert({"type": kind, "id": name}, Actor)
             except msgspec.ValidationError as error:
@@ -98,14 +102,24 @@ def load_settings(environment: Mapping[str, str] | None = None) -> Settings:
     if settings.longest_delay_s < settings.shortest_delay_s:
         raise SettingsError("LONGEST_DELAY_S is less than SHORTEST_DELAY_S, expected at least as much")
     _ = settings.actors
+    _require_connection_string(settings.database_url)
     return settings
 
 
 def database_url() -> str:
     """Return the connection string of a migration.
 
-    :raises SettingsError: when the variable is missing.
+    :raises SettingsError: when the variable is missing or invalid.
     """
     if not (url := os.environ.get("DATABASE_URL", "")):
         raise SettingsError("missing variable DATABASE_URL, expected a connection string of PostgreSQL")
+    _require_connection_string(url)
     return url
+
+
+def _require_connection_string(url: str) -> None:
+    """Require a valid connection string: the error of libpq quotes it, with its password."""
+    try:
+        conninfo_to_dict(url)
+    except (psycopg.Error, ValueError):
+        raise SettingsError("DATABASE_URL is not a connection string of PostgreSQL") from None
