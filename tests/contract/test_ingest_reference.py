@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import contextlib
 import itertools
 import os
 import select
+import signal
+import socket
 import subprocess
 import uuid
 from concurrent.futures import ThreadPoolExecutor
@@ -14,6 +17,7 @@ from typing import TYPE_CHECKING, Any
 
 import psycopg
 import pytest
+from msgspec.structs import replace
 
 from harness.audit.target_loading import load_target
 from harness.database import connect, create_database
@@ -30,10 +34,13 @@ from harness.lab.lab import Lab, stand_up
 from harness.lab.topologies import load_topologies
 from harness.redaction import Redactor
 from harness.store import new_run_id
+from harness.waiting import NotYet, poll
+from harness.wire.link import BLACK_HOLE, Link
 from tests.conftest import require_engine
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
+    from pathlib import Path
 
 pytestmark = pytest.mark.engine
 
@@ -75,6 +82,19 @@ class Pipeline:
             stdout=subprocess.PIPE,
             stderr=subprocess.STDOUT,
         )
+
+    def program(self, name: str, database_url: str, port: int, folder: Path) -> subprocess.Popen[str]:
+        """Start the API or the worker, with a store that nobody runs; its output goes to a file."""
+        given = {"DATABASE_URL": database_url, "PORT": str(port), "POLL_S": "0.05", "S3_BUCKET": "b"}
+        given |= {"S3_ENDPOINT": "http://127.0.0.1:1", "AWS_ACCESS_KEY_ID": "a", "AWS_SECRET_ACCESS_KEY": "s"}
+        with (folder / "out").open("w") as out:
+            return subprocess.Popen(
+                REFERENCE.command(name, self._installed.python),
+                env=os.environ | self._installed.environment | given,
+                text=True,
+                stdout=out,
+                stderr=subprocess.STDOUT,
+            )
 
     def rows(self, statement: str, *values: Any) -> list[Any]:
         with self.lab.connect_admin(self.name) as admin:
@@ -120,6 +140,11 @@ class Pipeline:
     def state(self, upload: Claimed) -> tuple[Any, ...]:
         [row] = self.rows("SELECT status, attempts, worker FROM ingest.upload_states WHERE id = %s", upload.id)
         return row  # type: ignore[no-any-return]
+
+
+def closed_port() -> int:
+    with socket.create_server(("127.0.0.1", 0)) as free:
+        return int(free.getsockname()[1])
 
 
 @pytest.fixture(scope="module", params=PLACES, ids="-".join)
@@ -292,6 +317,40 @@ def test_a_transaction_that_idles_ends_so_that_a_frozen_worker_holds_no_row(pipe
         with pytest.raises(psycopg.Error) as ended:
             frozen()
         assert is_transient(ended.value)
+
+
+@pytest.mark.parametrize("name", ["worker", "api"])
+def test_a_program_ends_although_its_database_is_frozen(pipeline: Pipeline, name: str, tmp_path: Path) -> None:
+    chain = pipeline.lab.chain(pipeline.name)
+    link = Link(lambda: (chain.host, chain.port))
+    link.start()
+    host, port = link.address
+    api = closed_port()
+    program = pipeline.program(name, url(replace(chain, host=host, port=port)), api, tmp_path)
+
+    def asks() -> None:
+        """Wait until a query of the program waits for a lock; the API begins one when it is asked for its readiness."""
+        if name == "api":
+            with contextlib.suppress(OSError), socket.create_connection(("127.0.0.1", api), timeout=5) as client:
+                client.sendall(b"GET /ready HTTP/1.1\r\nHost: a\r\nConnection: close\r\n\r\n")
+                client.recv(1)
+        if not pipeline.rows(
+            "SELECT FROM pg_stat_activity WHERE datname = %s AND wait_event_type = 'Lock'", pipeline.name
+        ):
+            raise NotYet((tmp_path / "out").read_text())
+
+    try:
+        with connect(pipeline.lab.admin(pipeline.name)) as admin:
+            admin.run("BEGIN; LOCK TABLE ingest.work, ingest.uploads IN ACCESS EXCLUSIVE MODE")
+            poll(asks, what="a query", deadline_s=20)
+            link.change(BLACK_HOLE)
+            program.send_signal(signal.SIGTERM)
+            assert program.wait(20) == 0, (tmp_path / "out").read_text()
+    finally:
+        program.kill()
+        program.wait()
+        link.close()
+    assert "stopped without an answer" in (tmp_path / "out").read_text()
 
 
 def test_a_worker_that_stops_gives_its_upload_back_without_an_attempt(pipeline: Pipeline) -> None:

@@ -10,12 +10,23 @@ import uvicorn
 
 from .api import Api
 from .database import async_pool
+from .ending import end_soon
 from .storage import Storage
 
 if TYPE_CHECKING:
+    from types import FrameType
+
     from .settings import Settings
 
 _LOG = logging.getLogger("ingest.api")
+
+
+class _Server(uvicorn.Server):
+    """A server that ends after a signal, although a query to a frozen database cannot even be cancelled."""
+
+    def handle_exit(self, sig: int, frame: FrameType | None) -> None:
+        super().handle_exit(sig, frame)
+        end_soon()
 
 
 def serve(settings: Settings) -> int:
@@ -23,7 +34,7 @@ def serve(settings: Settings) -> int:
     # uvicorn handles the signals, and raises them again at its end: the exit code then is 0
     for number in (signal.SIGTERM, signal.SIGINT):
         signal.signal(number, lambda *_: None)
-    server = uvicorn.Server(
+    server = _Server(
         uvicorn.Config(
             Api(settings, async_pool(settings), Storage(settings)).application(),
             host="127.0.0.1",

@@ -18,6 +18,7 @@ from ..correlation import correlation_id
 from ..log_lines import described
 from .backoff import delay
 from .database import open_pool
+from .ending import end_soon
 from .leases import Leases
 from .storage import AbandonedError, Storage, StoreError
 from .work_queue import Claimed, LostClaimError, WorkQueue, is_transient
@@ -220,6 +221,8 @@ def work(settings: Settings) -> int:
     def wait_for_signal() -> None:
         signal.sigwait(_SIGNALS)
         worker.stop()
+        # a query to a frozen database ends with the process only; claims then wait for their leases
+        end_soon()
 
     Thread(target=wait_for_signal, name="signals", daemon=True).start()
     _LOG.info("started", extra={"fields": {"worker": name, "concurrency": settings.concurrency}})
