@@ -15,7 +15,6 @@ An engine at a TCP or SSH address was chosen on purpose, and is assumed to be ab
 
 from __future__ import annotations
 
-import hashlib
 import http.client
 import os
 import shutil
@@ -26,6 +25,8 @@ import tomllib
 from pathlib import Path
 from typing import Any
 from urllib.parse import quote
+
+from harness.engine.made_once import named_by
 
 NAMESPACE = "pooler-harness"
 
@@ -49,7 +50,7 @@ def dockerfile_of(product_folder: Path, name: str) -> str:
 def offline_tag(product_folder: Path, version: str, suite: str, packages: tuple[str, ...]) -> str:
     """Return the name of the base image that is built from Debian packages; it ends in a hash of its sources."""
     dockerfile = dockerfile_of(product_folder, "Dockerfile")
-    made_of = hashlib.sha256("\0".join((dockerfile, suite, *packages)).encode()).hexdigest()[:12]
+    made_of = named_by(dockerfile, suite, *packages)
     return f"{NAMESPACE}/{product_folder.name}-base:{version}-{made_of}"
 
 

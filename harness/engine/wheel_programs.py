@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-import hashlib
 import shutil
 from typing import TYPE_CHECKING
 
+from harness.engine.made_once import named_by
 from harness.engine.processes import output_of
 from harness.engine.protocol import Origin, Wanted
 from harness.engine.pythons import choose_python
@@ -39,7 +39,7 @@ def program_of_wheel(
     """
     requirements = recipe_folder(wanted.product) / "requirements.txt"
     recipe = load_product(wanted.product)
-    made_of = hashlib.sha256(requirements.read_bytes()).hexdigest()[:12]
+    made_of = named_by(requirements.read_text(encoding="utf-8"))
     home = folder / f"{wanted.version}-{made_of}"
     if not (home / "complete").exists():
         what = f"{recipe.title} {wanted.version}"

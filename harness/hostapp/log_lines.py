@@ -43,7 +43,7 @@ class JsonLines(logging.Formatter):
         line |= getattr(record, "fields", {})
         if record.exc_info and record.exc_info[1] is not None:
             line["error"] = described(record.exc_info[1])
-            line["frames"] = _frames(record.exc_info[2])
+            line["frames"] = frames_of(record.exc_info[2])
         return json.dumps(line, default=lambda value: type(value).__name__)
 
 
@@ -62,7 +62,7 @@ def described(error: BaseException) -> str:
     return f"{name}: {error}" if str(error) else name
 
 
-def _frames(trace: TracebackType | None) -> list[str]:
+def frames_of(trace: TracebackType | None) -> list[str]:
     """Return the stack frames of an error, innermost last, without source lines: a line may hold a value."""
     return [f"{frame.filename}:{frame.lineno} {frame.name}" for frame in traceback.extract_tb(trace)[-_FRAMES:]]
 

@@ -46,7 +46,8 @@ def path_of(bucket: str, key: str = "") -> str:
 
 def query_of(parameters: Mapping[str, str]) -> str:
     """Return the encoded query, sorted as the signature demands."""
-    return "&".join(sorted(f"{encoded(name)}={encoded(value)}" for name, value in parameters.items()))
+    pairs = sorted((encoded(name), encoded(value)) for name, value in parameters.items())
+    return "&".join(f"{name}={value}" for name, value in pairs)
 
 
 def signed_headers(

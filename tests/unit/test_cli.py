@@ -85,7 +85,10 @@ def _elsewhere(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
         (["verify", "--dry-run=yes"], "option '--dry-run' does not take a value"),
         (["--engine", "docker", "verify"], "options follow the command: harness verify --engine"),
         (["--reports", "x", "list"], "options follow the command: harness list --reports\n"),
-        (["list", "things"], "harness: found 'things', expected topologies, suites, checks, targets, job-engines or pipelines"),
+        (
+            ["list", "things"],
+            "harness: found 'things', expected topologies, suites, checks, targets, job-engines or pipelines",
+        ),
         (["verfy"], "no such command 'verfy'; did you mean verify?\n"),
         (["audit", "instal"], "no such command 'instal'; did you mean install?\n"),
         (["frobnicate"], "no such command 'frobnicate'\n"),

@@ -95,7 +95,18 @@ def test_any_text_is_read_or_refused(parts: list[str]) -> None:
         assert str(error)
 
 
-@pytest.mark.parametrize("text", ["(" * 5000, "if true; then " * 200, "$(" * 5000, "f() " * 5000, "function f " * 5000, "${{" * 20_000, "a" * 70_000])
+@pytest.mark.parametrize(
+    "text",
+    [
+        "(" * 5000,
+        "if true; then " * 200,
+        "$(" * 5000,
+        "f() " * 5000,
+        "function f " * 5000,
+        "${{" * 20_000,
+        "a" * 70_000,
+    ],
+)
 def test_deep_and_long_scripts_are_refused(text: str) -> None:
     with contextlib.suppress(UnreadableScriptError):
         assert len(commands_of(text, 1, errexit=True, pipefail=False)) <= 1
@@ -333,16 +344,23 @@ def test_a_summary_job_that_checks_no_result_hides_failures(tmp_path: Path) -> N
 
 
 def test_values_of_a_matrix_are_read(tmp_path: Path) -> None:
-    steps = "- run: tox -e ${{ matrix.env }}", "- run: mypy\n  if: matrix.env == 'a-lint'", "- run: pytest\n  if: matrix.env == 'c'"
+    steps = (
+        "- run: tox -e ${{ matrix.env }}",
+        "- run: mypy\n  if: matrix.env == 'a-lint'",
+        "- run: pytest\n  if: matrix.env == 'c'",
+    )
     text = workflow(*steps).replace(
-        "    steps:", "    strategy:\n      matrix:\n        include:\n          - env: a-lint\n          - env: b-e2e\n    steps:"
+        "    steps:",
+        "    strategy:\n      matrix:\n        include:\n          - env: a-lint\n          - env: b-e2e\n    steps:",
     )
     found = rows(tmp_path, None, **{CI: text})
     assert [found[gate].status for gate in ("lint", "smoke", "types", "unit")] == [OK, OK, OK, NOT_RUN]
 
 
 def test_reusable_workflows_are_read_and_circles_end(tmp_path: Path) -> None:
-    reused = WORKFLOW.replace("pull_request:", "workflow_call:") + "  again:\n    uses: ./.github/workflows/shared.yml\n"
+    reused = (
+        WORKFLOW.replace("pull_request:", "workflow_call:") + "  again:\n    uses: ./.github/workflows/shared.yml\n"
+    )
     caller = "on: pull_request\njobs:\n  a:\n    uses: ./.github/workflows/shared.yml\n  b:\n    uses: org/x/.github/w.yml@v1\n"
     found = rows(tmp_path, None, **{CI: caller, ".github/workflows/shared.yml": reused})
     assert [found[gate].status for gate in ("lint", "types", "unit", "smoke")] == [OK] * 4

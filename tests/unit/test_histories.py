@@ -117,7 +117,9 @@ def test_the_line_of_a_load_is_not_broken_between_two_samples() -> None:
 
 
 def test_a_history_of_a_killed_run_is_drawn(tmp_path: Path) -> None:
-    path = write_history(tmp_path, "direct", CHECK, [*operations(40), *fault(1, "cut", 1, 3, healed=False)], complete=False)
+    path = write_history(
+        tmp_path, "direct", CHECK, [*operations(40), *fault(1, "cut", 1, 3, healed=False)], complete=False
+    )
     path.write_bytes(path.read_bytes()[:-5])
     plot = plot_of(STORED, read_history(path), 12)
     assert "1 fault: cut" in plot.said

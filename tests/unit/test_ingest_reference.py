@@ -7,9 +7,12 @@ import hashlib
 import json
 import logging
 import random
+import sys
+import threading
 import tomllib
 from datetime import datetime
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import msgspec
@@ -19,7 +22,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from harness.hostapp import correlation
-from harness.hostapp.ingest import content
+from harness.hostapp.ingest import content, log_lines
 from harness.hostapp.ingest.backoff import delay, delay_range
 from harness.hostapp.ingest.content import Content, ContentReader, CorruptedError
 from harness.hostapp.ingest.leases import Leases
@@ -277,6 +280,35 @@ def test_a_log_line_is_one_json_object_with_time_level_and_context() -> None:
         "correlation_id": "c-1",
         "upload_id": "u-1",
     }
+
+
+def test_a_log_line_has_no_value_that_is_no_json() -> None:
+    class Secret:
+        def __str__(self) -> str:
+            return "hunter2"
+
+    record = logging.LogRecord("ingest.worker", logging.ERROR, "f", 1, "x", (), None)
+    record.fields = {"given": Secret()}
+    assert json.loads(JsonLines("worker").format(record))["ctx"]["given"] == "Secret"
+
+
+def test_errors_that_python_ignores_are_log_lines(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    for name in ("excepthook", "unraisablehook"):
+        monkeypatch.setattr(sys, name, getattr(sys, name))
+    monkeypatch.setattr(threading, "excepthook", threading.excepthook)
+    root = logging.getLogger()
+    before = root.handlers[:], root.level
+    try:
+        log_lines.start("worker")
+        sys.unraisablehook(SimpleNamespace(exc_value=ValueError("lost")))
+        root.handlers[0].flush()
+    finally:
+        logging.captureWarnings(capture=False)
+        root.handlers[:], root.level = before
+    line = json.loads(capsys.readouterr().out)
+    assert (line["level"], line["msg"], line["ctx"]["error"]) == ("error", "exception ignored", "ValueError: lost")
 
 
 def test_the_counter_of_indexed_uploads_is_the_number_in_the_database() -> None:

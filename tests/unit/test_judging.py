@@ -310,7 +310,11 @@ DIVISION = raised(within(errors.DivisionByZero, CHOSEN), S)
             raised(errors.DiskFull("x"), S),
             Safety.NO,
             "",
-            Verdict(status=Status.NOT_RUN, reason="the server did not serve the check: 53100 x", ended_by=EndedBy.INFRASTRUCTURE),
+            Verdict(
+                status=Status.NOT_RUN,
+                reason="the server did not serve the check: 53100 x",
+                ended_by=EndedBy.INFRASTRUCTURE,
+            ),
         ),
         (
             raised(errors.UndefinedColumn("x"), T),

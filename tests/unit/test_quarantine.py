@@ -267,7 +267,9 @@ def test_every_document_says_which_verdicts_are_not_reliable(written: dict[str, 
     assert "Issue (flaky, quarantined)" in written["matrix.md"]
     assert f"[quarantined]({LINK})" in written["issues.md"]
     assert "## Verdicts that are not reliable" in written["report.md"]
-    assert "| direct | capture.coverage | Issue | yes | Issue in 3 of 20 attempts | below 34.4 % |" in written["report.md"]
+    assert (
+        "| direct | capture.coverage | Issue | yes | Issue in 3 of 20 attempts | below 34.4 % |" in written["report.md"]
+    )
     assert "actor.many-clients | OK | no" not in written["report.md"]
     table = written["repetition.md"]
     assert "| yes, since it expired | 2026-06-30 | Issue in direct | ada |" in table

@@ -106,6 +106,10 @@ def test_every_query_can_be_read_back(query: dict[str, str]) -> None:
     assert {name: values[0] for name, values in found.items()} == query
 
 
+def test_a_query_is_sorted_by_its_names() -> None:
+    assert query_of({"prefix-x": "1", "prefix": "2", "a": "="}) == "a=%3D&prefix=2&prefix-x=1"
+
+
 @given(KEY, KEY)
 def test_another_key_has_another_signature(key: str, other: str) -> None:
     def signature(of: str) -> str:

@@ -129,10 +129,22 @@ def test_what_an_answer_needs_is_what_the_main_job_runs() -> None:
     ("rows", "status", "said"),
     [
         (MAIN, Status.OK, "12 of the main job: 12 OK"),
-        (MAIN[:2], Status.NOT_RUN, f"12 of the main job: 2 OK, 10 Not run; {MAIN[2].planned.check}: no run of this code"),
-        ((row("resilience.disk-full", Section.RESILIENCE),), Status.NOT_RUN, "12 of the main job: 12 Not run; 1 on demand: 1"),
+        (
+            MAIN[:2],
+            Status.NOT_RUN,
+            f"12 of the main job: 2 OK, 10 Not run; {MAIN[2].planned.check}: no run of this code",
+        ),
+        (
+            (row("resilience.disk-full", Section.RESILIENCE),),
+            Status.NOT_RUN,
+            "12 of the main job: 12 Not run; 1 on demand: 1",
+        ),
         # a row on demand that did not run takes nothing away, and one that is an Issue does
-        ((*MAIN, row("resilience.disk-full", Section.RESILIENCE, Status.NOT_RUN)), Status.OK, "12 of the main job: 12 OK"),
+        (
+            (*MAIN, row("resilience.disk-full", Section.RESILIENCE, Status.NOT_RUN)),
+            Status.OK,
+            "12 of the main job: 12 OK",
+        ),
         (
             (*MAIN, row("resilience.disk-full", Section.RESILIENCE, Status.ISSUE)),
             Status.ISSUE,
@@ -402,7 +414,9 @@ def test_the_document_names_the_servers_of_faults_and_loads(tmp_path: Path) -> N
     ]
     render(build_report(evidence(*rows), tmp_path), tmp_path)
     said = (tmp_path / "resilience.md").read_text()
-    assert f"Servers of these checks, read back from each: {servers} (in transaction, direct).\n" in said.replace("\\", "")
+    assert f"Servers of these checks, read back from each: {servers} (in transaction, direct).\n" in said.replace(
+        "\\", ""
+    )
 
 
 def test_each_document_says_the_results_of_faults_and_loads_once(tmp_path: Path) -> None:
@@ -440,7 +454,9 @@ def test_a_weaker_run_does_not_hide_the_faults_of_stronger_ones(
     runs = (RunAttempts(run_id="r", counts=Repetition(ok=attempts)),) if attempts > 1 else ()
     results = [*(injected(text).result for text in earlier), newest.result]
     series = {
-        "transaction": tuple(TopologyRun(run_id=str(number), results={one.check: one}) for number, one in enumerate(results))
+        "transaction": tuple(
+            TopologyRun(run_id=str(number), results={one.check: one}) for number, one in enumerate(results)
+        )
     }
     [found] = fault_rows([replace(newest, runs=runs)], series)
     assert found.injected == said

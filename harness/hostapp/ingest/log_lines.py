@@ -6,17 +6,14 @@ import json
 import logging
 import sys
 import threading
-import traceback
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any
 
 from ..correlation import correlation_id
-from ..log_lines import described
+from ..log_lines import described, frames_of
 
 if TYPE_CHECKING:
     from types import TracebackType
-
-_FRAMES = 12
 
 
 class JsonLines(logging.Formatter):
@@ -33,19 +30,14 @@ class JsonLines(logging.Formatter):
         context |= getattr(record, "fields", {})
         if record.exc_info and record.exc_info[1] is not None:
             context["error"] = described(record.exc_info[1])
-            context["frames"] = _frames(record.exc_info[2])
+            context["frames"] = frames_of(record.exc_info[2])
         line = {
             "ts": datetime.fromtimestamp(record.created, UTC).isoformat(timespec="milliseconds"),
             "level": record.levelname.lower(),
             "msg": record.getMessage(),
             "ctx": context,
         }
-        return json.dumps(line, default=str)
-
-
-def _frames(trace: TracebackType | None) -> list[str]:
-    """Return the stack frames of an error, innermost last, without source lines: a line may hold a value."""
-    return [f"{frame.filename}:{frame.lineno} {frame.name}" for frame in traceback.extract_tb(trace)[-_FRAMES:]]
+        return json.dumps(line, default=lambda value: type(value).__name__)
 
 
 def start(program: str) -> None:
@@ -68,3 +60,6 @@ def start(program: str) -> None:
 
     sys.excepthook = uncaught
     threading.excepthook = uncaught_in_thread
+    sys.unraisablehook = lambda lost: logger.error(
+        "exception ignored", exc_info=lost.exc_value if isinstance(lost.exc_value, Exception) else None
+    )

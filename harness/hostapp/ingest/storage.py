@@ -66,13 +66,15 @@ class Storage:
     def download(self, key: str, *, content_type: str, abandoned: Callable[[], bool]) -> Content:
         """Read an object part by part.
 
-        :param abandoned: returns whether to end the download; called before each part.
+        :param abandoned: returns whether to end the download; called before the request and before each part.
         :raises MissingError: when the object does not exist.
         :raises StoreError: when the object does not arrive whole and unchanged.
         :raises AbandonedError: when the download was ended.
         """
         reader = ContentReader(content_type)
         try:
+            if abandoned():
+                raise AbandonedError
             answer = self._inside.get_object(Bucket=self._bucket, Key=key)
             with closing(answer["Body"]) as body:
                 for part in body.iter_chunks(_PART):
