@@ -90,21 +90,29 @@ class OperatorStore:
         :raises ServiceFailedError: when one could not be deleted, or others are below the prefix: they stay.
         """
         failed: list[str] = []
+        left_out = 0
         with self._lock:
             written = sorted(self._written)
-        for key in written:
+        for number, key in enumerate(written):
             try:
                 self.client.delete(key)
             except S3Error as error:
                 failed.append(f"{key}: {error.what}")
+                if not error.status:
+                    # a store that is silent makes each further key wait for the whole timeout
+                    left_out = len(written) - number - 1
+                    break
             else:
                 with self._lock:
                     self._written.discard(key)
         if failed:
+            shown = failed[-_SHOWN:]
+            if left_out:
+                shown.append(f"{left_out} further keys were not tried")
             raise ServiceFailedError(
-                f"{len(failed)} of {len(written)} objects of the run could not be deleted",
+                f"{len(failed) + left_out} of {len(written)} objects of the run could not be deleted",
                 where=self._place,
-                detail="\n".join(failed[:_SHOWN]),
+                detail="\n".join(shown),
                 hint=f"delete the objects below {self.prefix} yourself",
             )
         try:

@@ -34,6 +34,8 @@ class Bucket:
         self.objects: dict[str, bytes] = {}
         self.requests: list[tuple[str, str]] = []
         self.refused: set[tuple[str, str]] = set()
+        #: the connection ends without an answer
+        self.silent: set[tuple[str, str]] = set()
         self.url = ""
 
     @property
@@ -44,6 +46,8 @@ class Bucket:
         parts = urlsplit(target)
         key = unquote(parts.path).removeprefix("/staging-uploads").removeprefix("/")
         self.requests.append((method, key))
+        if (method, key) in self.silent:
+            return 0, b""
         if (method, key) in self.refused:
             return 403, b"<Error><Code>AccessDenied</Code></Error>"
         if method == "GET" and not key:
@@ -67,6 +71,9 @@ def bucket() -> Iterator[Bucket]:
         def respond(self) -> None:
             body = self.rfile.read(int(self.headers.get("Content-Length") or 0))
             status, answer = made.answer(self.command, self.path, body)
+            if not status:
+                self.close_connection = True
+                return
             self.send_response(status)
             self.send_header("Content-Length", str(len(answer)))
             self.end_headers()
@@ -148,6 +155,16 @@ def test_an_object_that_cannot_be_deleted_is_named(bucket: Bucket) -> None:
     with pytest.raises(ServiceFailedError, match="1 of 2 objects of the run could not be deleted") as caught:
         run(bucket, {"harness/kept": b"2"}, "harness/ours", "harness/kept")
     assert "harness/kept: the object store answers DELETE with 403 AccessDenied" in caught.value.detail
+
+
+def test_a_store_that_is_silent_is_asked_to_delete_once(bucket: Bucket) -> None:
+    bucket.silent.add(("DELETE", "harness/b"))
+    keys = [f"harness/{name}" for name in "abcdef"]
+    with pytest.raises(ServiceFailedError, match="5 of 6 objects of the run could not be deleted") as caught:
+        run(bucket, dict.fromkeys(keys, b"1"), *keys)
+    assert [key for method, key in bucket.requests if method == "DELETE"] == ["harness/a", "harness/b"]
+    assert "harness/b: the object store does not answer DELETE" in caught.value.detail
+    assert "4 further keys were not tried" in caught.value.detail
 
 
 @pytest.mark.parametrize("missing", ["S3_URL", "S3_ACCESS", "S3_SECRET"])
