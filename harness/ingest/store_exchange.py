@@ -289,7 +289,7 @@ class Exchange:
 
     def _require_client(self, entry: Entry) -> None:
         """Require that the client still waits: the kernel takes bytes for one that has closed its connection, too."""
-        if not self._reader.at_eof():
+        if not (self._reader.at_eof() or self._reader.exception()):
             return
         if self._client.our_state is h11.SEND_RESPONSE:
             entry.status = entry.sent = 0
