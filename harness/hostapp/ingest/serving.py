@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 import signal
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import uvicorn
 
@@ -21,20 +21,12 @@ if TYPE_CHECKING:
 _LOG = logging.getLogger("ingest.api")
 
 
-class _Server(uvicorn.Server):
-    """A server that ends after a signal, although a query to a frozen database cannot even be cancelled."""
-
-    def handle_exit(self, sig: int, frame: FrameType | None) -> None:
-        super().handle_exit(sig, frame)
-        end_soon()
-
-
 def serve(settings: Settings) -> int:
     """Serve on 127.0.0.1 until SIGTERM or SIGINT, and return the exit code."""
     # uvicorn handles the signals, and raises them again at its end: the exit code then is 0
     for number in (signal.SIGTERM, signal.SIGINT):
         signal.signal(number, lambda *_: None)
-    server = _Server(
+    server: Any = uvicorn.Server(
         uvicorn.Config(
             Api(settings, async_pool(settings), Storage(settings)).application(),
             host="127.0.0.1",
@@ -46,6 +38,14 @@ def serve(settings: Settings) -> int:
             timeout_graceful_shutdown=1,
         )
     )
+    end_gracefully = server.handle_exit
+
+    def end(number: int, frame: FrameType | None) -> None:
+        end_gracefully(number, frame)
+        # a query to a frozen database cannot even be cancelled
+        end_soon()
+
+    server.handle_exit = end
     _LOG.info("started", extra={"fields": {"port": settings.port}})
     server.run()
     _LOG.info("stopped")
