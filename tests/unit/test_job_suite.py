@@ -12,7 +12,7 @@ from harness.job_engines.loading import shipped
 from harness.job_engines.sqlstates import sqlstates_in
 from harness.job_engines.target_file import Case
 from harness.suites.jobs.programs import was_refused
-from harness.suites.jobs.residue import kept_open
+from harness.suites.jobs.residue import kept_open, most_left
 from harness.suites.jobs.rows import CLAIMS, job_checks
 
 if TYPE_CHECKING:
@@ -88,3 +88,9 @@ def test_a_limit_of_connections_is_recognised(output: str, expected: bool) -> No
 )
 def test_a_connection_is_kept_if_nearly_all_looks_see_a_transaction(looks: list[int], expected: int) -> None:
     assert kept_open(looks) == expected
+
+
+def test_a_channel_that_the_end_of_a_worker_removes_by_chance_was_left_while_it_was_idle() -> None:
+    idle = most_left({judged.PINNED: 0}, {judged.STATEMENTS: 1, judged.CHANNELS: 2})
+    assert idle == {judged.PINNED: 0, judged.STATEMENTS: 1, judged.CHANNELS: 2}
+    assert most_left(idle, {judged.STATEMENTS: 3, judged.CHANNELS: 0}) == idle | {judged.STATEMENTS: 3}

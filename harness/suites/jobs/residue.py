@@ -27,7 +27,7 @@ _OPEN_S = 0.1
 #: sessions of a worker that ended are awaited for, seconds
 _SETTLES_S, _UNDER_CONTROL_S = 10.0, 2.0
 #: how often clients look at all server connections of a pool, and for how long each statement holds one, seconds
-_TRIES, _HOLDS_S = 4, 0.5
+_TRIES, _HOLDS_S = 8, 0.5
 
 _SESSIONS = """
 SELECT pid, state LIKE 'idle in transaction%%' AND clock_timestamp() - xact_start >= %s * interval '1 s'
@@ -70,6 +70,8 @@ def leaves_nothing(run: JobRun) -> None:
     if run.ctx.sharing_mode:
         # such a transaction keeps its server connection from all other clients
         run.left[PINNED] = kept_open(looks)
+        # some workers UNLISTEN when they end, on any server connection: at times on the one that has their channels
+        _look_at_shared_connections(run, "while the worker is idle")
     run.worker(_WORKER).stop()
     run.left[LOCKS] = run.left[TRANSACTIONS] = 0
 
@@ -83,9 +85,7 @@ def leaves_nothing(run: JobRun) -> None:
     with contextlib.suppress(TimedOutError):
         poll(clean, what="sessions of the worker to end", deadline_s=settles_s, interval_s=0.2)
     if run.ctx.sharing_mode:
-        found = _on_shared_connections(run)
-        run.left[STATEMENTS] = sum(one.statements for one in found)
-        run.left[CHANNELS] = sum(one.channels for one in found)
+        _look_at_shared_connections(run, "after its end")
 
 
 def kept_open(looks: list[int]) -> int:
@@ -107,6 +107,19 @@ def _kept_by_sessions(run: JobRun) -> tuple[int, int]:
     with run.ctx.lab.connect_admin(run.database) as admin:
         locks = admin.value(_ADVISORY_LOCKS)
     return int(locks), sum(_sessions(run).values())
+
+
+def _look_at_shared_connections(run: JobRun, when: str) -> None:
+    """Record what is on the shared server connections now: it belongs to no client, even while the worker runs."""
+    found = _on_shared_connections(run)
+    statements, channels = sum(one.statements for one in found), sum(one.channels for one in found)
+    run.ctx.fact(f"on shared server connections {when}", f"{channels} channels, {statements} statements")
+    run.left = most_left(run.left, {STATEMENTS: statements, CHANNELS: channels})
+
+
+def most_left(before: dict[str, int], now: dict[str, int]) -> dict[str, int]:
+    """Return what any look saw: the larger number of each kind."""
+    return before | {kind: max(number, before.get(kind, 0)) for kind, number in now.items()}
 
 
 def _on_shared_connections(run: JobRun) -> list[OnServerConnection]:
