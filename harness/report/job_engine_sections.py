@@ -15,14 +15,14 @@ if TYPE_CHECKING:
 
 #: topologies whose results the first sentence has one by one
 _MOST_NAMES = 8
-#: the colours of the words of a cell, each with an example and its meaning
+#: the colours of the words of a cell, each with a sample and its meaning
 _LEGEND = (
-    (WORKS, "works", "every case that applies ran and is OK"),
+    (WORKS, "works", "every case that was asked for ran and is OK; the cell has their number"),
     (OPEN, "works", "OK so far: other cases are Not run, or a verdict is not reliable"),
-    (OBSERVED, "twice 3", "as the engine promises"),
-    (LIMIT, "idle 27 s", "a documented limit"),
-    (ISSUE, "lost 2", "an Issue"),
-    (ACCEPTED, "lost 2", "an Issue that is known or in quarantine"),
+    (OBSERVED, "such as twice 3", "an observation of a case that is OK"),
+    (LIMIT, "such as idle 27 s", "a documented limit"),
+    (ISSUE, "such as lost 2", "an Issue"),
+    (ACCEPTED, "such as lost 2", "an Issue that is known or in quarantine"),
 )
 
 

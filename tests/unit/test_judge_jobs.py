@@ -305,6 +305,20 @@ def test_a_job_that_is_as_late_next_to_the_pooler_is_no_finding() -> None:
     assert broken(history, replace(state, effects=done(1, 2.6) + done(2, 2.7) + twin)) == set()
 
 
+@pytest.mark.parametrize(
+    ("twin_s", "pause_s", "word"),
+    [(0.0, 0.0, "begins 0.6 s later"), (0.0, 0.4, "works"), (0.4, 0.0, "works"), (2.0, 0.0, "works")],
+)
+def test_a_pooler_that_costs_less_than_the_margin_is_named_by_the_median(
+    twin_s: float, pause_s: float, word: str
+) -> None:
+    history, state = sound(Case.IDLE)
+    effects = done(1, 0.6) + done(2, 0.6) + done(TWIN + 1, twin_s) + done(TWIN + 2, twin_s)
+    later = replace(state, effects=effects, pause_s=pause_s)
+    assert broken(history, later) == set()
+    assert outcome(history, later, judge_jobs(history, later)) == word
+
+
 def test_a_long_lease_is_named_where_jobs_are_stuck() -> None:
     history, state = sound(Case.FAULTS)
     stuck = replace(

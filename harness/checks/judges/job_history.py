@@ -7,6 +7,7 @@ program has reported that its transaction is committed; another one may be there
 
 from __future__ import annotations
 
+import statistics
 from collections import defaultdict
 from functools import cached_property
 from typing import TYPE_CHECKING, Literal
@@ -160,6 +161,13 @@ class Jobs:
     def twin_pick_ups(self) -> list[float]:
         """The same of the worker with a direct connection."""
         return self._waits_of([key for key in self.by_key if key > TWIN])
+
+    @property
+    def later_s(self) -> float:
+        """How much later jobs begin than next to the pooler, at the median, seconds; 0 without both."""
+        if not self.pick_ups or not self.twin_pick_ups:
+            return 0.0
+        return statistics.median(self.pick_ups) - statistics.median(self.twin_pick_ups)
 
     def _waits_of(self, keys: Iterable[int]) -> list[float]:
         return [

@@ -44,10 +44,15 @@ SHORT = {
 }
 #: exits of workers that make a crash loop
 _LOOP = 4
+#: an idle worker that begins jobs later than next to the pooler by this much, at the median, is named, seconds
+_NAMED_S = 0.3
 
 
 def outcome(history: History, state: JobsState, expectations: tuple[Expectation, ...]) -> str:
-    """Return what a row of the table says, such as `works`, `twice 3`, `stuck 4 h` or `crash loop (42P05)`."""
+    """Return what a row of the table says, such as `works`, `twice 3`, `stuck 4 h` or `crash loop (42P05)`.
+
+    `begins 0.6 s later` is within the margin of the case: it says what the pooler costs.
+    """
     jobs = Jobs(history, state)
     seen = {found.name: found.observed for found in expectations if found.observed not in {"0", "yes"}}
     states = Counter(code for end in state.exits for code in end.sqlstates).most_common(1)
@@ -92,6 +97,8 @@ def outcome(history: History, state: JobsState, expectations: tuple[Expectation,
         judged.TWICE,
     }
     words += [f"{SHORT.get(name, name)}: {seen[name]}" for name in seen if name not in named]
+    if not words and state.case is Case.IDLE and (later := jobs.later_s) >= _NAMED_S + state.pause_s:
+        words.append(f"begins {later:.1f} s later")
     return ", ".join(words) or WORKS
 
 
