@@ -176,6 +176,11 @@ def _without_works(ran: Sequence[Row]) -> JobWord:
     return replace(_word_of(ran[0], f"{numbered(ran, 'case')} OK", OPEN), cases=cases_of(ran))
 
 
+def place_of_case(name: str) -> int:
+    """Return the place of a case among all, for an order that is the same in each report."""
+    return _CASES.index(name) if name in _CASES else len(_CASES)
+
+
 def cases_of(rows: Iterable[Row]) -> tuple[str, ...]:
     return tuple(dict.fromkeys(label(row).case for row in rows))
 
@@ -186,8 +191,7 @@ def _rank(rows: Iterable[Row]) -> Callable[[JobWord], tuple[int, str, int, int]]
 
     def key(word: JobWord) -> tuple[int, str, int, int]:
         harm = next((place for place, kind in enumerate(_HARM) if kind.search(word.text)), len(_HARM))
-        case = _CASES.index(word.cases[0]) if word.cases[0] in _CASES else len(_CASES)
-        return TONES.index(word.tone), severities[word.check], harm, case
+        return TONES.index(word.tone), severities[word.check], harm, place_of_case(word.cases[0])
 
     return key
 

@@ -8,7 +8,16 @@ from typing import TYPE_CHECKING
 from msgspec import Struct
 
 from harness.model import Status
-from harness.report.job_engine_cells import ACCEPTED, ISSUE, LIMIT, OPEN, JobEngineCell, job_engine_cell, label
+from harness.report.job_engine_cells import (
+    ACCEPTED,
+    ISSUE,
+    LIMIT,
+    OPEN,
+    JobEngineCell,
+    job_engine_cell,
+    label,
+    place_of_case,
+)
 from harness.report.job_findings import JobFinding, job_findings
 from harness.report.limits import LimitKind, limit_kind
 from harness.report.outcomes import is_shown
@@ -72,7 +81,13 @@ def job_engines(rows: Iterable[Row], order: Iterable[str] = ()) -> JobEngines | 
             absent.setdefault((job.title, row.planned.out_of_scope), {}).setdefault(row.planned.target)
         elif job:
             by_engine.setdefault(job.engine, {}).setdefault(job.variant, []).append(row)
-    found = [rows for variants in by_engine.values() for rows in variants.values()]
+    # two runs have the same rows in different orders
+    order = tuple(order)
+    places = {name: place for place, name in enumerate(order)}
+    found = [
+        sorted(rows, key=lambda row: (places.get(row.planned.target, len(places)), place_of_case(label(row).case)))
+        for rows in sorted((rows for variants in by_engine.values() for rows in variants.values()), key=_place)
+    ]
     if not found and not absent:
         return None
     tried = dict.fromkeys(row.planned.target for rows in found for row in rows)
@@ -85,6 +100,12 @@ def job_engines(rows: Iterable[Row], order: Iterable[str] = ()) -> JobEngines | 
             for (title, reason), names in absent.items()
         ),
     )
+
+
+def _place(rows: Sequence[Row]) -> tuple[str, str, bool, str]:
+    """Return the place of an engine and a variant: by its name, the variant `default` first."""
+    job = label(rows[0])
+    return job.title.casefold(), job.engine, job.variant != "default", job.variant
 
 
 def _row(rows: Sequence[Row]) -> JobEngineRow:

@@ -174,9 +174,13 @@ def test_a_row_is_an_engine_with_its_settings_and_a_column_a_topology(tmp_path: 
     assert found is not None
     assert set(found.topologies) == set(TOPOLOGIES)
     assert [(row.title, row.variant) for row in found.rows] == [
-        (title, variant) for title in ENGINES for variant in ("default", "recommended")
+        (title, variant) for title in sorted(ENGINES, key=str.casefold) for variant in ("default", "recommended")
     ]
-    assert (found.rows[0].settings, found.rows[0].versions) == ("poll 1 s, lease 10 s", "DBOS 3.4.0")
+    assert (found.rows[0].settings, found.rows[0].versions) == ("poll 1 s, lease 10 s", found.rows[0].title)
+    backwards = job_engines(reversed(list(job_rows_of_many())), found.topologies)
+    assert backwards is not None
+    assert (backwards.topologies, backwards.rows) == (found.topologies, found.rows)
+    assert backwards.findings == found.findings
 
 
 def test_rows_that_nobody_asked_for_and_rows_of_other_suites_are_no_part_of_it(tmp_path: Path) -> None:
