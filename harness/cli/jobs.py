@@ -57,6 +57,7 @@ _LINES = 15
     exit_codes=(
         ("0", "all jobs were done, and nothing is wrong"),
         ("1", "a job was not done, or a mistake of the target was found"),
+        ("2", "invalid usage or configuration, such as a target file with an unknown key"),
         ("3", "nothing was tried: packages, servers or a topology are not available"),
     ),
 )

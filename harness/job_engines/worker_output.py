@@ -12,7 +12,7 @@ from typing import IO, TYPE_CHECKING
 from harness.job_engines.sqlstates import sqlstates_in
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable
+    from collections.abc import Callable, Iterable, Sequence
 
 KEPT_LINES, LONGEST_LINE = 200, 2000
 #: of a longer line, the rest is dropped before redaction. It is longer than a kept line, so that the cut does not
@@ -21,9 +21,9 @@ _LONGEST_HELD = 4 * LONGEST_LINE
 _CHUNK_BYTES = 65_536
 #: lines that a listener gets from one start of a worker
 _MOST_SAID = 1000
-#: lines that do not name an error: brackets, the indented frames and fields of a trace, and the version that Node
-#: prints after an uncaught exception
-_BESIDES = re.compile(r"\W*|\s.*|Node\.js v[\d.]+")
+#: lines that do not name an error: brackets and the caret below a statement, the indented frames and fields of a trace,
+#: what PostgreSQL says besides its message, and the version that Node prints after an uncaught exception
+_BESIDES = re.compile(r"\W*|\s.*|(LINE \d+|DETAIL|HINT|CONTEXT|QUERY|STATEMENT|LOCATION):.*|Node\.js v[\d.]+")
 _CUT = "…"
 
 
@@ -102,12 +102,17 @@ class WorkerOutput:
         with self._lock:
             self._lines.extend(lines)
             self._sqlstates.update(dict.fromkeys(states))
-            named = next((line for line in reversed(lines) if not _BESIDES.fullmatch(line)), self._last)
-            self._last = named or next((line.strip() for line in reversed(lines) if line.strip()), "")
+            self._last = error_line(lines, self._last)
         for line in lines[: max(0, _MOST_SAID - self._printed)]:
             with contextlib.suppress(ValueError, OSError):  # the listener may be gone, such as a pager
                 self._say(_cut(self._redact(line), LONGEST_LINE))
         self._printed += len(lines)
+
+
+def error_line(lines: Sequence[str], earlier: str = "") -> str:
+    """Return the last line that may name an error, else the earlier one, else the last line with anything in it."""
+    named = next((line for line in reversed(lines) if not _BESIDES.fullmatch(line)), earlier)
+    return named or next((line.strip() for line in reversed(lines) if line.strip()), "")
 
 
 def _cut(line: str, longest: int) -> str:

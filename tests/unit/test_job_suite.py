@@ -8,10 +8,11 @@ import pytest
 
 from harness.checks.judges import jobs as judged
 from harness.checks.registry import Control
+from harness.host.command import CommandResult
 from harness.job_engines.loading import shipped
 from harness.job_engines.sqlstates import sqlstates_in
 from harness.job_engines.target_file import Case
-from harness.suites.jobs.programs import was_refused
+from harness.suites.jobs.programs import tail_of, was_refused, why_failed
 from harness.suites.jobs.residue import kept_open, most_left
 from harness.suites.jobs.rows import CLAIMS, job_checks
 
@@ -94,3 +95,28 @@ def test_a_channel_that_the_end_of_a_worker_removes_by_chance_was_left_while_it_
     idle = most_left({judged.PINNED: 0}, {judged.STATEMENTS: 1, judged.CHANNELS: 2})
     assert idle == {judged.PINNED: 0, judged.STATEMENTS: 1, judged.CHANNELS: 2}
     assert most_left(idle, {judged.STATEMENTS: 3, judged.CHANNELS: 0}) == idle | {judged.STATEMENTS: 3}
+
+
+def ended(printed: str) -> CommandResult:
+    return CommandResult(exit_code=1, seconds=0.1, output=printed)
+
+
+def test_a_failed_command_is_named_by_its_error_and_not_by_the_caret_below_its_statement() -> None:
+    printed = 'psycopg.errors.UndefinedTable: relation "nadia" does not exist\nLINE 1: INSERT INTO nadia\n                    ^\n'
+    assert why_failed(ended(printed)) == (
+        '42P01: psycopg.errors.UndefinedTable: relation "nadia" does not exist (exit code 1)'
+    )
+
+
+@pytest.mark.parametrize(
+    ("printed", "expected"),
+    [
+        ("", "it printed nothing"),
+        ("a\nb\n", "a\nb"),
+        ("x" * 300 + "\n" + "y" * 300, "y" * 300),
+        ("x" * 300 + "\n" + "y" * 350, "y" * 350),
+        ("x" * 400, "…" + "x" * 350),
+    ],
+)
+def test_the_end_of_an_output_begins_with_a_line(printed: str, expected: str) -> None:
+    assert tail_of(ended(printed)) == f"{expected} (exit code 1)"

@@ -80,6 +80,17 @@ def test_after_an_enqueue_that_failed_only_the_reported_jobs_are_awaited() -> No
     assert mistake.what == "the command `enqueue` failed: 42P01: no (exit code 1)"
 
 
+@pytest.mark.parametrize(
+    ("failed", "of_install"),
+    [("42P01: no table", True), ("3F000: no schema", True), ("42601: no", False), ("no (exit code 1)", False)],
+)
+def test_an_installation_without_its_commit_is_named_where_a_job_cannot_be_enqueued(
+    failed: str, of_install: bool
+) -> None:
+    [mistake] = mistakes_in(replace(SOUND, enqueue_failed=failed))
+    assert ("commit in `install` what it creates" in mistake.hint) is of_install
+
+
 def test_after_a_failed_installation_nothing_else_is_a_mistake() -> None:
     seen = Seen(keys=KEYS, worker="A", install_failed="42601: no (exit code 1)")
     [mistake] = mistakes_in(seen)

@@ -521,6 +521,7 @@ def test_a_secret_of_several_lines_is_not_kept() -> None:
         (b"throw e\nError: stopped\n    at main {\n  code: '42P05'\n}\n\nNode.js v24.19.0\n", "Error: stopped"),
         (b"  File x\npsycopg.OperationalError: gone\n  code\n", "psycopg.OperationalError: gone"),
         (b"  only this\n\n", "only this"),
+        (b"x.UndefinedTable: no nadia\nLINE 1: INSERT\n    ^\nHINT:  look\n", "x.UndefinedTable: no nadia"),
         (b"a\n---\n\n", "a"),
         (b"\n\n", ""),
         (b"", ""),

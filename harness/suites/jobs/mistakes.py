@@ -14,6 +14,8 @@ if TYPE_CHECKING:
 
 _MOST_KEYS = 5
 _NO_INTEGER = "invalid input syntax for type integer"
+#: undefined table, schema, function and type: what `install` should have created
+_MISSING = ("42P01", "3F000", "42883", "42704")
 
 
 class Mistake(Struct, frozen=True):
@@ -88,7 +90,10 @@ def _commands(seen: Seen) -> Iterator[Mistake]:
     if seen.enqueue_failed:
         yield Mistake(
             f"the command `enqueue` failed: {seen.enqueue_failed}",
-            "{first} and {last} are the keys of the first and the last job, both included; it ends with exit code 0",
+            "commit in `install` what it creates: it ended well, and something is missing; then compare the names and the "
+            "search_path of both"
+            if not seen.install_failed and seen.enqueue_failed.startswith(_MISSING)
+            else "{first} and {last} are the keys of the first and the last job, both included; it ends with exit code 0",
         )
     if seen.exits:
         times = "once" if len(seen.exits) == 1 else f"{len(seen.exits)} times"
@@ -109,7 +114,7 @@ def _enqueued(seen: Seen) -> Iterator[Mistake]:
     if missing and not seen.enqueue_failed:
         yield Mistake(
             f"`enqueue` did not report {_jobs(missing)} as enqueued",
-            "call job_phase(key, 'enqueued') in the database of EFFECTS_URL once the job is committed",
+            _call("enqueued(key)", "job_phase(key, 'enqueued')") + ", once the job is committed",
         )
 
 
@@ -129,7 +134,7 @@ def _begun(seen: Seen) -> Iterator[Mistake]:
     if never:
         yield Mistake(
             f"{_jobs(never)} never began",
-            "a job calls job_begin(key, …) in the database of EFFECTS_URL first; `work` looks where `enqueue` writes",
+            "in each job, " + _call("perform(key, …)", "job_begin(key, …)") + "; `work` looks where `enqueue` writes",
         )
     if seen.lost_payloads:
         yield Mistake(
@@ -150,7 +155,8 @@ def _ended(seen: Seen) -> Iterator[Mistake]:
     if open_ := [key for key in dict.fromkeys(seen.of_phase("begin")) if key not in ends]:
         yield Mistake(
             f"{_jobs(open_)} began, and did not report an end",
-            "call job_phase(key, 'done') after the work, or job_phase(key, 'failed') where job_begin says that it fails",
+            "effects.perform reports the end; in another language, call job_phase(key, 'done') after the work, or "
+            "job_phase(key, 'failed') where job_begin says that it fails",
         )
     if failed:
         yield Mistake(
@@ -186,6 +192,14 @@ def _states(seen: Seen) -> Iterator[Mistake]:
             f"sql.state returns {next(iter(wrong.values()))!r} for {_jobs(sorted(wrong))}, which reported done",
             "the engine has to learn that the job has ended; check the words of the query, too",
         )
+
+
+def _call(of_kit: str, in_sql: str) -> str:
+    """Return what a program calls: with the kit, or in SQL."""
+    return (
+        f"call effects.{of_kit} with `import effects` in Python, or with `require('effects.cjs')` and `await` in Node; "
+        f"in another language {in_sql} in the database of EFFECTS_URL"
+    )
 
 
 def _expected(seen: Seen) -> Iterable[int]:

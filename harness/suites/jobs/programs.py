@@ -17,6 +17,7 @@ from harness.host.command import url, variables
 from harness.job_engines.installation import KIT
 from harness.job_engines.scratch import scratch_folder
 from harness.job_engines.sqlstates import sqlstates_in
+from harness.job_engines.worker_output import error_line
 from harness.job_engines.workers import Supervisor, Worker
 from harness.model import PoolMode
 from harness.suites.package_installation import install_packages
@@ -38,7 +39,7 @@ ACTOR_TYPE, ACTOR_ID, CORRELATION = "user", "jobs-suite", "correlation-of-the-jo
 PAYLOAD = msgspec.json.encode({"actor": ACTOR_ID, "correlation": CORRELATION}).decode()
 #: a command of a target, seconds
 _COMMAND_S = 40.0
-_LONGEST_OUTPUT = 350
+_LONGEST_OUTPUT, _LONGEST_LINE = 350, 200
 #: of PgBouncer, when max_client_conn is reached, or a client has waited for longer than query_wait_timeout
 _REFUSALS = ("no more connections allowed", "query_wait_timeout")
 #: too_many_connections, of PostgreSQL and of other poolers
@@ -269,15 +270,17 @@ def was_refused(output: str, sqlstates: Iterable[str]) -> bool:
 
 
 def tail_of(found: CommandResult) -> str:
-    """Return the end of what a command printed."""
-    said = found.output.strip()[-_LONGEST_OUTPUT:]
+    """Return the end of what a command printed, from the begin of a line if it has a line end."""
+    printed = found.output.strip()
+    said = printed[-_LONGEST_OUTPUT:]
+    if len(printed) > _LONGEST_OUTPUT and printed[-_LONGEST_OUTPUT - 1] != "\n":
+        said = said.partition("\n")[2].strip() or f"…{said}"
     return f"{said or 'it printed nothing'} ({found.reason or f'exit code {found.exit_code}'})"
 
 
 def why_failed(found: CommandResult) -> str:
     """Return why a command failed, with its SQLSTATE first if it printed one."""
-    lines = found.output.strip().splitlines()
-    last = lines[-1].strip()[:200] if lines else "it printed nothing"
+    last = error_line(found.output.splitlines())[:_LONGEST_LINE] or "it printed nothing"
     codes = sqlstates_in(found.output)
     said = f"{last} ({found.reason or f'exit code {found.exit_code}'})"
     return f"{codes[-1]}: {said}" if codes else said
