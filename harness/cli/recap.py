@@ -19,6 +19,7 @@ from harness.model import Behaviour
 from harness.printable import one_line
 from harness.report.evidence import Row, elapsed_by_run, elapsed_s
 from harness.report.issue_groups import accepted_kinds, issue_groups
+from harness.report.job_limits import job_limits
 from harness.report.load_rows import writes
 from harness.report.outcomes import WORDS, Count, OutcomeCount, count, is_shown
 
@@ -39,6 +40,8 @@ _SCREEN_LINES = 24
 _OTHER_LINES = 5
 #: rows out of scope that a line names; more are counted
 _MOST_NAMES = 2
+#: engines with a variant whose documented limits are named
+_MOST_LIMITS = 6
 
 
 def print_recap(run: StoredRun) -> None:
@@ -274,6 +277,15 @@ def say_issues(invocation: Invocation, answers: Iterable[Answer]) -> None:
                 invocation.terminal.say(f"and {rest} more {kinds} Issue{'s' if rest > 1 else ''}, in issues.md")
                 return
         invocation.terminal.say(text)
+
+
+def say_limits(invocation: Invocation, answers: Iterable[Answer]) -> None:
+    """Say the documented limits of job engines, one line for each engine and variant; of many, the first ones."""
+    limits = job_limits(answers)
+    for text in limits[:_MOST_LIMITS]:
+        invocation.terminal.say(f"Documented limit of {one_line(text)}")
+    if (more := len(limits) - _MOST_LIMITS) > 0:
+        invocation.terminal.say(f"and documented limits of {more} more, in job-engines.md")
 
 
 def _text(group: IssueGroup) -> str:

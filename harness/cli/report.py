@@ -15,7 +15,7 @@ from harness.cli.filling import fill, put_into
 from harness.cli.integrity import verify_runs, write_statement
 from harness.cli.invocation import Invocation, command
 from harness.cli.planning import named_topologies
-from harness.cli.recap import print_evidence_recap, say_issues, say_where
+from harness.cli.recap import print_evidence_recap, say_issues, say_limits, say_where
 from harness.cli.run_evidence import ACCEPTED, evidence_of
 from harness.cli.running import run_selection
 from harness.cli.selection import Selection
@@ -175,6 +175,7 @@ def report(
             sys.stdout.writelines(f"{line}\n" for line in ("", *lines_of(scrubbed(changes))))
     say_where(invocation, runs[-1].folder if runs else None, paths)
     answers = [row.answer for row in evidence.rows]
+    say_limits(invocation, answers)
     say_issues(invocation, answers)
     if os.environ.get("GITHUB_ACTIONS") == "true":
         for line in workflow_commands(issue_groups(answers)):

@@ -10,7 +10,7 @@ from harness.cli.evidence import evidence_here
 from harness.cli.exit_codes import exit_code, rows_of
 from harness.cli.filling import fill
 from harness.cli.invocation import Invocation, command
-from harness.cli.recap import print_recap, say_issues, say_where
+from harness.cli.recap import print_recap, say_issues, say_limits, say_where
 from harness.cli.repeating import require_repeatable, say_attempts
 from harness.cli.running import run_selection
 from harness.cli.selection import print_selection, select_rows
@@ -91,5 +91,6 @@ def verify(
     print_recap(run)
     say_attempts(invocation, run)
     say_where(invocation, run.folder, paths)
+    say_limits(invocation, rows_of(run))
     say_issues(invocation, rows_of(run))
     return exit_code(invocation, rows_of(run), [run], strict=strict)

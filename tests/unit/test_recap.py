@@ -14,11 +14,13 @@ from msgspec.structs import replace
 from harness.checks.judges.acknowledged import LOST
 from harness.cli import exit_codes, recap
 from harness.cli.wrapping import items_in_lines
+from harness.job_engines.target_file import Case
 from harness.model import EndedBy, EnvironmentEvidence, Expectation, KnownIssue, PathLabel, Result, Section, Status
 from harness.report.evidence import merge
 from harness.report.issue_groups import issue_groups
 from harness.report.verdicts import verdicts
 from harness.store import StoredRun
+from tests.unit.job_engines import job_row
 from tests.unit.made_up import PLAN, mixed, planned, record, result, stood
 
 if TYPE_CHECKING:
@@ -397,3 +399,32 @@ def test_on_a_terminal_the_writes_are_a_sentence(
     lines = capsys.readouterr().out.splitlines()
     assert max(map(len, lines)) <= 60
     assert "6 unknown, 2 of them there" in " ".join(map(str.strip, lines))
+
+
+def limited(case: Case, outcome: str, topology: str, title: str = "Oban 0.7.0") -> Answer:
+    return job_row(case, outcome=outcome, limit="LISTEN stays", topology=topology, title=title).answer
+
+
+def test_the_documented_limits_of_job_engines_are_named_by_engine_and_variant() -> None:
+    terminal = Said()
+    found = [
+        limited(Case.LEAVES_NOTHING, "channels left: 3", "transaction"),
+        limited(Case.LEAVES_NOTHING, "channels left: 3", "session"),
+        limited(Case.FAULTS, "stuck 4 h", "transaction"),
+        job_row(Case.IDLE).answer,
+        *answers(OK),
+        *(limited(Case.IDLE, "idle 27 s", "transaction", f"Queue {number}") for number in range(7)),
+    ]
+    recap.say_limits(invocation(terminal), found)
+    assert terminal.lines[0] == (
+        "Documented limit of Oban 0.7.0, default: channels left: 3 (leaves-nothing on session, transaction); "
+        "stuck 4 h (faults on transaction)"
+    )
+    assert terminal.lines[-1] == "and documented limits of 2 more, in job-engines.md"
+    assert len(terminal.lines) == 7
+
+
+def test_a_run_without_job_engines_names_no_limits() -> None:
+    terminal = Said()
+    recap.say_limits(invocation(terminal), answers(ISSUE, OK))
+    assert terminal.lines == []
