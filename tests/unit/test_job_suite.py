@@ -13,7 +13,7 @@ from harness.job_engines.loading import shipped
 from harness.job_engines.sqlstates import sqlstates_in
 from harness.job_engines.target_file import Case
 from harness.suites.jobs.programs import tail_of, was_refused, why_failed
-from harness.suites.jobs.residue import kept_open, most_left
+from harness.suites.jobs.residue import OnServerConnection, channels_on, kept_open, most_left
 from harness.suites.jobs.rows import CLAIMS, job_checks
 
 if TYPE_CHECKING:
@@ -95,6 +95,12 @@ def test_a_channel_that_the_end_of_a_worker_removes_by_chance_was_left_while_it_
     idle = most_left({judged.PINNED: 0}, {judged.STATEMENTS: 1, judged.CHANNELS: 2})
     assert idle == {judged.PINNED: 0, judged.STATEMENTS: 1, judged.CHANNELS: 2}
     assert most_left(idle, {judged.STATEMENTS: 3, judged.CHANNELS: 0}) == idle | {judged.STATEMENTS: 3}
+
+
+def test_a_channel_on_two_server_connections_is_one_channel() -> None:
+    found = [OnServerConnection(pid=pid, statements=0, channels=names) for pid, names in ((1, ["a", "b"]), (2, ["a"]))]
+    assert channels_on(found) == 2
+    assert channels_on(()) == 0
 
 
 def ended(printed: str) -> CommandResult:

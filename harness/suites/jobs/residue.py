@@ -15,6 +15,8 @@ from harness.suites.jobs.programs import WORKERS
 from harness.waiting import NotYet, poll
 
 if TYPE_CHECKING:
+    from collections.abc import Iterable
+
     from harness.suites.jobs.running import JobRun
 
 _WORKER = WORKERS[0]
@@ -40,7 +42,7 @@ WHERE l.locktype = 'advisory' AND d.datname = current_database()
 #: one statement, so that it runs in every pool mode; PgBouncer names the statements that it prepares itself
 _ON_SERVER_CONNECTION = f"""
 SELECT pg_backend_pid(), (SELECT count(*) FROM pg_prepared_statements WHERE name NOT LIKE 'PGBOUNCER%%'),
-    (SELECT count(*) FROM pg_listening_channels()), pg_sleep({_HOLDS_S})
+    (SELECT coalesce(array_agg(name), '{{}}') FROM pg_listening_channels() AS name), pg_sleep({_HOLDS_S})
 """
 
 
@@ -49,7 +51,7 @@ class OnServerConnection(Struct, frozen=True):
 
     pid: int
     statements: int
-    channels: int
+    channels: list[str]
 
 
 def leaves_nothing(run: JobRun) -> None:
@@ -112,9 +114,14 @@ def _kept_by_sessions(run: JobRun) -> tuple[int, int]:
 def _look_at_shared_connections(run: JobRun, when: str) -> None:
     """Record what is on the shared server connections now: it belongs to no client, even while the worker runs."""
     found = _on_shared_connections(run)
-    statements, channels = sum(one.statements for one in found), sum(one.channels for one in found)
+    statements, channels = sum(one.statements for one in found), channels_on(found)
     run.ctx.fact(f"on shared server connections {when}", f"{channels} channels, {statements} statements")
     run.left = most_left(run.left, {STATEMENTS: statements, CHANNELS: channels})
+
+
+def channels_on(connections: Iterable[OnServerConnection]) -> int:
+    """Return the number of channels, each counted once: on how many connections LISTEN ran is up to chance."""
+    return len({channel for one in connections for channel in one.channels})
 
 
 def most_left(before: dict[str, int], now: dict[str, int]) -> dict[str, int]:
