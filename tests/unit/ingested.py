@@ -2,12 +2,17 @@
 
 from __future__ import annotations
 
+from typing import TYPE_CHECKING
+
 from harness.checks.judges.ingest import WORKS, judge_ingest, outcome
 from harness.checks.judges.ingest_state import End, IngestState, Upload, UploadRow
 from harness.ingest.cases import IngestCase
 from harness.ingest.pipeline_file import Settings, Status
 from harness.ingest.store_requests import StoreRequest
 from harness.model.history import History, Opening
+
+if TYPE_CHECKING:
+    from harness.model import Expectation
 
 PREFIX = "p/"
 COLUMNS = ("id", "key", "status", "checksum", "indexed_at", "worker", "text", "project", "filename", "content_type")
@@ -90,14 +95,19 @@ def state(case: IngestCase, *uploads: Upload, requests: tuple[StoreRequest, ...]
     )
 
 
+def judge(found: IngestState) -> tuple[Expectation, ...]:
+    """Return what the judge says about a final state."""
+    return judge_ingest(_HISTORY, found)
+
+
 def broken(found: IngestState) -> set[str]:
     """Return the names of the expectations that do not hold."""
-    return {one.name for one in judge_ingest(_HISTORY, found) if one.broken}
+    return {one.name for one in judge(found) if one.broken}
 
 
 def words(found: IngestState) -> str:
     """Return what the table says."""
-    return outcome(judge_ingest(_HISTORY, found))
+    return outcome(judge(found))
 
 
-__all__ = ["WORKS", "broken", "download", "retried", "row", "state", "upload", "words"]
+__all__ = ["WORKS", "broken", "download", "judge", "retried", "row", "state", "upload", "words"]

@@ -13,9 +13,10 @@ from msgspec.structs import replace
 from harness.checks.judges import ingest as judged
 from harness.checks.judges.ingest_service import SERVICE_CASES
 from harness.checks.judges.ingest_state import ProgramExit, without_ends
+from harness.checks.judging import reason_of
 from harness.ingest.cases import IngestCase
 from harness.ingest.pipeline_file import Settings, Status
-from tests.unit.ingested import WORKS, broken, download, retried, row, state, upload, words
+from tests.unit.ingested import WORKS, broken, download, judge, retried, row, state, upload, words
 
 if TYPE_CHECKING:
     from harness.checks.judges.ingest_state import IngestState
@@ -268,6 +269,14 @@ def test_a_download_that_failed_has_to_be_repeated(case: IngestCase) -> None:
     found = _SOUND[case]
     once = tuple(one for one in found.requests if one.status == 200)
     assert broken(replace(found, requests=once)) == {judged.RETRIED}
+
+
+def test_a_wrong_checksum_is_the_reason_of_a_download_that_was_not_repeated() -> None:
+    found = _with_row(_SOUND[IngestCase.CORRUPT_DOWNLOAD], checksum="0" * 64)
+    once = replace(found, requests=tuple(one for one in found.requests if one.status == 200))
+    expectations = [one for one in judge(once) if one.broken]
+    assert [one.name for one in expectations] == [judged.RETRIED, judged.CHECKSUM]
+    assert reason_of(expectations).startswith(judged.CHECKSUM)
 
 
 # --- several workers and projects ------------------------------------------------------------------------

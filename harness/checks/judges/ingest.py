@@ -11,6 +11,8 @@ import statistics
 from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
+from msgspec.structs import replace
+
 from harness.checks.judges import Judge, compared
 from harness.checks.judges.ingest_service import SERVICE_WORDS, judge_service
 from harness.checks.judges.ingest_state import IngestState
@@ -433,7 +435,8 @@ def _corrupt(found: Ingested) -> Iterator[Expectation]:
     The checksum alone shows too little: it may be copied from the client or the store.
     """
     yield from _all_indexed(found)
-    yield from _tried_again(found)
+    # a wrong checksum shows more
+    yield from (replace(one, consequence=True) for one in _tried_again(found))
     yield from _no_exit(found)
 
 
