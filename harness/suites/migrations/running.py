@@ -137,7 +137,7 @@ class MigrationRun:
     def require_started(self) -> None:
         """Require that a start used its database or its port, once what it changed has been compared.
 
-        :raises NotExercisedError: when it did neither: it is no start, or it goes on in the background.
+        :raises NotExercisedError: when it did neither: it ended early, or goes on in the background.
         """
         if self._idle_start:
             raise NotExercisedError(f"{self._idle_start}; the command has to stay in the foreground until SIGTERM")
