@@ -105,6 +105,8 @@ class Copies:
         :param left: how many bytes may still be copied.
         """
         source, target = self._tree.root / name, folder / name
+        if ".git" in target.relative_to(folder).parts:  # that of a worktree would lead git to the repository itself
+            return 0
         try:
             if not source.parent.resolve().is_relative_to(self._tree.root):
                 why = "outside"

@@ -44,7 +44,7 @@ class Tree:
         for folder, folders, files in os.walk(self.root):
             folders[:] = sorted(name for name in folders if name not in _GENERATED)
             here = Path(folder).relative_to(self.root)
-            found += [(here / name).as_posix() for name in files]
+            found += [(here / name).as_posix() for name in files if name not in _GENERATED]  # .git of a worktree
             if len(found) > MOST_FILES:
                 break
         return found[:MOST_FILES]

@@ -41,7 +41,8 @@ class Repository:
         """Return a file's text; None when the file is missing or unreadable."""
         if path not in self._texts:
             try:
-                self._texts[path] = path.read_text(encoding="utf-8", errors="replace")
+                # a FIFO would block for ever
+                self._texts[path] = path.read_text(encoding="utf-8", errors="replace") if path.is_file() else None
             except (OSError, ValueError):
                 self._texts[path] = None
         return self._texts[path]

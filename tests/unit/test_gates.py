@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import errno
 import json
+import os
 import shutil
 import tempfile
 from datetime import date
@@ -266,6 +267,25 @@ def test_git_in_a_copy_never_finds_the_user_s_repository(tmp_path: Path, monkeyp
         assert [found[gate].status for gate in ("seeded.lint", "runbooks.commands")] == [status, status]
         assert in_git(root, "rev-parse", "HEAD") == head
         assert in_git(root, "ls-files", "--stage") == index
+
+
+def test_a_copy_of_a_worktree_is_a_repository_of_its_own(tmp_path: Path) -> None:
+    root = repository(tmp_path / "r")
+    in_git(root, "worktree", "add", "--quiet", str(tmp_path / "w"))
+    made = Copies(Tree(tmp_path / "w"), (".git", ".", "src"), lambda _: None, lambda: False)
+    with made.copy() as folder:
+        assert in_git(folder, "rev-parse", "--show-toplevel").strip() == str(folder)
+        assert in_git(folder, "log", "--format=%s").splitlines() == ["copy"]
+    assert not made.skipped
+    (tmp_path / "w/.git").write_text("gitdir: gone\n")
+    assert ".git" not in Tree(tmp_path / "w").files
+
+
+def test_a_pipe_blocks_no_row(tmp_path: Path) -> None:
+    root = repository(tmp_path / "r", {"docs/runbooks/restart.md": "[a](../../b#L1) [c](c.md#d)\n```sh run\ntrue\n```\n"})
+    for name in ("b", "docs/runbooks/c.md", ".github/workflows/x.yml", "package.json", "Makefile", "tests_flaky.py"):
+        os.mkfifo(root / name)
+    assert rows_of(root, runs=True)["runbooks.commands"].status is OK
 
 
 def test_a_repository_that_cannot_be_copied_leaves_the_other_rows(
