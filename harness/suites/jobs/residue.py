@@ -17,6 +17,7 @@ from harness.waiting import NotYet, poll
 if TYPE_CHECKING:
     from collections.abc import Iterable
 
+    from harness.database import Client
     from harness.suites.jobs.running import JobRun
 
 _WORKER = WORKERS[0]
@@ -86,8 +87,8 @@ def leaves_nothing(run: JobRun) -> None:
     settles_s = _UNDER_CONTROL_S if run.ctx.control else _SETTLES_S
     with contextlib.suppress(TimedOutError):
         poll(clean, what="sessions of the worker to end", deadline_s=settles_s, interval_s=0.2)
-    if run.ctx.sharing_mode:
-        _look_at_shared_connections(run, "after its end")
+    if run.ctx.sharing_mode and (missed := _look_at_shared_connections(run, "after its end")):
+        raise NotExercisedError(f"{missed} server connections of the pool were given to no client")
 
 
 def kept_open(looks: list[int]) -> int:
@@ -111,12 +112,16 @@ def _kept_by_sessions(run: JobRun) -> tuple[int, int]:
     return int(locks), sum(_sessions(run).values())
 
 
-def _look_at_shared_connections(run: JobRun, when: str) -> None:
-    """Record what is on the shared server connections now: it belongs to no client, even while the worker runs."""
-    found = _on_shared_connections(run)
+def _look_at_shared_connections(run: JobRun, when: str) -> int:
+    """Record what is on the shared server connections now: it belongs to no client, even while the worker runs.
+
+    :return: how many free server connections were given to no client, such as those that a worker has past the pooler.
+    """
+    found, missed = _on_shared_connections(run)
     statements, channels = sum(one.statements for one in found), channels_on(found)
     run.ctx.fact(f"on shared server connections {when}", f"{channels} channels, {statements} statements")
     run.left = most_left(run.left, {STATEMENTS: statements, CHANNELS: channels})
+    return missed
 
 
 def channels_on(connections: Iterable[OnServerConnection]) -> int:
@@ -129,23 +134,22 @@ def most_left(before: dict[str, int], now: dict[str, int]) -> dict[str, int]:
     return before | {kind: max(number, before.get(kind, 0)) for kind, number in now.items()}
 
 
-def _on_shared_connections(run: JobRun) -> list[OnServerConnection]:
-    """Return what later clients find on each server connection of the pool.
+def _on_shared_connections(run: JobRun) -> tuple[list[OnServerConnection], int]:
+    """Return what later clients find on each server connection of the pool, and how many free ones they missed.
 
-    As many clients as there are server connections ask at the same time, so that each is given another one.
-
-    :raises NotExercisedError: when one of them was given to no client.
+    As many clients as there are server connections ask at the same time, so that each is given another one. A server
+    connection in a transaction is not free: it is given to a client if the transaction ends meanwhile.
     """
-    wanted = {pid for pid, is_open in _sessions(run).items() if not is_open}
-    clients = [run.ctx.connect(run.ctx.lab.chain(run.database)) for _ in wanted]
+    sessions = _sessions(run)
+    wanted = {pid for pid, is_open in sessions.items() if not is_open}
+    clients: list[Client] = []
     found: dict[int, OnServerConnection] = {}
-    for _ in range(_TRIES if wanted else 0):
+    for _ in range(_TRIES):
+        if sessions.keys() <= found.keys():
+            break
+        clients += [run.ctx.connect(run.ctx.lab.chain(run.database)) for _ in range(len(sessions) - len(clients))]
         with ThreadPoolExecutor(len(clients)) as pool:
             for [row] in pool.map(lambda client: client.rows(_ON_SERVER_CONNECTION), clients):
                 found[row[0]] = OnServerConnection(*row[:3])
-        wanted &= _sessions(run).keys()  # the pooler may have closed some meanwhile
-        if wanted <= found.keys():
-            return list(found.values())
-    if wanted:
-        raise NotExercisedError(f"{len(wanted - found.keys())} server connections of the pool were given to no client")
-    return []
+        sessions = _sessions(run)  # the pooler may have closed some meanwhile, or opened others
+    return list(found.values()), len((wanted & sessions.keys()) - found.keys())
