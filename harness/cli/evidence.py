@@ -19,12 +19,12 @@ from harness.job_engines.known import fingerprint_now
 from harness.lab.topologies import load_topologies, with_versions
 from harness.model import SCHEMA_VERSION, Result, RunRecord, Section, Status
 from harness.provenance import fingerprint, of_this_code, provenance
-from harness.report.evidence import Evidence, merge
+from harness.report.evidence import Evidence, merge, newest_pipeline
 from harness.report.scope import outside
 from harness.store import kept_runs, read_runs, run_folders_in
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Iterator, Mapping
+    from collections.abc import Iterable, Iterator, Mapping, Sequence
 
     from harness.checks.registry import Check
     from harness.cli.settings import Settings
@@ -152,16 +152,14 @@ def _job_engines_now(runs: Iterable[StoredRun]) -> dict[tuple[str, str], str]:
     return {(row.target, row.check): digest for row in rows if row.job and (digest := now[row.job.file])}
 
 
-def _pipelines_now(runs: Iterable[StoredRun], settings: Settings) -> dict[tuple[str, str], str]:
-    """Return the identity that ingest pipelines have now, by target and check; those whose files are here count.
-
-    Several runs may have tried several pipelines: the newest one counts.
-    """
-    rows = {(row.target, row.check): row.ingest for run in runs for row in run.record.plan if row.ingest}
-    files = {label.file for label in rows.values() if label.file}
+def _pipelines_now(runs: Sequence[StoredRun], settings: Settings) -> dict[tuple[str, str], str]:
+    """Return the identity that the ingest pipeline of a report has now, by target and check, if its file is here."""
+    newest = newest_pipeline(runs)
+    _, file = newest
     project = settings.project_pipeline
-    now = {file: project.identity if file == project.own_file else pipeline_now(file) for file in files}
-    return {key: identity for key, label in rows.items() if (identity := now.get(label.file, ""))}
+    now = project.identity if file == project.own_file else pipeline_now(file)
+    rows = (row for run in runs for row in run.record.plan if row.ingest and row.ingest.identity == newest)
+    return {(row.target, row.check): now for row in rows} if file and now else {}
 
 
 def _of_other_code(reports: Path, of_this_code: int, code: str) -> list[str]:

@@ -200,6 +200,11 @@ class IngestLabel(Struct, frozen=True, kw_only=True):
     #: the path of its file, for a pipeline of the project's own; "" for a shipped one, whose files are harness code
     file: str = ""
 
+    @property
+    def identity(self) -> tuple[str, str]:
+        """What distinguishes the pipeline from others: its name, and its file."""
+        return self.pipeline, self.file
+
 
 class PlannedCheck(Struct, frozen=True, kw_only=True):
     """One planned row: a check on a target. Every planned row gets a result."""

@@ -212,7 +212,13 @@ def merge(
         audit_target=target,
     )
     expected = tuple(expected)
-    declarations = {(row.target, row.check): row.declared_as for run in usable for row in run.record.plan}
+    pipeline = newest_pipeline(usable)
+    declarations = {
+        (row.target, row.check): row.declared_as
+        for run in usable
+        for row in run.record.plan
+        if not row.ingest or row.ingest.identity == pipeline
+    }
     declarations |= dict(job_engines or {})
     declarations |= {(row.target, row.check): row.declared_as for row in expected}
     merging = _Merging(
@@ -221,11 +227,24 @@ def merge(
         newest,
         notes,
         target or (usable[-1].record.audit_target if usable else ""),
+        pipeline,
         {name: subject for run in usable for name, subject in run.record.subjects.items()} | dict(subjects or {}),
     )
     for run in usable:
         merging.add(run)
     return merging.evidence()
+
+
+def newest_pipeline(runs: Sequence[StoredRun]) -> tuple[str, str]:
+    """Return the identity of the ingest pipeline that the newest run with rows of the suite `ingest` tried.
+
+    Rows of different pipelines have the same names, so a report is about one of them.
+
+    :param runs: oldest first.
+    :return: empty texts if no run has such rows.
+    """
+    labels = (row.ingest for run in reversed(runs) for row in run.record.plan if row.ingest)
+    return next((label.identity for label in labels), ("", ""))
 
 
 class _Merging:
@@ -238,6 +257,7 @@ class _Merging:
         newest: Newest,
         notes: list[str],
         audit_target: str,
+        pipeline: tuple[str, str],
         subjects: Mapping[str, Subject],
     ) -> None:
         #: the declaration of each row that counts: the present one, or that of the newest run of a row on demand
@@ -245,6 +265,7 @@ class _Merging:
         self._newest = newest
         self._notes = notes
         self._audit_target = audit_target
+        self._pipeline = pipeline
         self._subjects = subjects
         self._rows = {(planned.target, planned.check): _not_run(planned) for planned in expected}
         self._expected = frozenset(self._rows)
@@ -324,11 +345,16 @@ class _Merging:
         )
 
     def _add_proofs(self, run: StoredRun, proofs: Iterable[Proof]) -> None:
-        plan = {(row.target, row.check): row.declared_as for row in run.record.plan}
+        plan = {(row.target, row.check): row for row in run.record.plan}
         for proof in proofs:
             key = (proof.topology, proof.check)
-            if key not in plan or plan[key] == self._declarations[key]:
+            if key in plan and self._is_of_another_pipeline(plan[key]):
+                continue
+            if key not in plan or plan[key].declared_as == self._declarations[key]:
                 self._proofs.setdefault(key, {})[proof.control] = proof
+
+    def _is_of_another_pipeline(self, planned: PlannedCheck) -> bool:
+        return planned.ingest is not None and planned.ingest.identity != self._pipeline
 
     def _note_outdated(self, run: StoredRun, outdated: Mapping[str, str]) -> None:
         for name, reason in outdated.items():
@@ -350,7 +376,12 @@ class _Merging:
             before = self._rows.get(key)
             if result.target in outdated:
                 continue
-            if result.check in others:
+            if self._is_of_another_pipeline(plan[key]):
+                self._notes.append(
+                    f"run {run.record.run_id} is left out for the suite ingest: it tried another pipeline than "
+                    f"{self._pipeline[0]}, which the newest run tried"
+                )
+            elif result.check in others:
                 self._leave_out(run.record.run_id, plan[key], others[result.check])
             elif self._declarations[key] != plan[key].declared_as and plan[key].job:
                 self._leave_out(run.record.run_id, plan[key], "the files of its job engine")

@@ -29,6 +29,7 @@ from tests.unit.made_up import planned, record, result, store_run
 if TYPE_CHECKING:
     from harness.model import PlannedCheck
     from harness.report.evidence import Evidence
+    from harness.store import StoredRun
 
 END_TO_END = "ingest.end-to-end"
 TABLE = """
@@ -257,6 +258,32 @@ def test_evidence_about_another_pipeline_does_not_count(tmp_path: Path) -> None:
     [row] = merge([first], [], job_engines={("direct", END_TO_END): "shop d9"}).rows
     assert row.status is Verdict.NOT_RUN
     assert row.result.reason == "what the evidence is about has changed: the ingest pipeline, or its files"
+
+
+def test_a_report_is_about_the_pipeline_of_the_newest_run(tmp_path: Path) -> None:
+    def planned_for(pipeline: str, target: str, check: str) -> PlannedCheck:
+        label = IngestLabel(pipeline=pipeline, title=pipeline, case=check.partition(".")[2])
+        return replace(planned(target, check), section=Section.INGEST, ingest=label, declared_as=pipeline)
+
+    def run(number: int, pipeline: str, target: str, *checks: str) -> StoredRun:
+        plan = tuple(planned_for(pipeline, target, check) for check in checks)
+        facts = replace(record(f"20260101T000000Z-0000000{number}"), plan=plan)
+        return store_run(tmp_path / str(number), [result(target, check) for check in checks], facts)
+
+    runs = [
+        run(1, "reference", "transaction", END_TO_END, "ingest.latency"),
+        run(2, "original", "transaction", END_TO_END, "ingest.retries"),
+        run(3, "reference", "direct", END_TO_END),
+    ]
+    evidence = merge(runs, [])
+    assert {(row.planned.target, row.planned.check) for row in evidence.rows if row.result.status is Verdict.OK} == {
+        ("transaction", END_TO_END),
+        ("transaction", "ingest.latency"),
+        ("direct", END_TO_END),
+    }
+    assert len(evidence.rows) == len({row.planned.check for row in evidence.rows}) + 1
+    [note] = [note for note in evidence.left_out if "the suite ingest" in note]
+    assert note.startswith(f"run {runs[1].record.run_id} is left out for the suite ingest")
 
 
 def test_a_comparison_names_the_pipeline_that_is_another_one(tmp_path: Path) -> None:

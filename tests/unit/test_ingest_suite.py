@@ -2,6 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
+import socket
+from threading import Event, Thread
+
 import pytest
 from msgspec.structs import replace
 
@@ -85,11 +89,32 @@ def test_an_upload_that_was_refused_is_not_indexed() -> None:
         require_indexed(object.__new__(IngestRun), refused)
 
 
+def test_an_answer_that_never_ends_has_a_deadline_of_its_own() -> None:
+    """Each piece arrives in time, so no timeout of a socket ends it."""
+    ended = Event()
+
+    def drip(listener: socket.socket) -> None:
+        with contextlib.suppress(OSError), listener.accept()[0] as client:
+            client.sendall(b"HTTP/1.1 200 OK\r\nContent-Length: 1500000\r\n\r\n")
+            while not ended.wait(0.02):
+                client.sendall(b".")
+
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+        server = Thread(target=drip, args=(listener,), daemon=True)
+        server.start()
+        reply = ask("PUT", f"http://127.0.0.1:{listener.getsockname()[1]}/key", body=b"x", deadline_s=0.3)
+        ended.set()
+        server.join()
+    assert (reply.status, reply.failure) == (0, "no complete response within 0.3 s")
+
+
 @pytest.mark.parametrize(
     ("url", "failure"),
     [
         ("s3://bucket/key", "not an HTTP address"),
         ("http://[::1/key", "not an HTTP address"),
+        ("http://[::1:99999/key", "not an HTTP address"),
+        ("http://host:99999/key", "not an HTTP address"),
         ("", "not an HTTP address"),
         ("http://127.0.0.1:1/key", "unreachable: ConnectionRefusedError"),
     ],

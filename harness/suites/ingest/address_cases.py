@@ -12,7 +12,7 @@ from msgspec.structs import replace
 
 from harness.checks.judges.ingest_service import Address, Refusal, ServiceSeen
 from harness.checks.record import NotExercisedError
-from harness.suites.ingest.asking import ask
+from harness.suites.ingest.asking import ask, is_http_address
 from harness.suites.ingest.awaiting import CLOCKS_S, because, wait_for
 from harness.suites.ingest.uploading import REQUEST_S
 
@@ -34,6 +34,9 @@ def address(run: IngestRun) -> None:
     if upload.error:
         raise NotExercisedError(f"the API gave no address{because(upload)}")
     url, promised_s = run.url(upload), run.settings.url_valid_s
+    if not is_http_address(url):
+        run.service = ServiceSeen(address=Address(usable="not an HTTP address", promised_s=promised_s))
+        return
     upload = run.put(upload)
     seen = Address(
         usable=upload.error or "yes",
@@ -112,7 +115,7 @@ def _after_its_end(run: IngestRun) -> Refusal | None:
     run.start()
     upload = run.presign(run.plan(end="any"))
     url = run.url(upload)
-    ends = _end_of(url)
+    ends = _end_of(url) if is_http_address(url) else None
     if upload.error or ends is None or ends - time.time() > _LONGEST_S:
         return None
     wait_for(run, lambda: time.time() > ends + CLOCKS_S, "the end of an address", _LONGEST_S + CLOCKS_S)

@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+import contextlib
 import http.client
+import socket
+from threading import Event, Timer
 from typing import TYPE_CHECKING
 from urllib.parse import urlsplit
 
 from harness.host.http_response import HttpResponse
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Iterator, Mapping
 
 _LONGEST_BYTES = 1 << 20
 
@@ -22,31 +25,62 @@ class Reply(HttpResponse, frozen=True, kw_only=True):
     text: str = ""
 
 
+def is_http_address(url: str) -> bool:
+    """Return whether a pipeline's address can be asked at all."""
+    try:
+        parts = urlsplit(url)
+        return parts.scheme in {"http", "https"} and bool(parts.hostname) and (parts.port is None or parts.port > 0)
+    except ValueError:
+        return False
+
+
+@contextlib.contextmanager
+def _ended_after(connection: http.client.HTTPConnection, seconds: float) -> Iterator[Event]:
+    """Shut a connection down when the block takes longer: a server that sends a byte a second never times out.
+
+    :return: set once it was shut down.
+    """
+    late = Event()
+
+    def end() -> None:
+        late.set()
+        if connection.sock:
+            with contextlib.suppress(OSError):
+                connection.sock.shutdown(socket.SHUT_RDWR)
+
+    timer = Timer(seconds, end)
+    timer.daemon = True
+    timer.start()
+    try:
+        yield late
+    finally:
+        timer.cancel()
+
+
 def ask(
     method: str, url: str, *, headers: Mapping[str, str] | None = None, body: bytes | None = None, deadline_s: float
 ) -> Reply:
     """Send a request with these headers, and return the answer.
 
-    :param deadline_s: for connecting, and for each part of the transfer, seconds.
+    :param deadline_s: for connecting, and then for the request and the whole answer, seconds.
     """
-    try:
-        parts = urlsplit(url)
-        host, port = parts.hostname or "", parts.port
-    except ValueError:
-        host, port = "", None
-    if not host or parts.scheme not in {"http", "https"}:
+    if not is_http_address(url):
         return Reply(failure="not an HTTP address", arrived=False)
+    parts = urlsplit(url)
     opened = http.client.HTTPSConnection if parts.scheme == "https" else http.client.HTTPConnection
-    connection = opened(host, port, timeout=deadline_s)
+    connection = opened(parts.hostname or "", parts.port, timeout=deadline_s)
     path = f"{parts.path}?{parts.query}" if parts.query else parts.path
     try:
         try:
             connection.connect()
         except OSError as error:
             return Reply(failure=f"unreachable: {type(error).__name__}", arrived=False)
-        connection.request(method, path, body, dict(headers or {}))
-        answer = connection.getresponse()
-        text = answer.read(_LONGEST_BYTES).decode(errors="replace")
+        with _ended_after(connection, deadline_s) as late:
+            connection.request(method, path, body, dict(headers or {}))
+            answer = connection.getresponse()
+            text = answer.read(_LONGEST_BYTES).decode(errors="replace")
+        if late.is_set():  # the socket that was shut down looks like the end of the body
+            return Reply(failure=f"no complete response within {deadline_s:g} s")
     except (OSError, http.client.HTTPException, ValueError) as error:
         return Reply(failure=f"no complete response: {type(error).__name__}")
     finally:
