@@ -96,6 +96,10 @@ class LoadedPipeline(Struct, frozen=True, kw_only=True):
         """Return the state that the pipeline's own word stands for; a word that it does not declare is pending."""
         return next((status for status, words in self.file.statuses.items() if word in words), Status.PENDING)
 
+    def names_state(self, word: str) -> bool:
+        """Return whether the description names a state."""
+        return any(word in words for words in self.file.statuses.values())
+
 
 @cache
 def shipped() -> tuple[LoadedPipeline, ...]:

@@ -5,6 +5,8 @@ from __future__ import annotations
 import contextlib
 import socket
 from threading import Event, Thread
+from types import SimpleNamespace
+from typing import cast
 
 import pytest
 from msgspec.structs import replace
@@ -15,14 +17,15 @@ from harness.checks.record import NotExercisedError
 from harness.checks.registry import Check, Control
 from harness.ingest.cases import IngestCase
 from harness.ingest.loading import REFERENCE, find
+from harness.ingest.pipeline_file import Status
 from harness.job_engines.workers import Supervisor
 from harness.suites.ingest.asking import ask
 from harness.suites.ingest.awaiting import require_indexed
-from harness.suites.ingest.conclusion import measured
+from harness.suites.ingest.conclusion import measured, unnamed_state
 from harness.suites.ingest.programs import Programs
 from harness.suites.ingest.rows import CASES, ingest_checks
 from harness.suites.ingest.running import IngestRun
-from tests.unit.ingested import retried, state, upload
+from tests.unit.ingested import retried, row, state, upload
 
 #: breaks that no control makes, because only a program could; the judge has a mutation for each
 _BY_THE_JUDGE = {judged.REFUSED, judged.LOOPS, judged.EXITS}
@@ -122,3 +125,17 @@ def test_an_answer_that_never_ends_has_a_deadline_of_its_own() -> None:
 def test_a_request_to_nowhere_has_not_arrived(url: str, failure: str) -> None:
     reply = ask("PUT", url, body=b"", deadline_s=5)
     assert (reply.status, str(reply), reply.arrived, reply.succeeded) == (0, failure, False, False)
+
+
+@pytest.mark.parametrize(
+    ("word", "reason"),
+    [
+        ("done", "an upload is in the state 'done', which is in no list of [statuses]; name it there"),
+        ("processing", ""),
+    ],
+)
+def test_a_state_that_the_description_does_not_name_is_no_verdict_about_the_pipeline(word: str, reason: str) -> None:
+    sent = upload(1)
+    found = replace(row(sent, Status.PENDING), word=word)
+    run = SimpleNamespace(uploads={1: sent}, look=lambda: {sent.id: found}, pipeline=find(REFERENCE))
+    assert unnamed_state(cast("IngestRun", run)) == reason

@@ -50,6 +50,16 @@ def final_state(run: IngestRun, reason: str = "") -> IngestState:
     )
 
 
+def unnamed_state(run: IngestRun) -> str:
+    """Return why the ends of uploads cannot be judged: one has a state that the description does not name; else ""."""
+    rows = run.look()
+    for upload in run.uploads.values():
+        row = rows.get(upload.id)
+        if row and upload.end not in {"any", row.status} and not run.pipeline.names_state(row.word):
+            return f"an upload is in the state {row.word!r}, which is in no list of [statuses]; name it there"
+    return ""
+
+
 def record_facts(run: IngestRun, state: IngestState) -> None:
     """Record what was measured, for the table and for a reader of an Issue."""
     ctx = run.ctx

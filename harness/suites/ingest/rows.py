@@ -15,7 +15,7 @@ from harness.errors import HarnessError
 from harness.ingest.cases import IngestCase
 from harness.model import IngestLabel, Section, Severity
 from harness.suites.ingest import address_cases, cases, service_cases, trace_cases
-from harness.suites.ingest.conclusion import final_state, keep_logs, record_facts
+from harness.suites.ingest.conclusion import final_state, keep_logs, record_facts, unnamed_state
 from harness.suites.ingest.running import IngestRun
 from harness.suites.ingest.sabotage import controls_of
 from harness.suites.ingest.service_sabotage import service_controls_of
@@ -218,6 +218,7 @@ def _judged(run: IngestRun, row: CaseRow) -> str:
         if not run.database or (reason and not run.uploads):
             raise NotExercisedError(reason)
         ctx.pipeline.at_end(run)
+        reason = reason or unnamed_state(run)
         state = final_state(run, reason)
         journal.keep_state(state)
     ctx.fact("outcome", outcome(ctx.expectations))
