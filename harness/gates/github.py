@@ -264,11 +264,11 @@ def _with_needs(jobs: dict[str, Node], around: dict[str, _Around]) -> dict[str, 
         needed = waiting.pop()
         why = f"it needs the job {needed}: {found[needed].never or found[needed].may_skip}"[:_LONGEST_REASON]
         for name in dependents.get(needed, ()):
-            skipped = found[name]
-            if found[needed].never and not skipped.never:
-                found[name] = replace(skipped, never=why)
-            elif found[needed].may_skip and not (skipped.never or skipped.may_skip):
-                found[name] = replace(skipped, may_skip=why, fate=Fate(unclear=why).within(skipped.fate))
+            dependent = found[name]
+            if found[needed].never and not dependent.never:
+                found[name] = replace(dependent, never=why)
+            elif found[needed].may_skip and not (dependent.never or dependent.may_skip):
+                found[name] = replace(dependent, may_skip=why, fate=Fate(unclear=why).within(dependent.fate))
             else:
                 continue
             waiting.append(name)
