@@ -67,7 +67,7 @@ def _in_copy(  # noqa: PLR0911 -- one for each outcome
         reason = f"`{command}` fails with its seed, but its output lacks {check.seed.expect!r}: {seeded.last_line}"
         return not_run(gate, reason, "correct `expect`, or the seed", _output(seeded))
     reason = f"`{command}` passes, and fails with the mistake of {seed}: exit code {seeded.exit_code}"
-    return GateRow(gate=gate, status=Status.OK, reason=reason)
+    return GateRow(gate=gate, status=Status.OK, reason=reason + missing)
 
 
 def _output(ran: Ran) -> tuple[Place, ...]:
