@@ -131,9 +131,7 @@ def _task_kinds(command: list[str]) -> set[Kind]:
         words = [word for word in command[1:] if word != "run"]
         if not words or _NOT_TASKS.fullmatch(words[0]):
             return set()
-    elif is_own_script(command):
-        words = own_script(command)
-    else:
+    elif not (words := own_script(command)):
         return set()
     found = {kind for kind in Kind if _said(kind, words)}
     return found - {Kind.UNIT} if Kind.SMOKE in found else found
@@ -150,10 +148,6 @@ def own_script(command: Sequence[str]) -> list[str]:
     return list(command) if "/" in command[0] and not command[0].startswith(("/", "$", "~")) else []
 
 
-def is_own_script(command: Sequence[str]) -> bool:
-    return bool(own_script(command))
-
-
 def is_unseen(words: Sequence[str]) -> bool:
     """Say whether a command runs a task or a script whose content decides what it checks."""
     command = unwrapped(words)
@@ -162,7 +156,7 @@ def is_unseen(words: Sequence[str]) -> bool:
     if RUNNERS.fullmatch(command[0].removeprefix("./")):
         rest = [word for word in command[1:] if word != "run"]
         return not rest or not _NOT_TASKS.fullmatch(rest[0])
-    return is_own_script(command) or command[:2] in (["docker", "compose"], ["docker", "run"])
+    return bool(own_script(command)) or command[:2] in (["docker", "compose"], ["docker", "run"])
 
 
 def always_zero(words: Sequence[str]) -> str:

@@ -10,6 +10,7 @@ import re
 from typing import TYPE_CHECKING
 
 from msgspec import Struct
+from msgspec.structs import replace
 
 from harness.gates.shell_syntax import AndOr, Compound, Part, Pipeline, Simple, parse_script
 
@@ -20,6 +21,8 @@ _ASSIGNMENT = re.compile(r"(?:export |local |declare )?([A-Za-z_]\w*)=(.*)", re.
 #: commands that succeed whatever happened before
 _SUCCEED = frozenset({"true", ":", "echo", "printf"})
 _ZERO = frozenset({"", "0", "00"})
+#: functions that call each other
+_DEEPEST_CALLS = 4
 _GOES_ON = "the script goes on after its failure: `set -e` is off"
 #: what may run more than once, or never
 _REPEATED = {"function": "function", **dict.fromkeys(("for", "while", "until", "select"), "loop")}
@@ -79,15 +82,34 @@ def commands_of(text: str, first_line: int, *, errexit: bool, pipefail: bool) ->
     :raises UnreadableScriptError: when the text is not read as shell.
     """
     statements = parse_script(text, first_line)
-    found = list(_Reader(text, Options(errexit, pipefail)).of_list(statements, Fate(), is_last=True, depth=0))
-    lost = {ran.words[0]: ran.lost for ran in found if ran.lost}
-    return [_as_called(ran, lost) for ran in found]
+    reader = _Reader(text, Options(errexit, pipefail))
+    found = list(reader.of_list(statements, Fate(), is_last=True, depth=0))
+    for _ in range(_DEEPEST_CALLS):
+        calls: dict[str, list[Ran]] = {}
+        for ran in found:
+            calls.setdefault(ran.words[0], []).append(ran)
+        fates = {name: _of_calls(name, of_name, reader.unguarded) for name, of_name in calls.items()}
+        found = [_as_called(ran, fates) for ran in found]
+    return found
 
 
-def _as_called(ran: Ran, lost: dict[str, str]) -> Ran:
+def _as_called(ran: Ran, fates: dict[str, Fate]) -> Ran:
     """Return a command of a function with the fate of the function's calls."""
-    why = next((lost[name] for name in ran.functions if name in lost), "")
-    return Ran(ran.words, ran.line, why, ran.unclear, ran.functions) if why and not ran.lost else ran
+    fate = Fate(ran.lost, ran.unclear)
+    for name in ran.functions:
+        not_called = Fate(unclear=f"no command of this script calls its function {name}")
+        fate = fate.within(fates.get(name, not_called))
+    return replace(ran, lost=fate.lost, unclear=fate.unclear)
+
+
+def _of_calls(name: str, calls: list[Ran], unguarded: set[str]) -> Fate:
+    """Return what happens to the failure of a function: lost when each call loses it, unclear when one does."""
+    if all(call.lost for call in calls):
+        return Fate(lost=calls[0].lost)
+    why = next((call.lost or call.unclear for call in calls if call.lost or call.unclear), "")
+    if not why and name in unguarded:
+        why = f"`set -e` has no effect in {name}, which is called in a condition"
+    return Fate(unclear=why)
 
 
 class _Reader:
@@ -95,6 +117,8 @@ class _Reader:
         self._text = text
         self._options = options
         self._functions: tuple[str, ...] = ()
+        #: commands before `&&` and `||` and in conditions: if one is a function, `set -e` has no effect inside of it
+        self.unguarded: set[str] = set()
 
     def of_list(self, statements: tuple[AndOr, ...], outer: Fate, *, is_last: bool, depth: int) -> Iterator[Ran]:
         for number, statement in enumerate(statements):
@@ -112,6 +136,8 @@ class _Reader:
                 fate = Fate(lost="`&` runs it in the background").within(fate)
             errexit = options.errexit
             if not is_final:  # `set -e` has no effect inside of it
+                if errexit:
+                    self.unguarded.update(words[0] for words, _ in _simple(pipeline))
                 options.errexit = False
             yield from self._of_pipeline(pipeline, fate, is_last=is_last or not is_final, depth=depth)
             if not is_final:
@@ -190,6 +216,8 @@ class _Reader:
         functions = self._functions
         self._functions += (compound.name,) if compound.kind == "function" else ()
         for position, part in enumerate(compound.parts):
+            if part.is_condition and self._options.errexit:
+                self.unguarded.update(words[0] for words, _ in _flat(part))
             if part.is_condition and (branch := _fails_then(compound, position)):  # `if ! check; then exit 1; fi`
                 left = Fate(unclear=fate.unclear) if branch == "exit" and fate.lost == _GOES_ON else fate
                 yield from (Ran(words, line, left.lost, left.unclear, self._functions) for words, line in _flat(part))
@@ -212,7 +240,11 @@ class _Reader:
 def _flat(part: Part) -> Iterator[tuple[tuple[str, ...], int]]:
     for statement in part.body:
         for pipeline in statement.pipelines:
-            yield from ((found.words, found.line) for found in pipeline.commands if isinstance(found, Simple))
+            yield from _simple(pipeline)
+
+
+def _simple(pipeline: Pipeline) -> Iterator[tuple[tuple[str, ...], int]]:
+    yield from ((found.words, found.line) for found in pipeline.commands if isinstance(found, Simple) and found.words)
 
 
 def _fails_then(compound: Compound, position: int) -> str:
@@ -224,7 +256,7 @@ def _fails_then(compound: Compound, position: int) -> str:
     branch = position + 1 if pipeline.negated else position + 2
     if len(pipeline.commands) != 1 or branch >= len(compound.parts) or compound.parts[branch].is_condition:
         return ""
-    return next((words[0] for words, _ in _flat(compound.parts[branch]) if words and _ends_with_failure(words)), "")
+    return next((words[0] for words, _ in _flat(compound.parts[branch]) if _ends_with_failure(words)), "")
 
 
 def _words(statements: tuple[AndOr, ...]) -> list[str]:

@@ -43,7 +43,6 @@ class Compound(Struct, frozen=True):
 
     kind: str
     parts: tuple[Part, ...]
-    line: int
     #: of a function
     name: str = ""
 
@@ -260,7 +259,7 @@ class _Parser:
             self._at += 1
             body = self.statements({")"}, depth + 1)
             self._expect(")")
-            return self._redirected(Compound("(", (Part(body),), token.line))
+            return self._redirected(Compound("(", (Part(body),)))
         if token.is_operator:
             raise UnreadableScriptError(f"unexpected {token.text!r} in line {token.line}")
         if (kind := self._reserved()) in _COMPOUND:
@@ -271,7 +270,7 @@ class _Parser:
     def _compound(self, kind: str, line: int, depth: int) -> Compound:
         end = _COMPOUND[kind]
         if kind == "case":
-            return Compound(kind, tuple(self._cases(depth)), line)
+            return Compound(kind, tuple(self._cases(depth)))
         if kind in {"for", "select"}:  # the words of the list are not commands
             while (token := self._peek()) is not None and self._reserved() != "do":
                 if token.is_operator and token.text not in {"\n", ";", "(", ")"}:
@@ -291,7 +290,7 @@ class _Parser:
                 raise UnreadableScriptError(f"{end} is missing after {kind} in line {line}")
             self._at += 1
             if closing == end:
-                return Compound(kind, tuple(parts), line)
+                return Compound(kind, tuple(parts))
             opened = closing
 
     def _cases(self, depth: int) -> list[Part]:
@@ -326,21 +325,21 @@ class _Parser:
             name = self._reserved()
             self._at += 1
             self._skip_newlines()
-            return self._function(name, first.line, depth)
+            return self._function(name, depth)
         while (token := self._peek()) is not None and not token.is_operator:
             words.append(token.text)
             self._at += 1
         if len(words) == 1 and self._next_is("("):
-            return self._function(words[0], first.line, depth)
+            return self._function(words[0], depth)
         return Simple(tuple(words), first.line)
 
-    def _function(self, name: str, line: int, depth: int) -> Compound:
+    def _function(self, name: str, depth: int) -> Compound:
         if self._next_is("("):
             self._at += 1
             self._expect(")")
         self._skip_newlines()
         body = Part((AndOr((Pipeline((self._command(depth + 1),)),), ()),))
-        return Compound("function", (body,), line, name)
+        return Compound("function", (body,), name)
 
     def _expect(self, text: str) -> None:
         if not self._next_is(text):
