@@ -5,13 +5,13 @@ from __future__ import annotations
 import contextlib
 from typing import TYPE_CHECKING
 
-from harness.database import SqlError, drop_database, quote_name
+from harness.database import SqlError, drop_database, quote_literal, quote_name
 
 if TYPE_CHECKING:
     from collections.abc import Collection, Iterator
 
     from harness.checks.context import CheckContext
-    from harness.lab.credentials import CommandRole
+    from harness.lab.credentials import CommandRole, Role
 
 #: the rights of each login, as the evidence says them
 RIGHTS: dict[CommandRole, str] = {
@@ -61,6 +61,9 @@ def leaves_nothing(ctx: CheckContext, own: Collection[str]) -> Iterator[None]:
 def remove_left(ctx: CheckContext, own: Collection[str]) -> None:
     """Remove the databases and roles that commands created, with what those roles own and may do in other databases.
 
+    Logins get their settings and passwords back: a search path that a migration sets for its role would reach all later
+    commands.
+
     :param own: the databases that the check drops itself.
     """
     made = ctx.admin.rows(
@@ -78,3 +81,20 @@ def remove_left(ctx: CheckContext, own: Collection[str]) -> None:
                 client.run(f"DROP OWNED BY {role} CASCADE")
     for (role,) in roles:
         ctx.admin.run(f"DROP ROLE {role}")
+    for login in ctx.lab.roles.commands.values():
+        _restore(ctx, login)
+
+
+def _restore(ctx: CheckContext, login: Role) -> None:
+    """Undo what a command changed of its own login: its settings and its password, which the next command needs."""
+    name = quote_name(login.name)
+    changed = ctx.admin.rows(
+        "SELECT d.datname FROM pg_db_role_setting s LEFT JOIN pg_database d ON d.oid = s.setdatabase"
+        " WHERE s.setrole = %s::regrole",
+        [name],
+    )
+    for (database,) in changed:
+        where = f"IN DATABASE {quote_name(database)} " if database else ""
+        ctx.admin.run(f"ALTER ROLE {name} {where}RESET ALL")
+    if ctx.admin.value("SELECT rolpassword FROM pg_authid WHERE rolname = %s", [login.name]) != login.verifier:
+        ctx.admin.run(f"ALTER ROLE {name} PASSWORD {quote_literal(login.verifier)}")

@@ -68,6 +68,16 @@ if not run("SELECT to_regclass('posts')").fetchone()[0]:
 """
 #: the first run waits for the second one at its first DDL statement, until its own timeout
 SLOW_START = "time.sleep(2)\nrun(\"SET statement_timeout = '1s'\")\n" + TABLE
+#: settings and passwords of a login belong to the server: later projects use the same login
+OWN_LOGIN = """
+run('CREATE TABLE IF NOT EXISTS public.posts (id bigint)')
+run('ALTER ROLE CURRENT_USER SET search_path = elsewhere')
+"""
+# in two words, because harness.toml holds no secrets
+OWN_PASSWORD = TABLE + "run('ALTER ROLE CURRENT_USER PASS' 'WORD ' + run(\"SELECT quote_literal('x')\").fetchone()[0])\n"
+SECRET_DEFAULT = (
+    TABLE + "run(f\"ALTER TABLE posts ALTER slug SET DEFAULT 'a value before {os.environ['PGPASSWORD']}'\")\n"
+)
 COLUMN = "run('ALTER TABLE posts ADD COLUMN body text'); run('CREATE INDEX ON posts (id)')\n"
 
 
@@ -77,6 +87,14 @@ def python(program: str) -> list[str]:
 
 #: by name: the commands, the case, and what its row says
 PROJECTS: dict[str, tuple[dict[str, Any], str, Status, str]] = {
+    "own-login": ({"up": python(OWN_LOGIN)}, "twice", Status.OK, ""),
+    "own-password": ({"up": python(TABLE), "local": python(OWN_PASSWORD)}, "same-schema", Status.OK, ""),
+    "secret-default": (
+        {"up": python(SECRET_DEFAULT), "local": python(TABLE)},
+        "same-schema",
+        Status.ISSUE,
+        "was 'a value before [redacted]'::text, is none",
+    ),
     "sound-twice": ({"up": python(TABLE)}, "twice", Status.OK, ""),
     "sound-down": (
         {"up": python(TABLE), "down": python("run('DROP TABLE posts')"), "down_empties": True},

@@ -7,7 +7,7 @@ import socket
 import time
 from pathlib import Path
 from shlex import join
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import msgspec
 
@@ -53,6 +53,10 @@ _TAIL_LINES, _LINE_CHARACTERS = 4, 90
 
 class StepFailedError(Exception):
     """A step failed, and its expectation is broken: the steps after it would show nothing."""
+
+
+#: no value of a catalogue has it
+_BETWEEN = "\n\0\n"
 
 
 class MigrationRun:
@@ -164,6 +168,8 @@ class MigrationRun:
             )
         except UsageError as error:
             raise NotExercisedError(f"{step}: {error.what}" + (f"; {error.hint}" if error.hint else "")) from None
+        # before any part of it is cut: a part of a password is not recognised
+        ended = msgspec.structs.replace(ended, output=ctx.lab.redact(ended.output))
         how = f"exit code {ended.exit_code}" if ended.exit_code is not None else ended.reason
         self._outputs.append(f"--- {step}: {join(words)}\n{ended.output.rstrip()}\n--- {how}, {ended.seconds:g} s\n")
         if ended.left_behind:
@@ -209,6 +215,7 @@ class MigrationRun:
         with self.ctx.lab.connect_admin(database) as client:
             client.run("SET search_path = pg_catalog")
             rows = client.rows(QUERIES["catalogue"])
+        rows = _redacted(rows, self.ctx.lab.redact)
         found = catalogue_of(rows, schemas=self.declared.schemas, ledgers=self.declared.ledger)
         if found.ledgers:
             self.ctx.fact("tables of the migration tool, which are left out", ", ".join(found.ledgers))
@@ -315,3 +322,13 @@ def left_over(schema: str) -> str:
         f"DO $$ BEGIN EXECUTE format('CREATE SCHEMA IF NOT EXISTS %I', {literal}); "
         f"EXECUTE format('CREATE TABLE %I.harness_left_over (id integer)', {literal}); END $$"
     )
+
+
+def _redacted(rows: Sequence[tuple[Any, ...]], redact: Callable[[str], str]) -> list[tuple[Any, ...]]:
+    """Return the rows of a catalogue without secrets, before values are compared, and cut where they differ."""
+    texts = [cell for row in rows for cell in row if cell is not None]
+    clean = redact(_BETWEEN.join(texts)).split(_BETWEEN)
+    if len(clean) != len(texts):  # something that looks like a secret spans two of them
+        clean = [redact(text) for text in texts]
+    cells = iter(clean)
+    return [tuple(None if cell is None else next(cells) for cell in row) for row in rows]
