@@ -192,7 +192,6 @@ def test_a_worker_that_never_begins_a_job_is_an_issue_and_leaves_no_process(
     stage: Stage, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("harness.suites.jobs.running.STARTS_S", 3.0)
-    monkeypatch.setattr("harness.suites.jobs.cases._SETTLES_S", 1.0)
     monkeypatch.setattr(Supervisor.close, "__defaults__", (0.5,))
     result = stage.run("idles")
     assert (result.status, broken(result)) == (Status.ISSUE, {judged.STUCK})

@@ -259,8 +259,8 @@ def test_a_session_lock_behind_a_transaction_pool_excludes_nobody(any_engine: En
     assert hangs.endswith(", which is idle")
     assert "declare direct = true" in kept.facts["what to do instead"]
     assert found["migrations.transaction-lock-concurrent"].status is Status.OK
-    assert "lock of the first run" not in found["migrations.transaction-lock-concurrent"].facts
-    late = found["migrations.late-lock-concurrent"].facts["lock of the first run"]
+    assert "lock of the runs" not in found["migrations.transaction-lock-concurrent"].facts
+    late = found["migrations.late-lock-concurrent"].facts["lock of the runs"]
     assert late.endswith("first seen after the first DDL statement, so it was not watched")
     assert found["migrations.past-concurrent"].status is Status.OK
     assert found["migrations.past-concurrent"].facts["migrations ran"] == "past the pooler, as declared"

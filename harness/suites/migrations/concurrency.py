@@ -27,7 +27,7 @@ if TYPE_CHECKING:
 LEFT = "what two runs at a time leave different"
 _PASSED = "runs that are past the lock at the same time"
 _ONE, _TWO, _THIRD = "the first of two runs", "the second of two runs", "a third run"
-#: what the evidence says about the lock of the first run
+#: what the evidence says about the lock of the runs
 _WATCHED = "a session-level advisory lock; the run was paused while it held it"
 _LOCKED_LATER = "a session-level advisory lock, first seen after the first DDL statement, so it was not watched"
 _TOO_LATE = "a session-level advisory lock, which was not watched: the second run took too long to connect"
@@ -46,7 +46,7 @@ class Overlap(Struct, frozen=True, kw_only=True):
 
     one: CommandResult
     two: CommandResult
-    #: the session-level advisory lock of the first run, and whether the second run was watched meanwhile; "" without one
+    #: the session-level advisory lock of a run, and whether the other run was watched meanwhile; "" without one
     lock: str
     #: whether the second run began to change the schema while the first one held its lock; None when it neither did
     #: that, nor waited, nor ended
@@ -81,7 +81,7 @@ def _judge(run: MigrationRun, overlap: Overlap) -> None:
     ctx = run.ctx
     ctx.fact("exit codes of the two runs", [overlap.one.exit_code, overlap.two.exit_code])
     if overlap.lock:
-        ctx.fact("lock of the first run", overlap.lock)
+        ctx.fact("lock of the runs", overlap.lock)
     if overlap.passed_lock is not None:
         passed = ctx.expect(_PASSED, 2 if overlap.passed_lock else 1, equals=1)
         if not passed and not run.declared.direct:
@@ -107,8 +107,9 @@ def _overlap(run: MigrationRun, database: str) -> Overlap:
         gate = _Gate(stack.enter_context(connect(database)), stack.enter_context(connect(database)))
         lock_look = stack.enter_context(connect(database))
         pool = stack.enter_context(ThreadPoolExecutor(2))
-        first = stack.enter_context(Relay(address, lambda: bool(lock_look.rows(QUERIES["session_locks"]))))
-        second = stack.enter_context(Relay(address))
+        holds_lock: Callable[[], bool] = lambda: bool(lock_look.rows(QUERIES["session_locks"]))  # noqa: E731
+        first, second = (stack.enter_context(Relay(address, holds_lock)) for _ in range(2))
+        second.go_on()  # only the first run is paused
         stack.callback(gate.open)
         second_ended = Event()
         one = pool.submit(run.run, _ONE, up, database, first, alone=second_ended.is_set)
@@ -134,7 +135,8 @@ def _overlap(run: MigrationRun, database: str) -> Overlap:
         gate.open()
         ended = one.result(), two.result()
         gate.remove()
-        lock = _WATCHED if has_lock else _LOCKED_LATER if first.locked_later else _TOO_LATE if first.was_paused else ""
+        locked_later = first.locked_later or second.locked_later
+        lock = _WATCHED if has_lock else _TOO_LATE if first.was_paused else _LOCKED_LATER if locked_later else ""
     return Overlap(one=ended[0], two=ended[1], lock=lock, passed_lock=passed)
 
 
