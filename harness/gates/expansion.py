@@ -96,6 +96,7 @@ class Expansion:
         command = unwrapped(ran.words)
         if not command:
             return
+        unread = unread or self._missing(command, source)
         if unread and not source.never:
             self.unread.append(Place(source.path, ran.line, f"{quoted(ran.words)}: {unread}"))
         is_other = declares(self._declared.other, " ".join(ran.words))
@@ -158,6 +159,14 @@ class Expansion:
             yield from self._make(command, source, fate)
         elif command and (script := own_script(command)):
             yield from self._script(command, script[0], source, fate)
+
+    def _missing(self, command: list[str], source: Source) -> str:
+        """Return that a shell script is not there: its name alone checks nothing; "" for every other command."""
+        script = own_script(command)
+        if not script or not script[0].endswith(".sh"):
+            return ""
+        path = _in_folder(source.folder, script[0])
+        return "" if path is None or self._tree.text(path) is not None else f"{path} is not in the repository"
 
     def _script(self, command: list[str], name: str, source: Source, fate: Fate) -> Iterator[Source]:
         path = _in_folder(source.folder, name)

@@ -245,7 +245,12 @@ def test_a_job_is_judged_whatever_another_calls(
 def test_a_job_is_skipped_with_those_that_it_needs(tmp_path: Path, deploy: str, smoke: str, status: Status) -> None:
     text = "on: pull_request\njobs:\n" + JOB.format("deploy", f"    {deploy}\n", "./deploy.sh")
     text += JOB.format("wait", "    needs: [deploy]\n", "sleep 9") + JOB.format("smoke", f"    needs: wait\n    {smoke}\n", "./ci/smoke.sh")
-    assert status_of(tmp_path, "smoke", text) is status
+    assert status_of(tmp_path, "smoke", text, **{"ci/smoke.sh": "curl -f http://127.0.0.1/health\n"}) is status
+
+
+def test_a_script_that_is_not_there_checks_nothing(tmp_path: Path) -> None:
+    text = "on: pull_request\njobs:\n" + JOB.format("smoke", "", "./ci/smoke.sh")
+    assert status_of(tmp_path, "smoke", text) is NOT_RUN
 
 
 @pytest.mark.parametrize("commands", [("bash -e", "bash"), ("bash", "bash -e")])
