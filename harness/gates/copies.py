@@ -11,10 +11,12 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from msgspec import Struct
+from msgspec.structs import replace
 
 from harness.errors import HarnessError
 from harness.host.command import CommandResult, run
 from harness.job_engines.scratch import scratch_folder
+from harness.lint.secrets import masked
 from harness.preflight.git_access import REPOSITORY_VARIABLES, git_environment
 
 if TYPE_CHECKING:
@@ -178,7 +180,7 @@ class Copies:
 
     def _run(self, command: Sequence[str], folder: Path, given: dict[str, str], deadline_s: float) -> CommandResult:
         """Run a command that finds the repository of the copy only: neither git's variables nor a folder around it."""
-        return run(
+        result = run(
             command,
             folder=folder,
             given={**given, "GIT_CEILING_DIRECTORIES": str(folder.parent)},
@@ -187,3 +189,5 @@ class Copies:
             say=self._say,
             stopped=self._stopped,
         )
+        # before a part of it is cut: a part of a secret has no shape
+        return replace(result, output=masked(result.output))

@@ -399,6 +399,15 @@ def test_a_seeded_check(tmp_path: Path, command: tuple[str, ...], seed: Seed, st
     assert (row.status, reason in row.reason) == (status, True), row
 
 
+def test_no_part_of_a_secret_is_left_where_a_long_line_of_output_is_cut(tmp_path: Path) -> None:
+    start = "x" * (290 - len("token = ''"))  # the line is cut within the token
+    row = seeded(repository(tmp_path / "r", {}), "echo", f"{start} token = '{TOKEN}'", seed=BAD)
+    assert row.status is ISSUE
+    [place] = row.places
+    assert place.what.startswith(start)
+    assert TOKEN[:6] not in place.what
+
+
 # --- declarations, owners and the command line -----------------------------------------------------------------
 
 
