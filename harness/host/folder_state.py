@@ -29,7 +29,7 @@ _UNREAD = "unread:"
 _MOST_NAMED = 3
 _DEEPEST = 5
 #: folders that hold tools, or what tools made; without git, nothing distinguishes them from sources
-_SKIPPED = frozenset(
+TOOL_FOLDERS = frozenset(
     (
         *(".git", ".hg", ".svn", "__pycache__", ".pytest_cache", ".mypy_cache", ".ruff_cache", ".hypothesis"),
         *("node_modules", ".venv", "venv", ".tox", ".nox"),
@@ -178,7 +178,7 @@ class _Reading:
         for at, folders, names in os.walk(folder):  # an unreadable folder is empty
             inside = Path(at)
             folders[:] = sorted(
-                name for name in folders if name not in _SKIPPED and not self._is_left_out(inside / name)
+                name for name in folders if name not in TOOL_FOLDERS and not self._is_left_out(inside / name)
             )
             linked = [name for name in folders if (inside / name).is_symlink()]
             yield from (inside / name for name in sorted((*names, *linked)) if not self._is_left_out(inside / name))
@@ -244,21 +244,25 @@ class _Reading:
         return f"too large to be read, so inode, size and times count: {names}{more}"
 
     def _git(self, folder: Path, *arguments: str) -> str | None:
-        """Return the output of git; None when it is missing, fails or takes too long."""
-        environment = {name: value for name, value in os.environ.items() if name not in _GIT_VARIABLES}
-        try:
-            done = subprocess.run(  # noqa: S603
-                # a repository of another owner, as in many CI containers; and no program that its settings name
-                ["git", "-c", "safe.directory=*", "-c", "core.fsmonitor=false", "-C", str(folder), *arguments],  # noqa: S607
-                stdin=subprocess.DEVNULL,
-                capture_output=True,
-                check=False,
-                timeout=max(0.1, self._end - time.monotonic()),
-                env={**environment, "GIT_OPTIONAL_LOCKS": "0"},
-            )
-        except (OSError, subprocess.SubprocessError, ValueError):
-            return None
-        return os.fsdecode(done.stdout) if done.returncode == 0 else None
+        return git_output(folder, *arguments, timeout_s=self._end - time.monotonic())
+
+
+def git_output(folder: Path, *arguments: str, timeout_s: float) -> str | None:
+    """Return the output of git in a folder; None when it is missing, fails or takes too long."""
+    environment = {name: value for name, value in os.environ.items() if name not in _GIT_VARIABLES}
+    try:
+        done = subprocess.run(  # noqa: S603
+            # a repository of another owner, as in many CI containers; and no program that its settings name
+            ["git", "-c", "safe.directory=*", "-c", "core.fsmonitor=false", "-C", str(folder), *arguments],  # noqa: S607
+            stdin=subprocess.DEVNULL,
+            capture_output=True,
+            check=False,
+            timeout=max(0.1, timeout_s),
+            env={**environment, "GIT_OPTIONAL_LOCKS": "0"},
+        )
+    except (OSError, subprocess.SubprocessError, ValueError):
+        return None
+    return os.fsdecode(done.stdout) if done.returncode == 0 else None
 
 
 def file_state(path: Path) -> str:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import re
 from functools import cache
 from pathlib import Path
@@ -14,6 +13,7 @@ from packaging.requirements import InvalidRequirement, Requirement
 
 from harness import config
 from harness.errors import ConfigError, UsageError
+from harness.host.program_files import program_digest
 from harness.job_engines.target_file import NEEDS, Documented, JobEngineFile, JobFeature, Packages, Settings, Variant
 
 if TYPE_CHECKING:
@@ -28,6 +28,8 @@ _PLACEHOLDER = re.compile(r"(?<!\$)\{([a-z_]+)\}")
 _FILE = re.compile(r"^\{folder\}/(?P<name>[^{}]+)$")
 #: the same within an argument, such as a command of a shell
 _FILE_WITHIN = re.compile(r"\{folder\}/(?P<name>[^\s{}'\";|&<>()]+)")
+#: the folder itself, such as a working directory
+_FOLDER = re.compile(r"(?<!\$)\{folder\}(?!/[^\s{}'\";|&<>()])")
 _NPM = re.compile(r"^(?:@[a-z0-9][\w.-]*/)?[a-z0-9][\w.-]*@\d+\.\d+\.\d+(?:[-+][\w.-]+)?$", re.ASCII)
 #: placeholders of every command
 _EVERYWHERE = ("folder", "python", "node")
@@ -64,7 +66,7 @@ class JobEngine(Struct, frozen=True, kw_only=True):
     file: JobEngineFile
     #: whether it ships with the harness
     shipped: bool
-    #: a digest of the file and of the programs that its commands name
+    #: a digest of the file, and of the programs that its commands name with the files beside them
     fingerprint: str
 
     @property
@@ -282,12 +284,11 @@ def _files(arguments: tuple[str, ...], folder: Path) -> list[Path]:
 
 
 def _digest(path: Path, file: JobEngineFile, folder: Path) -> str:
+    try:
+        declared = path.read_bytes()
+    except OSError as error:
+        raise ConfigError(f"{path} cannot be read: {error.strerror}", where=str(path)) from None
     programs = {program for _, arguments in _commands(file) for program in _files(arguments, folder)}
-    digest = hashlib.sha256()
-    for source in (path, *sorted(programs)):
-        if source.is_file():  # a target that does not run here may lack its program
-            try:
-                digest.update(source.read_bytes())
-            except OSError as error:
-                raise ConfigError(f"{source} cannot be read: {error.strerror}", where=str(path)) from None
-    return digest.hexdigest()[:16]
+    if any(_FOLDER.search(argument) for _, arguments in _commands(file) for argument in arguments):
+        programs.add(folder)
+    return program_digest(declared, programs, top=folder, where=str(path))
