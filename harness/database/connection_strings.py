@@ -12,6 +12,7 @@ from harness.errors import ConfigError
 from harness.passwords import passwords_of
 
 _INVALID = "invalid connection string: libpq cannot parse it"
+_LOOPBACK = ("localhost", "127.0.0.1", "::1")
 
 
 def connect_to(dsn: str, *, connect_timeout_s: int = 10) -> Client:
@@ -21,18 +22,11 @@ def connect_to(dsn: str, *, connect_timeout_s: int = 10) -> Client:
     :raises SqlError: as psycopg does.
     :raises ConfigError: for an invalid connection string. The message does not repeat it: it may hold a password.
     """
+    _ = _parts(dsn)
     try:
-        if any("@" in (host or "") for host in str(conninfo_to_dict(dsn).get("host", "")).split(",")):
-            raise ConfigError(
-                "the host of the connection string contains an @, so libpq reads only a part of the password",
-                hint="in a password write %40 for @, %2F for / and %3A for a colon",
-            )
         return Client.connect(dsn, autocommit=True, connect_timeout=connect_timeout_s, prepare_threshold=None)
-    except psycopg.ProgrammingError:
+    except psycopg.ProgrammingError:  # a value that libpq parses and cannot use
         raise ConfigError(_INVALID) from None
-
-
-_LOOPBACK = ("localhost", "127.0.0.1", "::1")
 
 
 def confidential(dsn: str) -> tuple[str, ...]:
@@ -40,22 +34,46 @@ def confidential(dsn: str) -> tuple[str, ...]:
 
     :raises ConfigError: for an invalid connection string.
     """
-    try:
-        parts = conninfo_to_dict(dsn)
-    except psycopg.ProgrammingError:
-        raise ConfigError(_INVALID) from None
+    parts = _parts(dsn)
     found = [*passwords_of(dsn)]
     for name in ("host", "hostaddr"):
-        for host in str(parts.get(name) or "").split(","):
+        for host in parts.get(name, "").split(","):
             if host not in ("", *_LOOPBACK) and not host.startswith("/"):
                 found += [host, *_addresses(host)]
     return tuple(dict.fromkeys(found))
 
 
 def address_of(dsn: str) -> tuple[str, ...]:
-    """Return the server and the database that a connection string names, without the login; "" for a default."""
-    parts = conninfo_to_dict(dsn)
-    return tuple(str(parts.get(name) or "") for name in ("service", "host", "hostaddr", "port", "dbname"))
+    """Return the server and the database that a connection string names, without the login; "" for a default.
+
+    :raises ConfigError: for an invalid connection string.
+    """
+    parts = _parts(dsn)
+    return tuple(parts.get(name, "") for name in ("service", "host", "hostaddr", "port", "dbname"))
+
+
+def _parts(dsn: str) -> dict[str, str]:
+    """Return the parameters of a connection string, as texts.
+
+    libpq quotes an invalid one in its error. Of a valid one whose password is not percent-encoded, it reads a part of
+    the password as host, port or database, and quotes that part.
+    """
+    try:
+        parts = {name: str(value or "") for name, value in conninfo_to_dict(dsn).items()}
+    except (psycopg.Error, ValueError):
+        raise ConfigError(_INVALID) from None
+    host, port, database = (parts.get(name, "") for name in ("host", "port", "dbname"))
+    for wrong, problem in (
+        ("@" in host, "the host contains an @"),
+        (not all(number.isdecimal() for number in port.split(",") if number), "the port is not a number"),
+        ("@" in database and "user" not in parts, "the database contains an @, and the user is missing"),
+    ):
+        if wrong:
+            raise ConfigError(
+                f"invalid connection string: {problem}, so libpq reads a part of the password as an address",
+                hint="in a password write %40 for @, %2F for / and %3A for a colon",
+            )
+    return parts
 
 
 def _addresses(name: str) -> list[str]:

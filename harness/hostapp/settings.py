@@ -104,7 +104,9 @@ def load_settings(path: Path) -> Settings:
 
     :raises SettingsError: naming file and key, but no value.
     """
-    return _decoded(path, Settings)
+    settings = _decoded(path, Settings)
+    _require_connection_strings(path, dsn=settings.dsn, direct_dsn=settings.direct_dsn)
+    return settings
 
 
 def load_migration(path: Path) -> MigrationSettings:
@@ -112,7 +114,18 @@ def load_migration(path: Path) -> MigrationSettings:
 
     :raises SettingsError: naming file and key, but no value.
     """
-    return _decoded(path, MigrationSettings)
+    settings = _decoded(path, MigrationSettings)
+    _require_connection_strings(path, dsn=settings.dsn)
+    return settings
+
+
+def _require_connection_strings(path: Path, **strings: str | None) -> None:
+    # psycopg is loaded for valid settings only
+    from .connection_strings import problem_of  # noqa: PLC0415
+
+    for key, string in strings.items():
+        if string is not None and (problem := problem_of(string)):
+            raise SettingsError(f"{path}: invalid connection string in {key}: {problem}")
 
 
 def _decoded(path: Path, kind: type[T]) -> T:

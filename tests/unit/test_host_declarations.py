@@ -472,7 +472,17 @@ def test_every_missing_variable_is_named(tmp_path: Path) -> None:
     assert SECRET not in str(caught.value)
 
 
-@pytest.mark.parametrize("dsn", [f"{SECRET} and nothing else", f"postgresql://shop:{SECRET}@pool/shop?nothing=1"])
+@pytest.mark.parametrize(
+    "dsn",
+    [
+        f"{SECRET} and nothing else",
+        f"postgresql://shop:{SECRET}@pool/shop?nothing=1",
+        f"postgresql://shop:a@{SECRET}@pool/shop",
+        f"postgresql://shop:{SECRET}/a@pool/shop",
+        f"postgresql://shop:12/{SECRET}@pool/shop",
+        f"postgresql://shop:%zz{SECRET}@pool/shop",
+    ],
+)
 def test_an_invalid_connection_string_is_not_repeated(tmp_path: Path, dsn: str) -> None:
     with pytest.raises(ConfigError) as caught:
         resolved(tmp_path, VARIABLES | {"STAGING_URL": dsn})

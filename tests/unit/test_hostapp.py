@@ -23,6 +23,7 @@ from harness.engine.virtual_environments import EnvironmentBuilder, virtual_envi
 from harness.errors import ConfigError, EngineUnavailableError
 from harness.events import silent
 from harness.hostapp import backoff, correlation, validation
+from harness.hostapp.connection_strings import problem_of
 from harness.hostapp.counters import Counters
 from harness.hostapp.log_lines import JsonLines, context_of, described
 from harness.hostapp.settings import Actor, SettingsError, load_migration, load_settings
@@ -197,6 +198,47 @@ def test_invalid_settings_are_reported_without_values(tmp_path: Path, change: di
     assert message in str(caught.value)
     assert str(path) in str(caught.value)
     assert "hunter2" not in str(caught.value)
+
+
+INVALID_STRINGS = (
+    "hunter2hunter2 and nothing else",
+    "postgresql://app:hunter2hunter2@localhost/app?nothing=1",
+    "postgresql://app:a@hunter2hunter2@localhost/app",
+    "postgresql://app:hunter2hunter2/a@localhost/app",
+    "postgresql://app:12/hunter2hunter2@localhost/app",
+    "postgresql://app:%zzhunter2hunter2@localhost/app",
+)
+
+
+@pytest.mark.parametrize("string", INVALID_STRINGS)
+def test_an_invalid_connection_string_is_reported_without_it(tmp_path: Path, string: str) -> None:
+    path = tmp_path / "settings.json"
+    for settings, load in (
+        (SETTINGS | {"dsn": string}, load_settings),
+        (SETTINGS | {"notifier": "direct", "direct_dsn": string}, load_settings),
+        ({"dsn": string, "application_role": "app"}, load_migration),
+    ):
+        path.write_text(json.dumps(settings))
+        with pytest.raises(
+            SettingsError, match=r"settings\.json: invalid connection string in (direct_)?dsn: "
+        ) as caught:
+            load(path)
+        assert "hunter2" not in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    "string",
+    [
+        "postgresql://app:hunter2@localhost/app",
+        "postgresql://app:hunter2@one:5432,two:5433/app",
+        "host=/tmp user=app@tenant dbname=a@b password='hunter2 @/'",
+        "postgresql://app:%40%2F%3A@[::1]:5432/app",
+        "service=shop",
+        "",
+    ],
+)
+def test_valid_connection_strings_are_accepted(string: str) -> None:
+    assert not problem_of(string)
 
 
 def test_a_missing_settings_file_is_reported(tmp_path: Path) -> None:

@@ -6,11 +6,10 @@ import os
 from typing import TYPE_CHECKING, Annotated
 
 import msgspec
-import psycopg
 from msgspec import Meta, Struct
 from msgspec.structs import fields
-from psycopg.conninfo import conninfo_to_dict
 
+from ..connection_strings import problem_of
 from ..settings import Actor, SettingsError
 
 if TYPE_CHECKING:
@@ -118,8 +117,5 @@ def database_url() -> str:
 
 
 def _require_connection_string(url: str) -> None:
-    """Require a valid connection string: the error of libpq quotes it, with its password."""
-    try:
-        conninfo_to_dict(url)
-    except (psycopg.Error, ValueError):
-        raise SettingsError("DATABASE_URL is not a connection string of PostgreSQL") from None
+    if problem := problem_of(url):
+        raise SettingsError(f"invalid connection string in DATABASE_URL: {problem}")
