@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING
 import msgspec
 
 from harness import places
+from harness.git import git_environment
 from harness.model import Provenance
 
 if TYPE_CHECKING:
@@ -32,8 +33,8 @@ def provenance(code: str = "") -> Provenance:
     checkout = _is_checkout()
     return Provenance(
         tool_version=_version("pooler-harness"),
-        commit=_git("rev-parse", "HEAD") if checkout else _installed_commit(),
-        dirty=checkout and bool(_git("status", "--porcelain")),
+        commit=(_git("rev-parse", "HEAD") or "") if checkout else _installed_commit(),
+        dirty=checkout and _git("status", "--porcelain") != "",
         fingerprint=code or fingerprint(),
         python=platform.python_version(),
         psycopg=_version("psycopg"),
@@ -91,7 +92,7 @@ def _version(package: str) -> str:
 def _is_checkout() -> bool:
     """Return whether the code is a checkout of its own, and not a copy within another project's repository."""
     top = _git("rev-parse", "--show-toplevel")
-    return bool(top) and Path(top).resolve() == places.SHIPPED.resolve()
+    return top is not None and Path(top).resolve() == places.SHIPPED.resolve()
 
 
 def _installed_commit() -> str:
@@ -108,7 +109,8 @@ class _DirectUrl(msgspec.Struct):
     vcs_info: dict[str, str] = {}
 
 
-def _git(*arguments: str) -> str:
+def _git(*arguments: str) -> str | None:
+    """Return the output of git in the folder of the code; None when it fails."""
     try:
         done = subprocess.run(  # noqa: S603
             ["git", "-C", str(places.SHIPPED), *arguments],  # noqa: S607
@@ -117,7 +119,8 @@ def _git(*arguments: str) -> str:
             text=True,
             check=False,
             timeout=10,
+            env=git_environment(),
         )
     except (OSError, subprocess.SubprocessError):
-        return ""
-    return done.stdout.strip() if done.returncode == 0 else ""
+        return None
+    return done.stdout.strip() if done.returncode == 0 else None

@@ -15,6 +15,7 @@ from harness.engine.native_engine import NativeEngine
 from harness.engine.owner import Owner
 from harness.errors import HarnessError
 from harness.events import silent
+from harness.git import REPOSITORY_VARIABLES
 from harness.lab.topologies import load_topologies, wanted_by
 from harness.store import new_run_id
 
@@ -39,6 +40,8 @@ def pytest_configure(config: pytest.Config) -> None:
     Nothing that is collected is garbage, so the garbage collector pauses until all tests are.
     """
     gc.disable()
+    for name in REPOSITORY_VARIABLES:  # tests that make repositories, run by a hook of git, would change this one
+        os.environ.pop(name, None)
     if os.environ.get("PYTHONDONTWRITEBYTECODE"):  # workers inherit the changed environment
         compiled = tempfile.TemporaryDirectory(prefix="harness-compiled-", ignore_cleanup_errors=True)
         config.add_cleanup(compiled.cleanup)

@@ -14,10 +14,10 @@ from msgspec import Struct
 from msgspec.structs import replace
 
 from harness.errors import HarnessError
+from harness.git import REPOSITORY_VARIABLES, git_environment
 from harness.host.command import CommandResult, run
 from harness.job_engines.scratch import scratch_folder
 from harness.lint.secrets import masked
-from harness.preflight.git_access import REPOSITORY_VARIABLES, git_environment
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Sequence

@@ -11,7 +11,8 @@ from typing import IO, TYPE_CHECKING
 from harness.gates.rows import GateRow, Place, judged, not_run
 from harness.gates.secret_shapes import secrets_in
 from harness.gates.tree import glob
-from harness.preflight.git_access import GitFailure, git_command, git_environment, git_text
+from harness.git import git_environment
+from harness.preflight.git_access import GitFailure, git_command, git_text
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence

@@ -14,6 +14,8 @@ from typing import TYPE_CHECKING
 
 from msgspec import Struct
 
+from harness.git import git_environment
+
 if TYPE_CHECKING:
     from collections.abc import Collection, Iterator
 
@@ -35,8 +37,6 @@ TOOL_FOLDERS = frozenset(
         *("node_modules", ".venv", "venv", ".tox", ".nox"),
     )
 )
-#: they lead git to another repository, for example within one of git's hooks
-_GIT_VARIABLES = ("GIT_DIR", "GIT_WORK_TREE", "GIT_INDEX_FILE", "GIT_PREFIX", "GIT_NAMESPACE", "GIT_COMMON_DIR")
 
 
 class FolderState(Struct, frozen=True, kw_only=True):
@@ -249,7 +249,6 @@ class _Reading:
 
 def git_output(folder: Path, *arguments: str, timeout_s: float) -> str | None:
     """Return the output of git in a folder; None when it is missing, fails or takes too long."""
-    environment = {name: value for name, value in os.environ.items() if name not in _GIT_VARIABLES}
     try:
         done = subprocess.run(  # noqa: S603
             # a repository of another owner, as in many CI containers; and no program that its settings name
@@ -258,7 +257,7 @@ def git_output(folder: Path, *arguments: str, timeout_s: float) -> str | None:
             capture_output=True,
             check=False,
             timeout=max(0.1, timeout_s),
-            env={**environment, "GIT_OPTIONAL_LOCKS": "0"},
+            env=git_environment(),
         )
     except (OSError, subprocess.SubprocessError, ValueError):
         return None

@@ -2,24 +2,17 @@
 
 from __future__ import annotations
 
-import os
 import subprocess
 from typing import TYPE_CHECKING
 
 from msgspec import Struct
 
+from harness.git import git_environment
+
 if TYPE_CHECKING:
     from pathlib import Path
 
 _DEADLINE_S = 20
-#: git sets these for its hooks; they would select another repository than the folder's, or parts of it
-REPOSITORY_VARIABLES = frozenset(
-    (
-        *("GIT_DIR", "GIT_WORK_TREE", "GIT_IMPLICIT_WORK_TREE", "GIT_INDEX_FILE", "GIT_COMMON_DIR", "GIT_NAMESPACE"),
-        *("GIT_OBJECT_DIRECTORY", "GIT_ALTERNATE_OBJECT_DIRECTORIES", "GIT_QUARANTINE_PATH", "GIT_PREFIX"),
-        *("GIT_SHALLOW_FILE", "GIT_GRAFT_FILE", "GIT_REPLACE_REF_BASE"),
-    )
-)
 #: the repository's configuration could start programs with these
 _SAFE = ("-c", "core.fsmonitor=false", "-c", "log.showSignature=false", "--no-pager")
 
@@ -33,17 +26,6 @@ class GitFailure(Struct, frozen=True):
 def git_command(folder: Path, *arguments: str) -> list[str]:
     """Return the command line of git in a folder."""
     return ["git", *_SAFE, "-C", str(folder), *arguments]
-
-
-def git_environment() -> dict[str, str]:
-    """Return the environment of git: messages in English, no prompt, and no network."""
-    environment = {key: value for key, value in os.environ.items() if key not in REPOSITORY_VARIABLES}
-    return environment | {
-        "LC_ALL": "C",
-        "GIT_OPTIONAL_LOCKS": "0",
-        "GIT_NO_LAZY_FETCH": "1",
-        "GIT_TERMINAL_PROMPT": "0",
-    }
 
 
 def git_text(folder: Path, *arguments: str) -> str | GitFailure:

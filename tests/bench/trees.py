@@ -15,6 +15,7 @@ from msgspec import Struct
 
 from harness import places
 from harness.errors import HarnessError, UsageError
+from harness.git import git_environment
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
@@ -125,6 +126,7 @@ def _git(folder: Path, *arguments: str) -> str:
             text=True,
             check=True,
             start_new_session=True,
+            env=git_environment(),
         )
     except FileNotFoundError:
         raise UsageError("--beside needs git, which is not installed") from None
