@@ -87,16 +87,21 @@ def convert(raw: dict[str, Any], kind: type[T], *, where: str, given: Mapping[st
 
 
 def at_key(path: str, key: str) -> str:
-    """Return `path:line` of the first line that sets a key; only the path when no line does."""
+    """Return `path:line` of the first line that sets a key; only the path when no line does.
+
+    :param key: after the name of its table and a dot, lines below the table's heading count first.
+    """
     try:
         lines = Path(path).read_text(encoding="utf-8").splitlines()
     except (OSError, UnicodeDecodeError):
         return path
-    last = key.rpartition(".")[2]
-    number = next(
-        (n for n, line in enumerate(lines, 1) if re.match(rf"\s*[\"']?{re.escape(last)}[\"']?\s*=", line)), None
-    )
-    return f"{path}:{number}" if number else path
+    table, _, last = key.rpartition(".")
+    heading = re.compile(rf"\s*\[\[?{re.escape(table)}\]") if table else None
+    start = next((n for n, line in enumerate(lines) if heading and heading.match(line)), 0)
+    sets = re.compile(rf"\s*[\"']?{re.escape(last)}[\"']?\s*=")
+    found = [n for n, line in enumerate(lines) if sets.match(line)]
+    number = next((n for n in found if n >= start), found[0] if found else None)
+    return path if number is None else f"{path}:{number + 1}"
 
 
 def nearest(name: str, names: Iterable[str]) -> str:

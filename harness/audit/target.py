@@ -6,63 +6,33 @@ is described by a TOML file, whose keys `target_file.py` documents. A feature th
 
 from __future__ import annotations
 
-import contextlib
+from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
-from uuid import UUID
 
-import msgspec
 from msgspec import Struct
+from msgspec.structs import asdict, replace
 
 from harness import config
-from harness.audit.target_file import ActorConvention, Statements, TrailFeature
-from harness.database import Client, Side, SqlError, describe, fetch, quote_literal, raised_for, run_files
+from harness.audit.actor_convention import ActorConvention
+from harness.audit.changes import REQUIRED, Change, change_of
+from harness.audit.placeholders import TABLE_NAMES, Name, fill, role_names, table_names, uses
+from harness.audit.statements import explained, within_deadline
+from harness.audit.target_file import Recorded, Statements, TrailFeature, TrailLimit
+from harness.audit.trial import Trial
+from harness.database import Client, Side, fetch, quote_identifier, quote_literal, raised_for, run_files
 from harness.errors import ConfigError, DatabaseError
+from harness.model import KnownIssue
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Mapping, Sequence
+    from collections.abc import Iterator, Sequence
 
+__all__ = ["AuditTarget", "Change"]
 
-class Change(Struct, frozen=True, kw_only=True):
-    """One row change, in the canonical columns that the `changes` statement of every target returns."""
-
-    id: str
-    transaction_id: str | None
-    table_schema: str
-    table_name: str
-    #: the key's columns to their values
-    table_pk: Any
-    #: insert, update, delete or truncate
-    op: str
-    #: the row after the change, column to value; None after a delete
-    data_after: Any
-    #: {"type": …, "id": …}, or None
-    actor: Any
-    txid: int | None = None
-    changed_fields: tuple[str, ...] | None = None
-    changed_from: Any = None
-    action_id: str | None = None
-
-    def value(self, column: str) -> Any:
-        """Return a column of the row after the change. What the trail lacks is a sentence, so that it can be compared.
-
-        An array or an object is its JSON text: it can then be sorted and counted like any other value.
-        """
-        if self.data_after is None:
-            return "no row after the change"
-        if column not in self.data_after:
-            return f"no column {column} in the row"
-        value = self.data_after[column]
-        return msgspec.json.encode(value).decode() if isinstance(value, list | dict) else value
-
-    def text(self, column: str) -> str:
-        """Return a column of the row after the change as text."""
-        value = self.value(column)
-        return value if isinstance(value, str) else msgspec.json.encode(value).decode()
-
-
-_COVERAGE_COLUMNS = 3
-REQUIRED = ("id", "transaction_id", "table_schema", "table_name", "table_pk", "op", "data_after", "actor")
+#: rows of the trail: values by the names of their columns
+Rows = list[dict[str, Any]]
+#: for a trail with a query for each table, while it has no table
+_NO_CHANGES = f"SELECT {', '.join(f'NULL AS {name}' for name in REQUIRED)} WHERE false"
 
 
 class AuditTarget(Struct, frozen=True, kw_only=True):
@@ -75,11 +45,29 @@ class AuditTarget(Struct, frozen=True, kw_only=True):
     #: a digest of the file and of the SQL that installs the trail
     fingerprint: str
     install: tuple[Path, ...]
+    #: whether a superuser installs it
+    needs_superuser: bool = False
+    #: tables of the trail as SQL identifiers: those of the target file, then those that a query found
     tables: tuple[str, ...]
+    #: `NO_ACTOR` for a trail that records no actor, by design
     actor: ActorConvention
     statements: Statements
     claims: frozenset[TrailFeature]
+    omits: frozenset[Recorded] = frozenset()
+    own_columns: frozenset[str] = frozenset()
+    reattach: bool = False
+    switches: tuple[str, ...] = ()
     documentation: str
+    limits: tuple[TrailLimit, ...] = ()
+    accepted: tuple[KnownIssue, ...] = ()
+    #: the application's role, once it is known
+    role: str = ""
+    #: what a trial of the trail found; None where none was made
+    trial: Trial | None = None
+    #: the columns that `changes` returns; None before it was tried
+    columns: frozenset[str] | None = None
+    #: changes the rows that are read from the trail, for `prove`; no part of the target's identity
+    observed: Callable[[Rows], Rows] | None = None
 
     @property
     def identity(self) -> str:
@@ -89,6 +77,30 @@ class AuditTarget(Struct, frozen=True, kw_only=True):
     @property
     def is_reference(self) -> bool:
         return TrailFeature.LIBRARY in self.claims
+
+    # --- what it records ------------------------------------------------------------------------------
+
+    def lacking(self, property_: Recorded) -> str | None:
+        """Return in one sentence why the trail lacks a property; None when it has it, or nobody tried yet."""
+        if property_ in self.omits:
+            return property_.omitted
+        if property_ is Recorded.TIME:
+            return property_.omitted if self.columns is not None and "captured_at" not in self.columns else None
+        return property_.missing if self.trial and property_ in self.trial.missing else None
+
+    def records(self, property_: Recorded) -> bool:
+        """Return whether the trail has a property, as far as it is known."""
+        return self.lacking(property_) is None
+
+    def limit_of(self, check: str) -> TrailLimit | None:
+        """Return the documented limit that a check may observe; None if the target file has none for it."""
+        return next((limit for limit in self.limits if limit.check == check), None)
+
+    def place_of(self, limit: TrailLimit) -> str:
+        """Return where a limit is documented."""
+        return f"{self.documentation}{limit.where}" if limit.where.startswith("#") else limit.where
+
+    # --- installing -----------------------------------------------------------------------------------
 
     def require_installable(self) -> None:
         """Verify that the harness can install the target; a target without SQL files must be installed already.
@@ -105,78 +117,55 @@ class AuditTarget(Struct, frozen=True, kw_only=True):
     def install_in(self, owner: Client) -> None:
         """Install the trail.
 
+        :param owner: a connection of the owner of the audited tables, or of a superuser where the target needs one.
         :raises DatabaseError: with file, line and SQLSTATE.
         """
         run_files(owner, self.install)
 
-    def verify_in(self, owner: Client) -> None:
-        """Run the target's statements on an empty trail, before any check relies on them.
+    def of_roles(self, role: str, owner: str) -> AuditTarget:
+        """Return the target with the roles in its statements.
 
-        :raises DatabaseError: with the statement that does not run or returns wrong columns.
+        :param role: the application's role.
+        :param owner: the role that owns the audited tables.
         """
-        for table in self.tables:
-            if owner.value("SELECT to_regclass(%s)", [table]) is None:
-                raise DatabaseError(
-                    f"tables: missing table {table} after the installation of the trail", where=self._at("tables")
-                )
-        names = self._try(owner, "changes")
-        if missing := [column for column in REQUIRED if column not in names]:
-            raise DatabaseError(
-                f"statements.changes: missing column {', '.join(missing)}",
-                where=self._at("changes"),
-                hint=f"name columns with AS; found: {', '.join(names)}",
-            )
-        required = {"id", "name", "correlation_id"}
-        if self.statements.actions and (missing := sorted(required - set(self._try(owner, "actions")))):
-            raise DatabaseError(f"statements.actions: missing column {', '.join(missing)}", where=self._at("actions"))
-        if self.statements.coverage and len(columns := self._try(owner, "coverage")) != _COVERAGE_COLUMNS:
-            raise DatabaseError(
-                f"statements.coverage: found {len(columns)} columns, needed schema, table, problem",
-                where=self._at("coverage"),
-            )
-        with owner.transaction(force_rollback=True):
-            if self.statements.transactions and not isinstance(owner.value(self.statements.transactions), int):
-                raise DatabaseError(
-                    "statements.transactions: needed a number as result", where=self._at("transactions")
-                )
-            for name, parameters in (("age", {"age": "1 day"}), ("purge", {"cutoff": "2000-01-01 00:00:00+00"})):
-                if statement := getattr(self.statements, name):
-                    with self._explained(name):
-                        fetch(owner, statement, parameters)
-            self._try_attaching(owner)
+        names = role_names(role, owner)
+        statements = Statements(**{key: fill(value, names) for key, value in asdict(self.statements).items()})
+        return replace(
+            self,
+            role=role,
+            statements=statements,
+            switches=tuple(fill(switch, names) for switch in self.switches),
+            actor=replace(self.actor, declare=fill(self.actor.declare, names)),
+        )
 
-    def _try_attaching(self, owner: Client) -> None:
-        """Run the statements that attach, on a scratch table within the caller's rolled back transaction."""
-        owner.run("CREATE TABLE public.tried (id int PRIMARY KEY, a text, b text)")
-        if self.statements.attach_with_changed_from:
-            with self._explained("attach_with_changed_from"):
-                self.attach(owner, "public.tried", changed_from=True)
-        if self.statements.attach_redacted:
-            with self._explained("attach_redacted"):
-                for _ in range(2):
-                    self.attach_redacted(owner, "public.tried", exclude=["a"], mask=["b"])
+    def with_found_tables(self, client: Client) -> AuditTarget:
+        """Return the target with the tables where its rows are now: those of the file, and those that its query finds.
 
-    def _try(self, owner: Client, name: str) -> list[str]:
-        with self._explained(name):
-            cursor = owner.execute(getattr(self.statements, name))
-            return [column.name for column in cursor.description or ()]
+        :raises DatabaseError: when the query does not run, or returns wrong columns.
+        """
+        if not self.statements.tables:
+            return self
+        with explained("tables", self._at("tables")), within_deadline(client, "tables", self._at("tables")):
+            rows = client.rows(self.statements.tables)
+        found = [f"{quote_identifier(schema)}.{quote_identifier(name)}" for schema, name in rows]
+        plain = {quoted.replace('"', ""): quoted for quoted in found}
+        return replace(
+            self, tables=tuple(dict.fromkeys((*(plain.get(name, name) for name in self.tables), *plain.values())))
+        )
 
-    def _explained(self, name: str) -> contextlib.AbstractContextManager[None]:
-        return _explained(name, self._at(name))
-
-    def _at(self, name: str) -> str:
-        return config.at_key(self.where, name)
+    # --- attaching ------------------------------------------------------------------------------------
 
     @raised_for(Side.TARGET)
     def attach(self, owner: Client, table: str, *, changed_from: bool = False) -> None:
-        """Attach capture to a table.
+        """Attach capture to a table, and grant the application role its rights once more.
 
         :param table: as an SQL identifier, quoted and qualified where needed.
         :param changed_from: keep prior values, where the target can.
         :raises SqlError: of the server.
         """
         statement = self.statements.attach_with_changed_from if changed_from else self.statements.attach
-        owner.run(_filled(statement or self.statements.attach, table))
+        owner.run(fill(statement or self.statements.attach, table_names(table)))
+        self._grant_again(owner, table)
 
     @raised_for(Side.TARGET)
     def attach_redacted(
@@ -184,74 +173,97 @@ class AuditTarget(Struct, frozen=True, kw_only=True):
     ) -> None:
         """Attach capture to a table with prior values and redacted columns."""
         rules = {"exclude": _array(exclude), "mask": _array(mask), "placeholder": quote_literal(placeholder)}
-        owner.run(_filled(self.statements.attach_redacted, table, rules))
+        owner.run(fill(self.statements.attach_redacted, table_names(table), rules))
+        self._grant_again(owner, table)
 
     @raised_for(Side.TARGET)
     def detach(self, owner: Client, table: str) -> None:
-        owner.run(_filled(self.statements.detach, table))
+        owner.run(fill(self.statements.detach, table_names(table)))
 
-    def grant(self, owner: Client, role: str) -> None:
+    @property
+    def grants_each_table(self) -> bool:
+        """Whether the statement `grant` is about one audited table."""
+        return uses(self.statements.grant, TABLE_NAMES)
+
+    def grant(self, owner: Client, role: str, table: str = "") -> None:
         """Grant the application role the rights that the trail needs.
 
+        :param table: an audited table as an SQL identifier; "" for a grant that is about no table.
         :raises DatabaseError: when the statement does not run.
         """
-        if self.statements.grant:
-            with self._explained("grant"):
-                owner.run(self.statements.grant.replace("{role_literal}", quote_literal(role)).replace("{role}", role))
+        if self.statements.grant and (table or not self.grants_each_table):
+            names = role_names(role, owner.info.user) | (table_names(table) if table else {})
+            with explained("grant", self._at("grant")):
+                owner.run(fill(self.statements.grant, names))
+
+    def _grant_again(self, owner: Client, table: str) -> None:
+        # what a superuser installed, only the superuser can grant
+        if self.role and (self.grants_each_table or not self.needs_superuser):
+            self.grant(owner, self.role, table)
+
+    # --- reading --------------------------------------------------------------------------------------
 
     def changes(self, admin: Client, table: str | None = None) -> list[Change]:
         """Return the captured changes in the order of their capture.
 
         :param table: `name` or `schema.name`, for the changes of one table.
         """
-        rows = self.changes_by(admin, self.statements.changes)
+        rows = self.changes_where(admin)
         return [row for row in rows if table in {None, row.table_name, f"{row.table_schema}.{row.table_name}"}]
 
     @raised_for(Side.TARGET)
-    def changes_by(self, client: Client, statement: str) -> list[Change]:
-        """Return the captured changes that a statement selects.
+    def changes_where(self, client: Client, condition: str = "") -> list[Change]:
+        """Return the captured changes that meet a condition.
 
-        :param statement: returns the columns of `statements.changes`.
+        :param condition: SQL about the canonical columns of `change`; "" for all changes.
         """
-        cursor = client.execute(statement.encode())
-        names = [column.name for column in cursor.description or ()]
-        return [self._change(dict(zip(names, row, strict=True))) for row in cursor]
+        where, convention = self._at("changes"), self.actor
+        changes = (change_of(row, self.own_columns, where) for row in self.rows_of(client, condition))
+        return [replace(change, actor=convention.read(change.actor)) for change in changes]
 
-    def _change(self, row: dict[str, Any]) -> Change:
-        """Return a row in canonical form.
+    def rows_of(self, client: Client, condition: str = "") -> Rows:
+        """Return the rows of the trail as its statement returns them: the single place where the trail is read.
 
-        :raises DatabaseError: for a column of the wrong type.
+        :param condition: see :meth:`changes_where`.
+        :raises SqlError: of the server.
+        :raises DatabaseError: for a statement that does not end in time, or positions that do not sort.
         """
-
-        def column(name: str, kinds: tuple[type, ...], needed: str) -> Any:
-            value = row.get(name)
-            texts = value if name == "changed_fields" else None
-            if not isinstance(value, kinds) or not all(isinstance(text, str) for text in texts or ()):
+        rows: Rows = []
+        with within_deadline(client, "changes", self._at("changes")):
+            for statement in self._changes_statements(client):
+                wrapped = f"SELECT * FROM ({statement}\n) AS change WHERE {condition}" if condition else statement
+                cursor = client.execute(wrapped.encode())
+                names = [column.name for column in cursor.description or ()]
+                rows += [dict(zip(names, row, strict=True)) for row in cursor]
+        if self.statements.each and any("position" in row for row in rows):
+            try:
+                rows.sort(key=lambda row: row["position"])
+            except (TypeError, KeyError) as error:
                 raise DatabaseError(
-                    f"statements.changes: {name} is {value!r}, needed {needed}", where=self._at("changes")
-                )
-            return value
+                    f"statements.changes: the values of position do not sort: {error}", where=self._at("changes")
+                ) from None
+        return self.observed(rows) if self.observed else rows
 
-        def text(name: str) -> str | None:
-            return None if row.get(name) is None else str(row[name])
+    def changes_query(self, client: Client) -> str:
+        """Return one query for all changes, to be used within another one."""
+        if not self.statements.each:
+            return self.statements.changes
+        statements = [f"SELECT * FROM ({statement}\n) AS one" for statement in self._changes_statements(client)]
+        return "\nUNION ALL ".join(statements) or _NO_CHANGES
 
-        nothing = type(None)
-        column("id", (str, int, UUID), "a text, a number or a UUID that no other row has")
-        fields = column("changed_fields", (list, nothing), "an array of texts, or NULL")
-        return Change(
-            id=str(row["id"]),
-            transaction_id=text("transaction_id"),
-            table_schema=column("table_schema", (str,), "a text"),
-            table_name=column("table_name", (str,), "a text"),
-            table_pk=column("table_pk", (dict, nothing), "a JSON object, or NULL"),
-            op=column("op", (str,), "insert, update, delete or truncate").lower(),
-            data_after=column("data_after", (dict, nothing), "a JSON object, or NULL"),
-            actor=row.get("actor"),
-            txid=row.get("txid"),
-            changed_fields=tuple(sorted(fields)) if fields else None,
-            changed_from=column("changed_from", (dict, nothing), "a JSON object, or NULL"),
-            action_id=text("action_id"),
-        )
+    def _changes_statements(self, client: Client) -> Iterator[str]:
+        if not self.statements.each:
+            yield self.statements.changes
+            return
+        where = self._at("each")
+        with explained("each", where):
+            cursor = client.execute(self.statements.each.encode())
+        columns = [column.name for column in cursor.description or ()]
+        for row in cursor.fetchall():
+            found = dict(zip(columns, row, strict=True))
+            if wrong := [column for column, value in found.items() if not isinstance(value, str)]:
+                raise DatabaseError(f"statements.each: {wrong[0]} is {found[wrong[0]]!r}, needed a text", where=where)
+            yield fill(self.statements.changes, {column: Name(value) for column, value in found.items()})
 
     @raised_for(Side.TARGET)
     def count_transactions(self, admin: Client) -> int:
@@ -282,42 +294,15 @@ class AuditTarget(Struct, frozen=True, kw_only=True):
             )
         return [(name, definition) for name, definition in rows]
 
+    def _at(self, name: str) -> str:
+        return config.at_key(self.where, f"statements.{name}")
+
 
 class _Coverage(dict[str, "str | None"]):
     """Problems by table. A table that coverage does not list counts as not captured."""
 
     def __missing__(self, table: str) -> str:
         return "it is not listed"
-
-
-@contextlib.contextmanager
-def _explained(name: str, where: str) -> Iterator[None]:
-    """Turn an SQL error of one of the target's statements into an error that names the statement."""
-    try:
-        yield
-    except SqlError as error:
-        raise DatabaseError(
-            f"statements.{name} does not run: {describe(error)}", where=where, hint=error.diag.message_hint or ""
-        ) from None
-
-
-def _filled(statement: str, table: str, more: Mapping[str, str] | None = None) -> str:
-    """Return a statement with its placeholders replaced."""
-    values = {"table_literal": quote_literal(table), "table": table, "name": _own_name(table), **(more or {})}
-    for name, value in values.items():
-        statement = statement.replace(f"{{{name}}}", value)
-    return statement
-
-
-def _own_name(table: str) -> str:
-    """Return the last part of a qualified name, with its quotes."""
-    inside, start = False, 0
-    for at, character in enumerate(table):
-        if character == '"':
-            inside = not inside
-        elif character == "." and not inside:
-            start = at + 1
-    return table[start:]
 
 
 def _array(values: Sequence[str]) -> str:

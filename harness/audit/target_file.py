@@ -1,14 +1,17 @@
-"""The TOML description of an audit trail: its claims, its convention for actors, and the SQL to use it."""
+"""The TOML description of an audit trail: its claims, its convention for actors, and the SQL to use it.
+
+The comments of these structs are the documentation of the keys: docs/audit-targets.md is generated from them.
+"""
 
 from __future__ import annotations
 
 from enum import StrEnum
-from typing import TYPE_CHECKING, Annotated, Literal
+from typing import Annotated, Literal
 
 from msgspec import Meta, Struct
 
-if TYPE_CHECKING:
-    from harness.audit.actor import Actor
+from harness.audit.actor_convention import ActorConvention
+from harness.model import KnownIssue
 
 _Statement = Annotated[str, Meta(min_length=1)]
 _Table = Annotated[str, Meta(pattern=r"^[a-z_][a-z0-9_$]*\.[a-z_][a-z0-9_$]*$")]
@@ -59,35 +62,83 @@ NEEDS_STATEMENT = {
 }
 
 
-class ActorConvention(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
-    """How an application declares the actor."""
+#: the statements that are about one table
+ABOUT_A_TABLE = ("attach", "attach_with_changed_from", "attach_redacted", "detach", "grant")
+#: placeholders that stand for SQL texts: arrays of texts, and a text literal
+REDACTION_TEXTS = {"attach_redacted": ("exclude", "mask", "placeholder")}
 
-    #: the setting that holds the actor, such as `app.user_id`
-    setting: Annotated[str, Meta(pattern=r"^[a-z_][a-z0-9_]*\.[a-z_][a-z0-9_]*$")]
-    #: the setting's format: {"type": …, "id": …}, or the bare id
-    value: Literal["json", "id"] = "json"
-    #: the setting's scope: set in each transaction before its first write, or for the session before the transaction
-    scope: Literal["transaction", "session"] = "transaction"
 
-    def spell(self, actor: Actor) -> str:
-        """Return the value of the setting for an actor."""
-        return actor.setting if self.value == "json" else actor.id or ""
+class Recorded(StrEnum):
+    """Properties that every trail is expected to have, unless its target file omits them."""
+
+    ACTOR = "actor"
+    TRANSACTION_ID = "transaction-id"
+    INSERTS = "inserts"
+    UPDATES = "updates"
+    DELETES = "deletes"
+    IMAGE = "image"
+    ORDER = "order"
+    #: a trail has it when its changes have the column captured_at, and cannot omit it
+    TIME = "time"
+
+    @property
+    def check(self) -> str:
+        """The id of the check that shows the property; "" for the time, which no trail needs."""
+        return "" if self is Recorded.TIME else f"trail.{self.value}"
+
+    @property
+    def meaning(self) -> str:
+        """What a trail records with the property, as a noun."""
+        return _RECORDED[self][0]
+
+    @property
+    def omitted(self) -> str:
+        """Return the reason for N/A when the target file omits the property."""
+        if self is Recorded.TIME:
+            return "the audit target's changes have no column captured_at"
+        return f"the trail does not record {self.meaning}, by design (`omits` of the target file)"
+
+    @property
+    def missing(self) -> str:
+        """Return the reason for N/A when the trial did not find the property."""
+        return f"the trail records {_RECORDED[self][1]}: see {self.check}"
+
+
+_RECORDED = {
+    Recorded.ACTOR: ("who made a change", "no actor"),
+    Recorded.TRANSACTION_ID: ("which changes share a transaction", "no transaction id"),
+    Recorded.INSERTS: ("inserts", "no inserts"),
+    Recorded.UPDATES: ("updates", "no updates"),
+    Recorded.DELETES: ("deletes", "no deletes"),
+    Recorded.IMAGE: ("the row after the change", "no row after the change"),
+    Recorded.ORDER: ("the order of changes", "changes in no order"),
+    Recorded.TIME: ("the time of a change", "no time"),
+}
 
 
 class Statements(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
-    """The SQL that installs, attaches and reads the trail.
+    """The SQL that attaches and reads the trail.
 
-    Attaching must be repeatable. Placeholders: `{table}` is a table's qualified SQL identifier, `{table_literal}` the
-    same as a text literal, `{name}` its unqualified identifier; `{role}` and `{role_literal}` are the application
-    role; `{exclude}` and `{mask}` are arrays of texts, and `{placeholder}` is a text literal.
+    Attaching must be repeatable. `{role}` and `{owner}` work in every statement, and `{table}`, `{schema}` and `{name}`
+    in those about one table; see `harness/audit/placeholders.py`. In a statement with parameters, write a percent sign
+    twice.
     """
 
     #: attaches capture to a table
     attach: _Statement
-    #: returns the columns of :class:`Change` by their names, in the order of capture; see `REQUIRED`. table_pk,
-    #: data_after, changed_from and actor are json or jsonb, or NULL; changed_fields is an array of texts in any order
+    #: one row for each change, in the order of capture. Needed columns: id, transaction_id, table_schema, table_name,
+    #: table_pk, op, data_after and actor. table_pk, data_after, changed_from and actor are json or jsonb, or NULL; op
+    #: is insert, update, delete or truncate. Further columns: txid, changed_fields (an array of texts), changed_from,
+    #: action_id, captured_at (timestamptz: the trail then records times), and position (any value that sorts: the
+    #: order of the changes of several tables)
     changes: _Statement
-    #: grants the application role the rights that the trail needs
+    #: rows of schema and name: the tables where the trail's rows are, in addition to the key `tables`. It runs after
+    #: the attachment of tables, so a history table of each audited table can be among them
+    tables: str = ""
+    #: rows of schema, name and any further names, such as the history table: `changes` then runs once for each row,
+    #: with the row's names as placeholders: `{name}`, `{history}`, `{history_literal}`
+    each: str = ""
+    #: grants the application role the rights that the trail needs; it runs again after each attachment
     grant: str = ""
     #: counts the transactions' records, including those without a change
     transactions: str = ""
@@ -103,13 +154,25 @@ class Statements(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     actions: str = ""
     #: rows of schema, table, problem for every table, captured or not; a problem of NULL means captured
     coverage: str = ""
-    # (in a statement with parameters, write a percent sign twice)
     #: parameter `%(cutoff)s`: deletes changes captured before it
     purge: str = ""
     #: parameter `%(age)s`: an interval; makes the whole trail older by it, to test the purge
     age: str = ""
+    #: the changes in the form in which the trail exports them
+    export: str = ""
     #: rows of name and definition of the capture functions; for controls of the reference layer
     capture_functions: str = ""
+
+
+class TrailLimit(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """A limit that the trail documents. A check that observes it is OK, and shows it as a documented limit."""
+
+    #: the id of the check that observes it
+    check: Annotated[str, Meta(pattern=r"^[a-z]+\.[a-z0-9-]+$")]
+    #: the limit, in one sentence
+    says: Annotated[str, Meta(min_length=1)]
+    #: where it is documented: an address, or a place below `documentation`, such as `#truncate`
+    where: Annotated[str, Meta(min_length=1)]
 
 
 class TargetFile(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
@@ -117,12 +180,28 @@ class TargetFile(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
 
     #: one line for `harness list targets`
     summary: Annotated[str, Meta(min_length=1)]
-    #: SQL files, relative to this file, that the owner runs once in a database
-    install: tuple[str, ...] = ()
-    #: tables of the trail, as schema.table; only the capture may write to them
-    tables: Annotated[tuple[_Table, ...], Meta(min_length=1)]
-    actor: ActorConvention
-    statements: Statements
-    claims: tuple[TrailFeature, ...] = ()
-    #: where the trail's own limits are documented: a path or an address
+    #: where the trail is documented: a path or an address. The places of its limits may begin with it; a limit counts
+    #: as documented only by an entry of its own in `limits`
     documentation: str = ""
+    #: SQL files, relative to this file, that run once in a database, in one transaction
+    install: tuple[str, ...] = ()
+    #: who runs them: the owner of the audited tables, or a superuser, as an event trigger needs it
+    install_as: Literal["owner", "superuser"] = "owner"
+    #: tables of the trail, as schema.table; only the capture may write to them. They exist after the installation
+    tables: tuple[_Table, ...] = ()
+    #: what the trail does not record, by design
+    omits: tuple[Recorded, ...] = ()
+    #: what the trail does in addition to recording changes
+    claims: tuple[TrailFeature, ...] = ()
+    #: columns of audited tables that belong to the trail: no comparison of rows includes them
+    own_columns: tuple[Annotated[str, Meta(min_length=1)], ...] = ()
+    #: whether capture has to be attached again after DDL on an audited table
+    reattach: bool = False
+    #: statements that switch capture off on purpose, for whoever may run them: the application must not be able to
+    switches: tuple[_Statement, ...] = ()
+    #: left out exactly when `omits` has "actor"
+    actor: ActorConvention | None = None
+    statements: Statements
+    limits: tuple[TrailLimit, ...] = ()
+    #: Issues that the trail's owner accepts until a date, like `known_issues` in harness.toml
+    accepted: tuple[KnownIssue, ...] = ()

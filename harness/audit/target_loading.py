@@ -10,9 +10,19 @@ from typing import TYPE_CHECKING
 import msgspec
 
 from harness import config
+from harness.audit.actor_convention import NO_ACTOR, ActorConvention
 from harness.audit.installing import FILES
+from harness.audit.placeholders import ROLE_NAMES, TABLE_NAMES, unknown_placeholder
 from harness.audit.target import AuditTarget
-from harness.audit.target_file import NEEDS_STATEMENT, Statements, TargetFile, TrailFeature
+from harness.audit.target_file import (
+    ABOUT_A_TABLE,
+    NEEDS_STATEMENT,
+    REDACTION_TEXTS,
+    Recorded,
+    Statements,
+    TargetFile,
+    TrailFeature,
+)
 from harness.errors import ConfigError
 
 if TYPE_CHECKING:
@@ -75,6 +85,7 @@ def _load(
     file = config.load(path, TargetFile)
     stripped = {key: value.rstrip().rstrip(";") for key, value in msgspec.structs.asdict(file.statements).items()}
     file = msgspec.structs.replace(file, statements=Statements(**stripped))
+    _require_consistent(file, path)
     claimed = frozenset(file.claims) if claims is None else claims
     if claims is None and TrailFeature.LIBRARY in claimed:
         raise ConfigError(
@@ -103,9 +114,70 @@ def _load(
         where=str(path),
         fingerprint=digest.hexdigest()[:16],
         install=files,
+        needs_superuser=file.install_as == "superuser",
         tables=file.tables,
-        actor=file.actor,
+        actor=file.actor or NO_ACTOR,
         statements=file.statements,
         claims=claimed,
+        omits=frozenset(file.omits),
+        own_columns=frozenset(file.own_columns),
+        reattach=file.reattach,
+        switches=file.switches,
         documentation=file.documentation,
+        limits=file.limits,
+        accepted=file.accepted,
     )
+
+
+def _require_consistent(file: TargetFile, path: Path) -> None:
+    """Reject keys that contradict each other, and undefined placeholders.
+
+    :raises ConfigError: with file, line and key.
+    """
+    if not file.tables and not file.statements.tables:
+        hint = "name the tables of the trail, or a query for them in statements.tables"
+        raise ConfigError("tables: missing key", where=str(path), hint=hint)
+    if Recorded.TIME in file.omits:
+        hint = "a trail without times leaves out the column captured_at of statements.changes"
+        raise _error(path, "omits", "found 'time', which cannot be omitted", hint)
+    if file.actor is None and Recorded.ACTOR not in file.omits:
+        hint = 'say how an application declares its actor, or that the trail records none: omits = ["actor"]'
+        raise ConfigError("actor: missing key", where=str(path), hint=hint)
+    if file.actor and Recorded.ACTOR in file.omits:
+        hint = "a trail that records no actor has no table [actor]"
+        raise _error(path, "omits", "found 'actor', and a table [actor]", hint)
+    if file.actor:
+        _require_one_way(file.actor, path)
+    for key, statement in msgspec.structs.asdict(file.statements).items():
+        if key == "changes" and file.statements.each:  # the columns of `each` are its placeholders
+            continue
+        names = (*TABLE_NAMES, *ROLE_NAMES) if key in ABOUT_A_TABLE else ROLE_NAMES
+        _require_placeholders(path, f"statements.{key}", statement, names, REDACTION_TEXTS.get(key, ()))
+    for switch in file.switches:
+        _require_placeholders(path, "switches", switch, ROLE_NAMES)
+
+
+def _require_one_way(actor: ActorConvention, path: Path) -> None:
+    ways = [key for key in ("setting", "settings", "declare") if getattr(actor, key)]
+    if len(ways) != 1:
+        what = f"found {' and '.join(ways) or 'none of them'}, needed one of setting, settings and declare"
+        raise _error(path, f"actor.{[*ways, 'setting'][0]}", what)
+    if actor.setting:
+        return
+    if actor.value != "json":
+        raise _error(path, "actor.value", f"found {actor.value!r}, which is the form of actor.setting")
+    texts = [actor.declare, *actor.settings.values()]
+    if not any("{id}" in text for text in texts):
+        raise _error(path, f"actor.{ways[0]}", "missing {id}", "{id} and {type} stand for the actor's id and type")
+    _require_placeholders(path, "actor.declare", actor.declare, ROLE_NAMES, ("id", "type"))
+
+
+def _require_placeholders(
+    path: Path, key: str, statement: str, names: tuple[str, ...], texts: tuple[str, ...] = ()
+) -> None:
+    if found := unknown_placeholder(statement, names, texts):
+        raise _error(path, key, *found)
+
+
+def _error(path: Path, key: str, what: str, hint: str = "") -> ConfigError:
+    return ConfigError(f"{key}: {what}", where=config.at_key(str(path), key), hint=hint)

@@ -12,19 +12,10 @@ from typing import TYPE_CHECKING, cast
 from harness.checks.context import CheckContext
 from harness.checks.judging import Failure
 from harness.checks.load import LoadSettings
+from harness.checks.provisioning import provision
 from harness.checks.record import NotExercisedError
-from harness.config import at_key
-from harness.database import (
-    Client,
-    SqlError,
-    connect,
-    create_database,
-    describe,
-    drop_database,
-    leave_database,
-    run_files,
-)
-from harness.errors import DatabaseError, HarnessError, ServiceFailedError, TimedOutError
+from harness.database import Client, SqlError, create_database, drop_database, leave_database
+from harness.errors import HarnessError, ServiceFailedError, TimedOutError
 from harness.events import Listener, silent
 from harness.host.reference import HOST_DATABASE, stand_up_reference
 from harness.waiting import NotYet, poll
@@ -82,9 +73,6 @@ class Workspace:
         self.load = load or LoadSettings()
         #: reports an event to whoever shows the run
         self.notify = listener
-        self.target = target
-        #: the fixture tables by name: `done` when capture is attached, else the error
-        self.attached: dict[str, str] = {}
         self._thread = local()
         self._admin_clients: list[Client] = []
         self._host: Future[tuple[Site, HostService]] | None = None
@@ -97,43 +85,14 @@ class Workspace:
         self._left_bytes = 0
         self._may_be_left_bytes = int(lab.memory_mib * 2**20 * _LEFT)
         try:
-            self._provision(fixtures)
+            provisioned = provision(lab, target, fixtures, self._admin(), _TEMPLATE)
         except BaseException:
             self.close()
             raise
-
-    def _provision(self, fixtures: Fixtures) -> None:
-        lab, target = self._lab, self.target
-        try:
-            create_database(self._admin(), _TEMPLATE, owner=lab.roles.owner.name)
-            with connect(lab.owner(_TEMPLATE), application_name="pooler-harness owner") as client:
-                target.install_in(client)
-                run_files(client, [fixtures.sql])
-                target.verify_in(client)
-                self._attach(client, fixtures)
-                target.grant(client, lab.roles.app.name)
-        except SqlError as error:
-            raise DatabaseError(
-                f"the database could not be provisioned: {describe(error)}", where=f"topology {lab.topology.name}"
-            ) from None
-
-    def _attach(self, client: Client, fixtures: Fixtures) -> None:
-        """Attach the fixture tables. If attaching one of them fails, the checks that use it report it."""
-        tables = dict.fromkeys(fixtures.attached, False) | dict.fromkeys(fixtures.attached_with_changed_from, True)
-        for table, changed_from in tables.items():
-            try:
-                with client.transaction():
-                    self.target.attach(client, table, changed_from=changed_from)
-            except SqlError as error:
-                self.attached[table] = describe(error)
-                if table == fixtures.attached[0]:  # an ordinary table: an error is the fault of the statement
-                    raise DatabaseError(
-                        f"statements.attach failed for {table}: {describe(error)}",
-                        where=at_key(self.target.where, "attach"),
-                        hint=error.diag.message_hint or "",
-                    ) from None
-            else:
-                self.attached[table] = "done"
+        #: with the roles and the tables of this lab, and what a trial of the trail found
+        self.target = provisioned.target
+        #: the fixture tables by name: `done` when capture is attached, else the error
+        self.attached = provisioned.attached
 
     def new_database(self, name: str, template: str | None = None) -> None:
         """Create a database that belongs to the owner: a clone of the template, or an empty one."""

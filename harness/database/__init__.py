@@ -5,6 +5,7 @@ from harness.database.client import (
     Client,
     Endpoint,
     bounded,
+    cancelled_after,
     connect,
     console,
     cut,
@@ -14,9 +15,11 @@ from harness.database.client import (
     is_open,
     on_side,
     own_port,
+    quote_identifier,
     quote_literal,
     quote_name,
     roll_back,
+    type_name,
 )
 from harness.database.connection_strings import address_of, confidential, connect_to
 from harness.database.databases import create_database, drop_database, leave_database
@@ -31,7 +34,7 @@ from harness.database.sql_errors import (
     raised_for,
     refusal,
 )
-from harness.database.sql_files import load_queries, run_files
+from harness.database.sql_files import is_quoted, load_queries, run_files
 
 __all__ = [
     "SQLSTATES",
@@ -43,6 +46,7 @@ __all__ = [
     "SqlError",
     "address_of",
     "bounded",
+    "cancelled_after",
     "confidential",
     "connect",
     "connect_to",
@@ -56,15 +60,18 @@ __all__ = [
     "is_idle",
     "is_lost",
     "is_open",
+    "is_quoted",
     "leave_database",
     "load_queries",
     "on_side",
     "origin_of",
     "own_port",
+    "quote_identifier",
     "quote_literal",
     "quote_name",
     "raised_for",
     "refusal",
     "roll_back",
     "run_files",
+    "type_name",
 ]

@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 import os
 import socket
-from threading import Timer
+from threading import Event, Timer
 from typing import TYPE_CHECKING, Any, NoReturn, cast
 
 import psycopg
@@ -19,6 +19,10 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping, Sequence
 
     from psycopg.errors import Diagnostic
+
+
+#: seconds that a request to cancel a statement may take
+_CANCEL_S = 5.0
 
 
 class Endpoint(Struct, frozen=True, kw_only=True):
@@ -168,6 +172,12 @@ def on_side(side: Side, connect: Callable[[], Client]) -> Client:
     return client
 
 
+def type_name(client: Client, column: psycopg.Column) -> str:
+    """Return the server's name of a column's type, with [] for an array; "" for a type of an extension."""
+    found = client.adapters.types.get(column.type_code)
+    return "" if found is None else f"{found.name}{'[]' if found.array_oid == column.type_code else ''}"
+
+
 #: any synchronous connection of psycopg 3, with any row factory
 AnyConnection = psycopg.Connection[Any]
 
@@ -184,6 +194,11 @@ def fetch(
 def quote_literal(text: str) -> str:
     """Return a text as an SQL literal."""
     return sql.Literal(text).as_string(None)
+
+
+def quote_identifier(name: str) -> str:
+    """Return one name as an SQL identifier; a dot in it is a part of the name."""
+    return sql.Identifier(name).as_string(None)
 
 
 def quote_name(name: str) -> str:
@@ -214,6 +229,28 @@ def bounded(client: Client, longest_s: float) -> Iterator[Client]:
     watchdog.start()
     try:
         yield client
+    finally:
+        watchdog.cancel()
+
+
+@contextlib.contextmanager
+def cancelled_after(client: Client, longest_s: float) -> Iterator[Event]:
+    """Cancel the statement that runs on a connection if the block has not ended in time.
+
+    :return: an event that is set when the statement is cancelled. Its error has the SQLSTATE 57014.
+    """
+    late = Event()
+
+    def cancel() -> None:
+        late.set()
+        with contextlib.suppress(SqlError):
+            client.cancel_safe(timeout=_CANCEL_S)
+
+    watchdog = Timer(longest_s, cancel)
+    watchdog.daemon = True
+    watchdog.start()
+    try:
+        yield late
     finally:
         watchdog.cancel()
 

@@ -93,6 +93,12 @@ _NOT_HERE = re.compile(
 )
 
 
+def is_quoted(text: str, position: int) -> bool:
+    """Return whether a position of an SQL text is within a comment, or within a text or a name in quotes."""
+    tokens = (token for token in _TOKEN.finditer(text) if not token["end"])
+    return any(token.start() <= position < token.end() for token in tokens)
+
+
 def _statements(text: str) -> Iterator[tuple[int, int]]:
     """Yield the start and the end of each statement, without the blanks and comments before it."""
     ends = [token.end() for token in _TOKEN.finditer(text) if token["end"]]

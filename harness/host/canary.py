@@ -7,6 +7,7 @@ import secrets
 from typing import TYPE_CHECKING
 
 from msgspec import Struct
+from msgspec.structs import replace
 
 from harness.database import Client, SqlError, describe, quote_name
 from harness.errors import DatabaseError
@@ -105,6 +106,9 @@ def scratch_canary(
         with connect() as owner, owner.transaction():
             owner.run(_TIMEOUTS)
             owner.run(f"CREATE TABLE {table} (id bigint GENERATED ALWAYS AS IDENTITY PRIMARY KEY, note text)")
+            if not target.role:  # in an environment, where the application has all rights that are about no table
+                target = target.of_roles(role, owner.info.user)
+                target = target if target.grants_each_table else replace(target, role="")
             target.attach(owner, table)
             granted = not owner.value("SELECT has_schema_privilege(%s, %s, 'USAGE')", [role, schema])
             if granted:

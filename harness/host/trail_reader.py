@@ -61,13 +61,10 @@ class Trail:
         )
 
     def _changes(self, condition: str) -> list[Change]:
-        statement = self._target.statements.changes.strip().rstrip(";")
         try:
             with self._client.transaction():
                 self._client.run("SET LOCAL statement_timeout = '20s'")
-                return self._target.changes_by(
-                    self._client, f"SELECT * FROM ({statement}\n) AS change WHERE {condition}"
-                )
+                return self._target.changes_where(self._client, condition)
         except SqlError as error:
             raise _unreadable(error) from None
 

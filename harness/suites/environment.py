@@ -344,13 +344,12 @@ def _write(ctx: CheckContext | EnvironmentContext, canary: Canary, client: Clien
 def _changes(ctx: CheckContext | EnvironmentContext, canary: Canary, prefix: str) -> list[Change]:
     """Return the inserts into the canary table whose text starts with a prefix."""
     schema, table = canary.parts
-    statement = ctx.target.statements.changes.strip().rstrip(";")
     reader = ctx.trail_reader()
     with reader.transaction():
         reader.run("SET LOCAL statement_timeout = '20s'")
-        return ctx.target.changes_by(
+        return ctx.target.changes_where(
             reader,
-            f"SELECT * FROM ({statement}\n) AS change WHERE change.table_schema = '{schema}' "
+            f"change.table_schema = '{schema}' "
             f"AND change.table_name = '{table}' AND change.op ILIKE 'insert' "
             f"AND starts_with(change.data_after::jsonb ->> '{canary.column}', '{prefix}')",
         )

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 from harness.audit.actor import Actor
-from harness.audit.target import _filled
+from harness.audit.placeholders import fill, table_names
 from harness.audit.target_file import TrailFeature
 from harness.audit.target_loading import load_target, reference_target, shipped_targets
 from harness.errors import ConfigError
@@ -61,11 +61,29 @@ def test_a_target_s_identity_changes_with_its_sql(tmp_path: Path) -> None:
         ('claims = ["truncate"]', 'claims = ["truncat"]', "mine.toml:5: claims"),
         ('claims = ["truncate"]', 'claims = ["library"]', "mine.toml:5: claims: only the reference layer"),
         ('claims = ["truncate"]', 'claims = ["redaction"]', "claims: redaction requires statements.attach_redacted"),
-        ('setting = "app.user"', 'setting = "user"', "mine.toml:7: actor.setting"),
+        ('setting = "app.user"', 'setting = "app user"', "mine.toml:7: actor.setting"),
+        ('setting = "app.user"', 'declare = "SELECT 1"', "mine.toml:8: actor.value: found 'id', which is the form of"),
+        ('setting = "app.user"\nvalue = "id"', 'declare = "SELECT 1"', "mine.toml:7: actor.declare: missing {id}"),
+        (
+            'setting = "app.user"\nvalue = "id"',
+            "",
+            "actor.setting: found none of them, needed one of setting, settings",
+        ),
+        (
+            'value = "id"',
+            'declare = "SELECT {id}"',
+            "mine.toml:7: actor.setting: found setting and declare, needed one",
+        ),
+        ('setting = "app.user"\nvalue = "id"', 'declare = "SELECT {id}, {kind}"', "unknown placeholder {kind}"),
+        ('[actor]\nsetting = "app.user"\nvalue = "id"\nscope = "session"', "", "mine.toml: actor: missing key"),
+        ('claims = ["truncate"]', 'omits = ["actor"]', "mine.toml:5: omits: found 'actor', and a table [actor]"),
+        ('claims = ["truncate"]', 'omits = ["time"]', "mine.toml:5: omits: found 'time', which cannot be omitted"),
+        ("ON {table} FOR", "ON {tabel} FOR", "mine.toml:11: statements.attach: unknown placeholder {tabel}"),
+        ('changes = "SELECT 1"', 'changes = "SELECT {name}"', "mine.toml:12: statements.changes: unknown placeholder"),
         ("[statements]", "[statement]", "mine.toml: "),
         ('summary = "mine"', 'sumary = "mine"', "sumary"),
         ('install = ["mine.sql"]', 'install = ["other.sql"]', "mine.toml:3: install: "),
-        ('tables = ["public.log"]', "tables = []", "tables"),
+        ('tables = ["public.log"]', "tables = []", "mine.toml: tables: missing key"),
         ('summary = "mine"', "summary = ", "invalid TOML"),
     ],
 )
@@ -96,8 +114,8 @@ def test_the_shipped_targets_load_and_threadline_ships_no_sql(tmp_path: Path) ->
     [("public.posts", "posts"), ('"Shop"."Order ""Items"""', '"Order ""Items"""'), ('"a.b"', '"a.b"')],
 )
 def test_placeholders_are_replaced_by_the_table_s_sql_identifier(table: str, name: str) -> None:
-    assert _filled("{table}|{name}|'{}'", table) == f"{table}|{name}|'{{}}'"
-    assert _filled("{table_literal}", "public.it's") == "'public.it''s'"
+    assert fill("{table}|{name}|'{}'", table_names(table)) == f"{table}|{name}|'{{}}'"
+    assert fill("{table_literal}", table_names("public.it's")) == "'public.it''s'"
 
 
 def test_an_unclaimed_feature_gives_na_with_its_reason() -> None:

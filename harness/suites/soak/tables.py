@@ -162,7 +162,7 @@ def compare_rows(admin: Client, target: AuditTarget) -> tuple[dict[str, Found], 
     # without statistics, the server would look up each of a million rows in an index
     admin.run(f"ANALYZE {', '.join(target.tables)}")
     with raised_for(Side.TARGET):
-        admin.run(_filled("changes", changes=target.statements.changes.strip().rstrip(";")))
+        admin.run(_filled("changes", changes=target.changes_query(admin)))
     admin.run(queries()["matched"])
     admin.run(queries()["tally"])
     for name in ("found_in_writes", "found_in_changes"):

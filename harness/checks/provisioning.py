@@ -1,0 +1,98 @@
+"""The template database of a lab: the trail is installed in it, attached to the fixture tables, and tried."""
+
+from __future__ import annotations
+
+import contextlib
+from typing import TYPE_CHECKING
+
+from msgspec import Struct
+from msgspec.structs import replace
+
+from harness.audit.target import AuditTarget
+from harness.audit.verifying import columns_of, try_attaching, verify_statements
+from harness.config import at_key
+from harness.database import Client, SqlError, connect, create_database, describe, run_files
+from harness.errors import DatabaseError
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from harness.checks.collection import Fixtures
+    from harness.lab.lab import Lab
+
+#: of the sessions that run the target's statements here: a statement that never ends would end no run
+_DEADLINES = "-c statement_timeout=60s -c lock_timeout=30s"
+
+
+class Provisioned(Struct, frozen=True, kw_only=True):
+    """A template database with the trail."""
+
+    #: with the roles and the tables of the lab, and what a trial found
+    target: AuditTarget
+    #: the fixture tables by name: `done` when capture is attached, else the error
+    attached: dict[str, str]
+
+
+def provision(lab: Lab, target: AuditTarget, fixtures: Fixtures, admin: Client, database: str) -> Provisioned:
+    """Create a template database, and install and attach the trail in it, on the direct connection.
+
+    :param admin: creates the database.
+    :raises DatabaseError: with file, line and SQLSTATE.
+    """
+    target = target.of_roles(lab.roles.app.name, lab.roles.owner.name)
+    try:
+        create_database(admin, database, owner=lab.roles.owner.name)
+        with _sessions(lab, target, database) as (owner, installer):
+            target.install_in(installer)
+            run_files(owner, [fixtures.sql])
+            verify_statements(target, installer)
+            if not target.statements.each:
+                columns_of(target, installer)
+            try_attaching(target, owner)
+            attached = _attach(target, owner, fixtures)
+            target.grant(installer, target.role)
+            target = replace(target.with_found_tables(installer), columns=columns_of(target, installer))
+    except SqlError as error:
+        raise DatabaseError(
+            f"the database could not be provisioned: {describe(error)}", where=f"topology {lab.topology.name}"
+        ) from None
+    return Provisioned(target=target, attached=attached)
+
+
+@contextlib.contextmanager
+def _sessions(lab: Lab, target: AuditTarget, database: str) -> Iterator[tuple[Client, Client]]:
+    """Return connections of the tables' owner, and of the role that installs the trail: the owner or a superuser."""
+    with contextlib.ExitStack() as stack:
+        endpoints = [lab.owner(database), *([lab.admin(database)] if target.needs_superuser else [])]
+        clients = [
+            stack.enter_context(connect(endpoint, application_name="pooler-harness owner", options=_DEADLINES))
+            for endpoint in endpoints
+        ]
+        yield clients[0], clients[-1]
+
+
+def _attach(target: AuditTarget, owner: Client, fixtures: Fixtures) -> dict[str, str]:
+    """Attach the fixture tables. If attaching one of them fails, the checks that use it report it."""
+    if not target.grants_each_table:  # the grant runs once afterwards
+        target = replace(target, role="")
+    attached = {}
+    tables = dict.fromkeys(fixtures.attached, False) | dict.fromkeys(fixtures.attached_with_changed_from, True)
+    for table, changed_from in tables.items():
+        attached[table] = "done"
+        is_ordinary = table == fixtures.attached[0]  # an error there is the fault of the statement
+        try:
+            with owner.transaction():
+                target.attach(owner, table, changed_from=changed_from)
+        except SqlError as error:
+            attached[table] = describe(error)
+            if is_ordinary:
+                raise DatabaseError(
+                    f"statements.attach failed for {table}: {describe(error)}",
+                    where=at_key(target.where, "statements.attach"),
+                    hint=error.diag.message_hint or "",
+                ) from None
+        except DatabaseError as error:  # of the grant
+            attached[table] = error.what
+            if is_ordinary:
+                raise
+    return attached

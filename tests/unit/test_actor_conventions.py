@@ -1,0 +1,66 @@
+"""Conventions of applications for their actors: what is declared, and what is read back."""
+
+from __future__ import annotations
+
+import json
+from uuid import UUID
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from harness.audit.actor import Actor
+from harness.audit.actor_convention import NO_ACTOR, ActorConvention, IdType
+
+ADA, NOBODY = Actor("user", "ada"), Actor("anonymous")
+IDS = st.text(st.characters(exclude_characters="\0", codec="utf-8"), min_size=1).filter(str.strip)
+_SETTINGS = {"app.id": "{id}", "app.who": "{type}:{id}"}
+_DECLARE = "INSERT INTO audit.who (kind, id) VALUES ({type}, {id})"
+
+
+@pytest.mark.parametrize(
+    ("convention", "actor", "declared"),
+    [
+        (ActorConvention(setting="a.b"), ADA, """SELECT set_config('a.b', '{"type":"user","id":"ada"}', true)"""),
+        (ActorConvention(setting="a.b", value="id", scope="session"), ADA, "SELECT set_config('a.b', 'ada', false)"),
+        (ActorConvention(setting="a.b", value="id"), NOBODY, "SELECT set_config('a.b', '', true)"),
+        (
+            ActorConvention(settings=_SETTINGS),
+            ADA,
+            "SELECT set_config('app.id', 'ada', true), set_config('app.who', 'user:ada', true)",
+        ),
+        (ActorConvention(declare=_DECLARE), ADA, "INSERT INTO audit.who (kind, id) VALUES ('user', 'ada')"),
+        (ActorConvention(declare=_DECLARE), NOBODY, "INSERT INTO audit.who (kind, id) VALUES ('anonymous', NULL)"),
+        (ActorConvention(declare="SELECT f({id})"), Actor("user", "{type}'"), "SELECT f('{type}''')"),
+        (ActorConvention(declare="SELECT f({id})", ids=IdType.INTEGER), Actor("user", "42"), "SELECT f(42)"),
+        (NO_ACTOR, ADA, ""),
+    ],
+)
+def test_an_actor_is_declared_as_the_target_says(convention: ActorConvention, actor: Actor, declared: str) -> None:
+    assert convention.declaration(actor) == declared
+
+
+def test_ids_of_another_type_have_that_type() -> None:
+    integer, uuid = (ActorConvention(setting="a.b", ids=kind) for kind in (IdType.INTEGER, IdType.UUID))
+    assert isinstance(json.loads(integer.spell(ADA))["id"], int)
+    assert UUID(json.loads(uuid.spell(ADA))["id"])
+    assert json.loads(integer.spell(NOBODY)) == {"type": "anonymous"}
+
+
+@given(first=IDS, second=IDS, kind=st.sampled_from(IdType))
+def test_ids_are_known_again_and_never_confused(first: str, second: str, kind: IdType) -> None:
+    convention = ActorConvention(setting="a.b", value="id", ids=kind)
+    spelled = [convention.spell(Actor("user", text)) for text in (first, second)]
+    assert (spelled[0] == spelled[1]) == (first == second)
+    for text, native in zip((first, second), spelled, strict=True):
+        assert convention.read({"type": "user", "id": native}) == {"type": "user", "id": text}
+
+
+@given(text=IDS)
+def test_an_integer_id_fits_into_the_server_s_integer(text: str) -> None:
+    assert 0 <= int(str(ActorConvention(setting="a.b", ids=IdType.INTEGER).spell_id(text))) < 2**31
+
+
+@pytest.mark.parametrize("actor", [None, "ada", 42, [], {}, {"type": "user"}, {"type": "user", "id": None}])
+def test_what_is_no_actor_of_the_harness_is_read_unchanged(actor: object) -> None:
+    assert ActorConvention(setting="a.b", ids=IdType.INTEGER).read(actor) == actor
