@@ -85,17 +85,18 @@ class ActorConvention(Struct, frozen=True, kw_only=True, forbid_unknown_fields=T
         parts = {"type": actor.type, "id": "" if actor.id is None else str(self.spell_id(actor.id))}
         return {name: _filled(value, parts) for name, value in self.settings.items()}
 
-    def declaration(self, actor: Actor, *, local: bool | None = None) -> str:
+    def declaration(self, actor: Actor, *, local: bool | None = None, values: dict[str, str] | None = None) -> str:
         """Return the SQL that declares an actor, with literals; "" where an application declares none.
 
         :param local: whether settings end with the transaction; by default as `scope` says.
+        :param values: settings with their values, instead of :meth:`values`.
         """
         if self.declare:
             return _filled(self.declare, {"type": quote_literal(actor.type), "id": self._literal(actor.id)})
         shown = str(self.is_local if local is None else local).lower()
         calls = [
             f"set_config({quote_literal(name)}, {quote_literal(value)}, {shown})"
-            for name, value in self.values(actor).items()
+            for name, value in (self.values(actor) if values is None else values).items()
         ]
         return f"SELECT {', '.join(calls)}" if calls else ""
 

@@ -17,18 +17,19 @@ if TYPE_CHECKING:
 class Application:
     """The habits of the application under test: those that the audit target asks for. A control replaces one of them.
 
-    The reference target asks for an actor that is set locally, in the transaction of the write and before it.
+    The reference target asks for an actor that is set locally, in the transaction of the write and before it. Where the
+    trail records no actor, the application declares none.
     """
 
     def __init__(self, convention: ActorConvention) -> None:
         self.convention = convention
-        #: the name of the setting that holds the actor
-        self.setting = convention.setting
+        #: the name of the first setting that holds the actor; "" for a convention without settings
+        self.setting = next(iter(convention.names), "")
         #: opens the transaction of a unit of work
         self.transaction: Callable[[Client], contextlib.AbstractContextManager[Any]] = Client.transaction
         #: sets the actor of the following writes
         self.declare: Callable[[Client, Actor], None] = (
-            self.declare_locally if convention.scope == "transaction" else self.declare_for_the_session
+            self.declare_locally if convention.is_local else self.declare_for_the_session
         )
         #: opens a transaction without a `with` block
         self.begin: Callable[[Client], object] = lambda client: client.run("BEGIN")
@@ -48,12 +49,29 @@ class Application:
         self.undo_to = "ROLLBACK TO SAVEPOINT {}"
 
     def declare_locally(self, client: Client, actor: Actor) -> None:
-        """Set the actor until the transaction ends."""
-        client.value("SELECT set_config(%s, %s, true)", [self.setting, self.convention.spell(actor)])
+        """Declare the actor until the transaction ends, where it is held by settings."""
+        self._declare(client, actor, local=True)
 
     def declare_for_the_session(self, client: Client, actor: Actor) -> None:
-        """Set the actor until the session ends, or until it is set again."""
-        client.value("SELECT set_config(%s, %s, false)", [self.setting, self.convention.spell(actor)])
+        """Declare the actor until the session ends, or until another is declared, where it is held by settings."""
+        self._declare(client, actor, local=False)
+
+    def _declare(self, client: Client, actor: Actor, *, local: bool) -> None:
+        if values := self.values(actor):
+            calls = ", ".join(f"set_config(%s, %s, {str(local).lower()})" for _ in values)
+            client.value(f"SELECT {calls}", [text for setting in values.items() for text in setting])
+        elif statements := self.convention.declaration(actor):
+            # several statements, which cannot be prepared
+            client.execute(statements.encode(), prepare=False)
+
+    def values(self, actor: Actor) -> dict[str, str]:
+        """Return the settings that the application declares an actor by, with their values."""
+        first = next(iter(self.convention.names), "")
+        return {self.setting if name == first else name: text for name, text in self.convention.values(actor).items()}
+
+    def declaration(self, actor: Actor) -> str:
+        """Return the SQL by which the application declares an actor, with literals; "" where it declares none."""
+        return self.convention.declaration(actor, values=self.values(actor))
 
     def declare_nothing(self, _client: Client, _actor: Actor) -> None:
         """Set no actor."""
@@ -67,7 +85,7 @@ class Application:
 
         :param actor: None for work without an actor.
         """
-        within = self.convention.scope == "transaction"
+        within = self.convention.is_local
         if actor and not within:
             self.declare(client, actor)
         with self.transaction(client):

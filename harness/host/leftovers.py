@@ -167,5 +167,5 @@ def _delete(write: Write) -> str:
 
 
 def _declare(client: Client, target: AuditTarget) -> None:
-    convention = target.actor
-    client.value("SELECT set_config(%s, %s, true)", [convention.setting, convention.spell(_ACTOR)])
+    if declaration := target.actor.declaration(_ACTOR, local=True):
+        client.run(declaration)

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 
 from harness.audit.actor import Actor
 from harness.audit.target_file import TrailFeature
-from harness.checks.record import NotExercisedError
+from harness.checks.record import NotApplicableError, NotExercisedError
 from harness.checks.registry import P0, P1, TRANSACTION_BLOCKS, Safety, breaks, check
 from harness.database import SqlError, describe, quote_name, roll_back
 from harness.errors import TimedOutError
@@ -95,14 +95,17 @@ _ADA, _BOB = Actor("user", "harness-ada"), Actor("user", "harness-bob")
     last=True,
 )
 def no_actor_left(ctx: CheckContext | EnvironmentContext) -> None:
-    setting = ctx.target.actor.setting
+    settings = ctx.target.actor.names
+    if not settings:
+        raise NotApplicableError("no setting holds the actor here")
+    any_setting = ", ".join("nullif(current_setting(%s, true), '')" for _ in settings)
 
     def read_actor() -> tuple[int, str | None]:
         # Hold the server connection for a moment, so that the next client gets another one if the pool has more.
         # Not longer, because in session mode the pool may have none left for other clients meanwhile
         with contextlib.closing(ctx.client()) as client:
             pid, actor, _ = client.rows(
-                f"SELECT pg_backend_pid(), current_setting(%s, true), pg_sleep({_HELD_S})", [setting]
+                f"SELECT pg_backend_pid(), coalesce({any_setting}), pg_sleep({_HELD_S})", settings
             )[0]
         return pid, actor
 
@@ -315,11 +318,10 @@ def it_is_committed(ctx: CheckContext) -> None:
 def _declare(ctx: CheckContext | EnvironmentContext, client: Client, actor: Actor) -> None:
     """Set the actor for the transaction only, whatever the target requires, so that no server connection keeps it."""
     application = getattr(ctx, "application", None)
-    if application and application.convention.scope == "transaction":  # a control may have changed its habits
+    if application and application.convention.is_local:  # a control may have changed its habits
         application.declare(client, actor)
-    else:
-        convention = ctx.target.actor
-        client.value("SELECT set_config(%s, %s, true)", [convention.setting, convention.spell(actor)])
+    elif declaration := ctx.target.actor.declaration(actor, local=True):
+        client.run(declaration)
 
 
 def _clear(ctx: CheckContext | EnvironmentContext, canary: Canary, prefix: str) -> None:

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
+from typing import TYPE_CHECKING, Any
 from uuid import UUID
 
 import pytest
@@ -11,6 +13,11 @@ from hypothesis import strategies as st
 
 from harness.audit.actor import Actor
 from harness.audit.actor_convention import NO_ACTOR, ActorConvention, IdType
+from harness.checks.application import Application
+from harness.database import Client
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
 
 ADA, NOBODY = Actor("user", "ada"), Actor("anonymous")
 IDS = st.text(st.characters(exclude_characters="\0", codec="utf-8"), min_size=1).filter(str.strip)
@@ -64,3 +71,67 @@ def test_an_integer_id_fits_into_the_server_s_integer(text: str) -> None:
 @pytest.mark.parametrize("actor", [None, "ada", 42, [], {}, {"type": "user"}, {"type": "user", "id": None}])
 def test_what_is_no_actor_of_the_harness_is_read_unchanged(actor: object) -> None:
     assert ActorConvention(setting="a.b", ids=IdType.INTEGER).read(actor) == actor
+
+
+class _Recording(Client):
+    """A connection that keeps its statements instead of sending them."""
+
+    def __init__(self) -> None:
+        self.statements: list[str] = []
+
+    def __del__(self) -> None:
+        pass
+
+    def execute(self, query: Any, params: Any = None, **_options: Any) -> Any:
+        text = query.decode() if isinstance(query, bytes) else str(query)
+        for value in params or ():
+            text = text.replace("%s", f"'{value}'", 1)
+        self.statements.append(text)
+        return self
+
+    def fetchone(self) -> None:
+        return None
+
+    @contextlib.contextmanager
+    def transaction(self, *_arguments: Any, **_options: Any) -> Iterator[Any]:
+        self.statements.append("BEGIN")
+        yield
+        self.statements.append("COMMIT")
+
+
+@pytest.mark.parametrize(
+    ("convention", "statements"),
+    [
+        (ActorConvention(setting="a.b", value="id"), ["BEGIN", "SELECT set_config('a.b', 'ada', true)", "w", "COMMIT"]),
+        (
+            ActorConvention(setting="a.b", value="id", scope="session"),
+            ["SELECT set_config('a.b', 'ada', false)", "BEGIN", "w", "COMMIT"],
+        ),
+        (
+            ActorConvention(settings=_SETTINGS),
+            [
+                "BEGIN",
+                "SELECT set_config('app.id', 'ada', true), set_config('app.who', 'user:ada', true)",
+                "w",
+                "COMMIT",
+            ],
+        ),
+        (ActorConvention(declare="SELECT f({id})"), ["BEGIN", "SELECT f('ada')", "w", "COMMIT"]),
+        (ActorConvention(declare="SELECT f({id})", scope="session"), ["SELECT f('ada')", "BEGIN", "w", "COMMIT"]),
+        (NO_ACTOR, ["BEGIN", "w", "COMMIT"]),
+    ],
+)
+def test_the_application_declares_by_each_convention(convention: ActorConvention, statements: list[str]) -> None:
+    client, application = _Recording(), Application(convention)
+    application.transaction = _Recording.transaction  # type: ignore[assignment]
+    with application.audited(client, ADA):
+        client.execute("w")
+    assert client.statements == statements
+
+
+def test_a_control_replaces_the_first_setting() -> None:
+    application = Application(ActorConvention(settings=_SETTINGS))
+    application.setting = "app.somebody"
+    assert application.declaration(ADA) == (
+        "SELECT set_config('app.somebody', 'ada', true), set_config('app.who', 'user:ada', true)"
+    )

@@ -282,7 +282,9 @@ def test_a_copy_of_a_worktree_is_a_repository_of_its_own(tmp_path: Path) -> None
 
 
 def test_a_pipe_blocks_no_row(tmp_path: Path) -> None:
-    root = repository(tmp_path / "r", {"docs/runbooks/restart.md": "[a](../../b#L1) [c](c.md#d)\n```sh run\ntrue\n```\n"})
+    root = repository(
+        tmp_path / "r", {"docs/runbooks/restart.md": "[a](../../b#L1) [c](c.md#d)\n```sh run\ntrue\n```\n"}
+    )
     for name in ("b", "docs/runbooks/c.md", ".github/workflows/x.yml", "package.json", "Makefile", "tests_flaky.py"):
         os.mkfifo(root / name)
     assert rows_of(root, runs=True)["runbooks.commands"].status is OK

@@ -244,7 +244,9 @@ def test_a_job_is_judged_whatever_another_calls(
 )
 def test_a_job_is_skipped_with_those_that_it_needs(tmp_path: Path, deploy: str, smoke: str, status: Status) -> None:
     text = "on: pull_request\njobs:\n" + JOB.format("deploy", f"    {deploy}\n", "./deploy.sh")
-    text += JOB.format("wait", "    needs: [deploy]\n", "sleep 9") + JOB.format("smoke", f"    needs: wait\n    {smoke}\n", "./ci/smoke.sh")
+    text += JOB.format("wait", "    needs: [deploy]\n", "sleep 9") + JOB.format(
+        "smoke", f"    needs: wait\n    {smoke}\n", "./ci/smoke.sh"
+    )
     assert status_of(tmp_path, "smoke", text, **{"ci/smoke.sh": "curl -f http://127.0.0.1/health\n"}) is status
 
 
@@ -270,7 +272,11 @@ LONG = "#!/bin/sh\n" + "echo\n" * 13_000 + "pytest || true\n"
         ({"ci/test.sh": ARRAY}, "npm test", "ci/test.sh is not read: "),
         ({"ci/all.sh": ARRAY}, "./ci/all.sh", "ci/all.sh is not read: "),
         ({"ci/test.sh": LONG}, "./ci/test.sh", "more than 64,000 characters"),
-        ({f"ci/test{n}.sh": f"#!/bin/sh -e\n./ci/test{n + 1}.sh\n" for n in range(9)}, "./ci/test0.sh", "call each other"),
+        (
+            {f"ci/test{n}.sh": f"#!/bin/sh -e\n./ci/test{n + 1}.sh\n" for n in range(9)},
+            "./ci/test0.sh",
+            "call each other",
+        ),
     ],
 )
 def test_a_called_script_that_is_not_read_proves_nothing(

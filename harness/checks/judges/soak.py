@@ -56,8 +56,8 @@ FINDINGS = (
     PREPARED,
     IDLE,
 )
-#: what a load or a trail may lack: idle clients, or a transaction's identity
-OPTIONAL = frozenset({SHARED, IDLE})
+#: what a load or a trail may lack: idle clients, a transaction's identity, or actors
+OPTIONAL = frozenset({SHARED, IDLE, ACTORS})
 
 #: operations that have to fail, with the SQLSTATE that they have to fail with
 PLANNED = {

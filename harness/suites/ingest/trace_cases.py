@@ -202,7 +202,7 @@ def _actor(value: Any) -> dict[str, str] | None:
 def _declared_actor(run: IngestRun) -> dict[str, str]:
     """Return the actor that the harness asks as, in the form of the trail."""
     actor = run.caller.actor if run.caller else {}
-    is_whole = run.ctx.target.actor.value == "json"
+    is_whole = not run.ctx.target.actor.setting or run.ctx.target.actor.value == "json"
     return {name: str(value) for name, value in actor.items() if is_whole or name == "id"}
 
 

@@ -4,8 +4,11 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+from harness.audit.actor import Actor
+from harness.audit.actor_convention import IdType
+from harness.audit.target_file import Recorded
 from harness.checks.judges.job_state import AuditedChange
-from harness.database import quote_literal
+from harness.checks.record import NotApplicableError
 from harness.suites.jobs.programs import ACTOR_TYPE, WORKERS
 
 if TYPE_CHECKING:
@@ -54,9 +57,11 @@ def _correlations(run: JobRun, admin: Client) -> dict[str, str] | None:
 def _audited_write(run: JobRun) -> str:
     """Return the unit of work of an audited job; the database of effects fills in what the job was given."""
     target = run.ctx.target
-    actor = f'{{"type": "{ACTOR_TYPE}", "id": "%ACTOR%"}}' if target.actor.value == "json" else "%ACTOR%"
-    local = str(target.actor.scope == "transaction").lower()
-    declare = f"SELECT set_config({quote_literal(target.actor.setting)}, {quote_literal(actor)}, {local});"
+    if lacking := target.lacking(Recorded.ACTOR):
+        raise NotApplicableError(lacking)
+    if target.actor.ids is not IdType.TEXT:
+        raise NotApplicableError("the actors of jobs have ids that are texts, and those of the trail are not")
+    declare = f"{target.actor.declaration(Actor(ACTOR_TYPE, '%ACTOR%'))};"
     action = target.statements.record_action
     if action:
         for name, value in (("name", "'job %JOB%'"), ("correlation_id", "'%CORRELATION%'")):

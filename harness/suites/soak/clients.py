@@ -192,11 +192,16 @@ class LoadClient:
         return [self.number, seq, request, f"write {self.number}-{seq}"]
 
     def _once(self, seq: int, request: str) -> bool:
-        """Write a row with its actor in one statement; with an actor of the session, in a statement after it."""
+        """Write a row with its actor in one statement, where the convention for actors allows it."""
         convention = self._application.convention
-        if convention.scope == "session":
+        if not convention.is_local:
             self._application.declare(self._client, self.actor)
             return self._write(seq, request)
+        if not convention.setting:
+            self._begin()
+            wrote = self._write(seq, request)
+            self._client.run("COMMIT")
+            return wrote
         setting = [convention.setting, convention.spell(self.actor)]
         return self._client.run(_ONE_STATEMENT, [*setting, *self._row(seq, request)]) == 1
 

@@ -67,14 +67,14 @@ class Ended(Struct, frozen=True, kw_only=True):
 
 def scripts(convention: ActorConvention) -> dict[str, str]:
     """Return the scripts of both loads: the same insert, with an actor of each client and without any."""
-    setting, value = quote_literal(convention.setting), quote_literal(convention.spell(actor_of(":client")))
-    local = convention.scope == "transaction"
-    declare = f"SELECT set_config({setting}, {value}, {str(local).lower()})"
+    declare, local = convention.declaration(actor_of(":client")), convention.is_local
     values = "(client, seq, value) VALUES (:client, :seq, 'write :client-:seq')"
     insert, plain = (f"INSERT INTO public.{table} {values}" for table in ("soak_writes", "soak_plain"))
     # one round trip for the transaction; an actor of the session is set in a statement of its own, before it
     audited = (
-        f"BEGIN \\; {declare} \\; {insert} \\; COMMIT;" if local else f"{declare};\nBEGIN \\; {insert} \\; COMMIT;"
+        f"BEGIN \\; {declare} \\; {insert} \\; COMMIT;"
+        if local and declare
+        else f"{declare}{';' if declare else ''}\nBEGIN \\; {insert} \\; COMMIT;"
     )
     return {AUDITED: f"{_COUNTS}{audited}\n", PLAIN: f"{_COUNTS}BEGIN \\; {plain} \\; COMMIT;\n"}
 

@@ -9,9 +9,11 @@ from typing import TYPE_CHECKING, Any
 from msgspec import Struct
 
 from harness.audit.actor import Actor
+from harness.audit.actor_convention import IdType
+from harness.audit.target_file import Recorded
 from harness.checks.judges import soak
 from harness.checks.judges.soak import Found, SoakState
-from harness.checks.record import NotExercisedError
+from harness.checks.record import NotApplicableError, NotExercisedError
 from harness.checks.registry import Capability
 from harness.database import Client, Side, load_queries, raised_for
 from harness.errors import TimedOutError
@@ -45,6 +47,8 @@ def actor_of(client: int | str) -> Actor:
 
 def prepare(ctx: CheckContext) -> None:
     """Create the tables of the load and attach the trail, unless they exist: a control may come first."""
+    if ctx.target.actor.ids is not IdType.TEXT:
+        raise NotApplicableError("the actors of the load have ids that are texts, and those of the trail are not")
     if ctx.owner.value("SELECT to_regclass(%s)", [TABLE]):
         return
     ctx.owner.run(queries()["tables"])
@@ -167,8 +171,10 @@ def compare_rows(admin: Client, target: AuditTarget) -> tuple[dict[str, Found], 
     admin.run(queries()["tally"])
     for name in ("found_in_writes", "found_in_changes"):
         for finding, count, first in admin.rows(_filled(name, **_NAMES)):
-            before = found[finding]
+            before = found.get(finding, Found())
             found[finding] = Found(count=before.count + count, first=(*before.first, *first)[:_SHOWN])
+    if not target.records(Recorded.ACTOR):
+        found.pop(soak.ACTORS, None)
     [(records, count, first)] = admin.rows(queries()["found_in_transactions"])
     if records:
         found[soak.SHARED] = Found(count=count, first=tuple(first or ()))
