@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import contextlib
 import secrets
-from shlex import quote
+from shlex import join, quote
 from typing import TYPE_CHECKING
 
 from msgspec.structs import replace
@@ -30,7 +30,8 @@ LINK = Wanted(product="link", version="3.13")
 #: the key of the service in a group
 LINK_SERVICE = "link"
 
-_SOURCE = places.PACKAGE / "wire" / "link.py"
+_PACKAGE = places.PACKAGE / "wire" / "link"
+_PROGRAM = "import sys; from link.service import main; main(sys.argv[1:])"
 
 
 def new_token() -> str:
@@ -44,11 +45,12 @@ def link_spec(place: ServicePlace, upstream: Address, token: str) -> ServiceSpec
     :param upstream: the address of the server.
     :param token: the secret that controls it.
     """
-    arguments = [place.listen, str(place.port), upstream.host, str(upstream.port)]
+    arguments = ["token", place.listen, str(place.port), upstream.host, str(upstream.port)]
+    files = {f"link/{file.name}": file.read_text(encoding="utf-8") for file in sorted(_PACKAGE.glob("*.py"))}
     return ServiceSpec(
         place=place,
-        files={"link.py": _SOURCE.read_text(encoding="utf-8"), "token": token},
-        script=f"cd {quote(place.folder)} && exec python3 -u link.py token {' '.join(map(quote, arguments))}",
+        files=files | {"token": token},
+        script=f"cd {quote(place.folder)} && exec python3 -u -c {join([_PROGRAM, *arguments])}",
         stop_signal=load_product(LINK.product).stop_signal,
     )
 

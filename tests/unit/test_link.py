@@ -9,7 +9,6 @@ import signal
 import socket
 import struct
 import subprocess
-import sys
 from threading import Thread
 from typing import TYPE_CHECKING
 
@@ -17,10 +16,11 @@ import pytest
 from hypothesis import assume, example, given, settings
 from hypothesis import strategies as st
 
-from harness import places
+from harness.engine.protocol import Address, Origin, ServicePlace
+from harness.lab.links import link_spec
 from harness.waiting import NotYet, poll
-from harness.wire import link as link_module
 from harness.wire.link import BLACK_HOLE, CUT, HALF_OPEN, PASS, SLOW, STATES, Counts, Link, ask, command_for
+from harness.wire.link.control import MAGIC
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -231,9 +231,21 @@ def program(echo: Echo, tmp_path: Path) -> Iterator[tuple[str, int]]:
     """Run a link as a service does: without the packages of the harness."""
     with socket.create_server(("127.0.0.1", 0)) as probe:
         port = probe.getsockname()[1]
-    (tmp_path / "token").write_text("sesame\n")
-    command = [sys.executable, "-I", str(places.PACKAGE / "wire" / "link.py"), "token", "127.0.0.1", str(port)]
-    with subprocess.Popen([*command, *map(str, echo.address)], cwd=tmp_path, stderr=subprocess.PIPE) as process:
+    place = ServicePlace(
+        name="link",
+        folder=str(tmp_path),
+        data="",
+        listen="127.0.0.1",
+        port=port,
+        inside=Address("127.0.0.1", port),
+        origin=Origin(product="link", version="", reference=""),
+    )
+    spec = link_spec(place, Address(*echo.address), "sesame")
+    for name, text in spec.files.items():
+        (tmp_path / name).parent.mkdir(exist_ok=True)
+        (tmp_path / name).write_text(text)
+    variables = {"PATH": os.environ["PATH"]}
+    with subprocess.Popen(["sh", "-c", spec.script], env=variables, stderr=subprocess.PIPE) as process:
         assert process.stderr is not None
         assert process.stderr.readline().startswith(b"link: 127.0.0.1:")
         yield "127.0.0.1", port
@@ -264,10 +276,10 @@ def test_a_program_obeys_nobody_without_its_token(program: tuple[str, int]) -> N
 
 
 @given(first=st.binary(min_size=1, max_size=64))
-@example(first=link_module._MAGIC[:-1])
+@example(first=MAGIC[:-1])
 @settings(max_examples=25, deadline=None)
 def test_the_first_bytes_of_a_client_pass_unchanged(echo: Echo, first: bytes) -> None:
-    assume(not first.startswith(link_module._MAGIC))  # a control connection: no client of PostgreSQL begins so
+    assume(not first.startswith(MAGIC))  # a control connection: no client of PostgreSQL begins so
     link = Link(lambda: echo.address, token="sesame")
     link.start()
     with contextlib.closing(link), client_of(link) as client:
