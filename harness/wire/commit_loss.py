@@ -13,6 +13,7 @@ from threading import Lock
 from typing import TYPE_CHECKING, Literal
 
 from harness.wire.link import ResetConnection
+from harness.wire.readers import ENCRYPTION, HEADER_BYTES, NotReadableError, taken
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -21,17 +22,11 @@ if TYPE_CHECKING:
 Lost = Literal["request", "answer"]
 
 _COMMIT = re.compile(rb"(?:^|;)\s*(?:COMMIT|END)\b", re.IGNORECASE)
-_HEADER_BYTES = 5
 _STARTUP_BYTES = 8
 #: PostgreSQL accepts no longer one (MAX_STARTUP_PACKET_LENGTH)
 _LONGEST_STARTUP = 10_000
-_ENCRYPTION = {80877103, 80877104}
 _VERSION_3 = 3
 _TLS_HELLO = 0x16
-
-
-class NotReadableError(Exception):
-    """Invalid messages: another protocol, or damaged bytes."""
 
 
 class CommitLoss:
@@ -118,15 +113,15 @@ class CommitReader:
     def _next_request(self) -> bytes:
         buffer = self._requests
         if self._started:
-            return _taken(buffer, _HEADER_BYTES, 1)
+            return taken(buffer)
         if buffer[:1] and buffer[0] == _TLS_HELLO:
             self._opaque = True
             return b""
-        return _taken(buffer, _STARTUP_BYTES, 0)
+        return taken(buffer, _STARTUP_BYTES, at=0, longest=_LONGEST_STARTUP)
 
     def _begins_session(self, message: bytes) -> bool:
         code = struct.unpack_from("!i", message, 4)[0]
-        if code in _ENCRYPTION:
+        if code in ENCRYPTION:
             self._encryption_asked = True
             return False
         if code >> 16 == _VERSION_3:
@@ -136,7 +131,7 @@ class CommitReader:
 
     def _commits(self, message: bytes) -> bool:
         """Return whether a message executes a COMMIT."""
-        kind, body = message[:1], message[_HEADER_BYTES:]
+        kind, body = message[:1], message[HEADER_BYTES:]
         names = [*body.split(b"\0", 2), b"", b""]
         if kind == b"Q":
             return _COMMIT.search(body) is not None
@@ -162,7 +157,7 @@ class CommitReader:
 
     def _next_answer(self) -> bytes:
         if not self._encryption_asked:
-            return _taken(self._answers, _HEADER_BYTES, 1)
+            return taken(self._answers)
         # one byte, unless the server refuses the whole connection with an error message
         answer = bytes(self._answers[:1])
         if answer:
@@ -174,29 +169,10 @@ class CommitReader:
         return answer
 
     def _watch_commit(self, message: bytes) -> None:
-        tag = message[_HEADER_BYTES:]
+        tag = message[HEADER_BYTES:]
         if message[:1] == b"C" and tag.startswith(b"COMMIT"):
             self._loss.answered(committed=True)
             raise ResetConnection
         if message[:1] == b"E" or tag.startswith(b"ROLLBACK"):
             self._loses_answer = False
             self._loss.answered(committed=False)
-
-
-def _taken(buffer: bytearray, header: int, at: int) -> bytes:
-    """Remove the first message from a buffer, and return it; nothing while it is incomplete.
-
-    :param header: the length of what every message has.
-    :param at: where its length is.
-    :raises NotReadableError: when it is invalid.
-    """
-    if len(buffer) < header:
-        return b""
-    length = struct.unpack_from("!i", buffer, at)[0] + at
-    if length < header or (at == 0 and length > _LONGEST_STARTUP):
-        raise NotReadableError
-    if len(buffer) < length:
-        return b""
-    message = bytes(buffer[:length])
-    del buffer[:length]
-    return message

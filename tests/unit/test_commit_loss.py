@@ -173,7 +173,7 @@ def test_any_bytes_pass_or_are_the_beginning_of_a_message(data: bytes, answers: 
 
 @given(cuts=CUTS)
 def test_a_relay_refuses_encryption_and_withholds_messages(cuts: list[int]) -> None:
-    withholder = Withholder(frozenset(b"S"), at_login=False)
+    withholder = Withholder(b"S", at_login=False)
     assert withholder.requests(SSL_REQUEST) == (b"", b"N")
     assert withholder.requests(STARTUP) == (STARTUP, b"")
     login = packed([(b"S", b"TimeZone\0UTC\0"), (b"Z", b"I")])

@@ -8,13 +8,13 @@ watched while this one holds the lock.
 
 from __future__ import annotations
 
-import struct
 from threading import Event
 from typing import TYPE_CHECKING, Self
 
 from msgspec.structs import replace
 
 from harness.wire.link import Link
+from harness.wire.readers import PlainReader
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -22,50 +22,25 @@ if TYPE_CHECKING:
 
     from harness.database import Endpoint
 
-_HEADER_BYTES = 5
 #: ReadyForQuery of a session that is in no transaction
 _IDLE = b"Z\0\0\0\5I"
-#: SSLRequest and GSSENCRequest; the relay refuses both, because it reads the messages
-_ENCRYPTION = {struct.pack("!ii", 8, 80877103), struct.pack("!ii", 8, 80877104)}
 #: a run whose answer nobody releases goes on after this, seconds
 _LONGEST_PAUSE_S = 60.0
 
 
-class _Watched:
+class _Watched(PlainReader):
     """Reads the messages of one connection, and reports each answer after which the session is in no transaction."""
 
     def __init__(self, at_idle: Callable[[], None]) -> None:
+        super().__init__()
         self._at_idle = at_idle
-        self._logs_in = False
-        self._answers = bytearray()
-
-    def requests(self, data: bytes) -> tuple[bytes, bytes]:
-        """Refuse encryption, and forward everything else."""
-        if not self._logs_in and data in _ENCRYPTION:
-            return b"", b"N"
-        self._logs_in = True
-        return data, b""
 
     def answers(self, data: bytes) -> bytes:
         """Return the complete messages, once the listener has seen the last one."""
-        self._answers += data
-        complete = _complete(self._answers)
-        answer = bytes(self._answers[:complete])
-        del self._answers[:complete]
+        answer = super().answers(data)
         if answer.endswith(_IDLE):
             self._at_idle()
         return answer
-
-
-def _complete(buffer: bytearray) -> int:
-    """Return how many bytes at the beginning are complete messages of a server."""
-    at = 0
-    while len(buffer) >= at + _HEADER_BYTES:
-        length = int.from_bytes(buffer[at + 1 : at + _HEADER_BYTES], "big") + 1
-        if len(buffer) < at + length:
-            break
-        at += length
-    return at
 
 
 class Relay:
