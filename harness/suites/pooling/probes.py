@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from harness.checks.context import OUTCOME
 from harness.checks.documented import WORKS
 from harness.checks.judging import ANSWER_ERRORS, Cause, cause_of, describe_answer
 from harness.checks.occupation import require_served
+from harness.checks.outcomes import OUTCOME
 from harness.checks.registry import P0, Capability, Check, Control, breaks, check
 from harness.database import SqlError, is_lost, origin_of
 from harness.errors import TimedOutError
