@@ -98,7 +98,7 @@ def _suites() -> Catalogue:
             *capture.MODULES,
             *actor.MODULES,
             *redaction.MODULES,
-            retention,
+            *retention.MODULES,
             export,
             investigation,
             observability,
