@@ -1,4 +1,4 @@
-"""The files that decide what a project's own programs do: the named ones, and those beside them that they may import.
+"""The files that decide what a project's own programs do: the named ones, and those next to them that they may import.
 
 Which files a program imports is only known when it runs, so all sources of its folder count. An edit of one that it
 does not import makes evidence count less than it could; the other mistake would keep evidence about another program.
@@ -24,7 +24,7 @@ _SOURCES = (
     *(".py", ".pyx", ".js", ".cjs", ".mjs", ".ts", ".cts", ".mts", ".sh", ".bash", ".sql", ".rb", ".php", ".pl"),
     *(".ex", ".exs", ".erl", ".go", ".rs", ".java", ".kt", ".scala", ".clj", ".cs", ".lua"),
 )
-#: documents beside a program, which git tracks too
+#: documents next to a program, which git tracks too
 _DOCUMENTS = (".md", ".rst", ".adoc")
 #: declarations of other programs, and of this one: what it declares is in the digest already
 _PROJECT_FILE, _DECLARES = "harness.toml", re.compile(rb"^\[commands\]", re.MULTILINE)

@@ -66,7 +66,7 @@ class JobEngine(Struct, frozen=True, kw_only=True):
     file: JobEngineFile
     #: whether it ships with the harness
     shipped: bool
-    #: a digest of the file, and of the programs that its commands name with the files beside them
+    #: a digest of the file, and of the programs that its commands name with the files next to them
     fingerprint: str
 
     @property
