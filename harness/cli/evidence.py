@@ -19,7 +19,7 @@ from harness.job_engines.known import fingerprint_now
 from harness.lab.topologies import load_topologies, with_versions
 from harness.model import SCHEMA_VERSION, Result, RunRecord, Section, Status
 from harness.provenance import fingerprint, of_this_code, provenance
-from harness.report.evidence import Evidence, merge, newest_pipeline
+from harness.report.merging import merge, newest_pipeline
 from harness.report.scope import outside
 from harness.store import kept_runs, read_runs, run_folders_in
 
@@ -29,6 +29,7 @@ if TYPE_CHECKING:
     from harness.checks.registry import Check
     from harness.cli.settings import Settings
     from harness.model import PlannedCheck, Provenance, Quarantine, Subject, Topology
+    from harness.report.evidence import Evidence
     from harness.store import StoredRun
 
 #: checks that harness.toml or a command line declares: their claims may change with the same code

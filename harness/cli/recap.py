@@ -17,11 +17,12 @@ from harness.cli.exit_codes import rows_of
 from harness.cli.wrapping import REPRODUCE, items_in_lines, wrapped
 from harness.model import Behaviour
 from harness.printable import one_line
-from harness.report.evidence import Row, elapsed_by_run, elapsed_s
+from harness.report.evidence import Row
 from harness.report.issue_groups import accepted_kinds, issue_groups
 from harness.report.job_limits import job_limits
 from harness.report.load_rows import writes
 from harness.report.outcomes import WORDS, Count, OutcomeCount, count, is_shown
+from harness.report.spans import elapsed_by_run, elapsed_s
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Sequence

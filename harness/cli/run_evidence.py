@@ -13,7 +13,7 @@ from harness.cli.evidence import with_acceptance, without_controls, without_edit
 from harness.config import close_to
 from harness.errors import StoreError, UsageError
 from harness.model import Status
-from harness.report.evidence import merge
+from harness.report.merging import merge
 from harness.store import StoredRun, history_files, is_under_control, read_run, read_runs, run_folders_in
 from harness.store.chain import RECORD, RESULTS
 

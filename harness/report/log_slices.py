@@ -15,8 +15,8 @@ from msgspec import Struct
 from harness.model import Behaviour, Status
 from harness.printable import printable
 from harness.redaction import Redactor
-from harness.report.evidence import read_time
 from harness.report.outcomes import word_of
+from harness.report.spans import read_time
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator

@@ -11,7 +11,7 @@ from msgspec.structs import replace
 from harness.checks.registry import TRANSACTION_BLOCKS
 from harness.model import Behaviour, EvidenceClass, Section, Status
 from harness.report.chains import Station, found_stations, pooler_title, stations
-from harness.report.evidence import Row, elapsed_by_run
+from harness.report.evidence import Row
 from harness.report.job_engine_rows import about_job_engines, observes_limit
 from harness.report.job_rows import is_about_jobs
 from harness.report.limits import SECURITY_CHECK, LimitKind, limit_kind
@@ -27,6 +27,7 @@ from harness.report.outcomes import (
 )
 from harness.report.scope import asked_for
 from harness.report.security import missing_from_environment, missing_from_pooler
+from harness.report.spans import elapsed_by_run
 from harness.report.walkthrough import TITLES
 
 if TYPE_CHECKING:

@@ -135,7 +135,7 @@ def _merged(setting: Setting, folder: Path, source: str, label: str) -> tuple[st
 _MERGE = """
 import sys, time
 from pathlib import Path
-from harness.report.evidence import merge
+from harness.report.merging import merge
 from harness.store import read_runs
 began = time.perf_counter()
 runs, _ = read_runs([Path(sys.argv[1])])

@@ -34,7 +34,7 @@ from harness.report.cells import (
     joined,
 )
 from harness.report.documents import documents
-from harness.report.evidence import Row, merge
+from harness.report.evidence import Row
 from harness.report.feature_differences import differences
 from harness.report.feature_map import DriverRow, FeatureCell, FeatureGroup, FeatureRow
 from harness.report.ingest_rows import IngestRow
@@ -43,6 +43,7 @@ from harness.report.job_engine_rows import job_engines
 from harness.report.job_rows import JOBS, job_rows
 from harness.report.limits import LimitKind
 from harness.report.load_rows import fault_rows, load_rows
+from harness.report.merging import merge
 from harness.report.migration_rows import MigrationRow
 from harness.report.outcomes import WORDS, OutcomeCount
 from harness.report.page import heat_map

@@ -8,7 +8,7 @@ import pytest
 
 from harness.cli.main import main
 from harness.report.building import build_report
-from harness.report.evidence import merge
+from harness.report.merging import merge
 from harness.report.render import fragments
 from harness.report.splice import NAMES
 

@@ -22,7 +22,9 @@ from harness.model import (
     TopologyEvidence,
     TrailProof,
 )
-from harness.report.evidence import NOBODY_RAN_IT, Evidence, elapsed_s, merge
+from harness.report.evidence import NOBODY_RAN_IT, Evidence
+from harness.report.merging import merge
+from harness.report.spans import elapsed_s
 from harness.store import StoredRun
 from tests.unit.made_up import CHECKS, NAMES, PLAN, planned, record, result, stood
 

@@ -22,8 +22,8 @@ from harness.ingest.loading import PROJECT, REFERENCE, find, fingerprint_now, lo
 from harness.ingest.pipeline_file import Logs, Status
 from harness.model import IngestLabel, Section
 from harness.model import Status as Verdict
-from harness.report.evidence import merge
 from harness.report.factors import differences
+from harness.report.merging import merge
 from tests.unit.made_up import planned, record, result, store_run
 
 if TYPE_CHECKING:

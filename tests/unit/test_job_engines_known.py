@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import pytest
 from msgspec.structs import replace
@@ -16,10 +17,13 @@ from harness.errors import ConfigError, UsageError
 from harness.job_engines.known import KnownJobEngines, declared_job_engines, fingerprint_now
 from harness.job_engines.loading import load, shipped
 from harness.model import JobLabel, PlannedCheck, Proof, Section, Status
-from harness.report.evidence import Evidence, merge
 from harness.report.factors import differences
+from harness.report.merging import merge
 from tests.unit.made_up import planned, record, result, store_run
 from tests.unit.test_job_engines_loading import written
+
+if TYPE_CHECKING:
+    from harness.report.evidence import Evidence
 
 WORKS = "jobs.mine-default-works"
 

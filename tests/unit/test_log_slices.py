@@ -9,8 +9,8 @@ from msgspec.structs import replace
 from harness.model import Status
 from harness.report import log_slices as under_test
 from harness.report.building import build_report
-from harness.report.evidence import merge
 from harness.report.log_slices import LINES, WIDTH, log_slices
+from harness.report.merging import merge
 from tests.unit.made_up import PLAN, record, result, store_run
 
 if TYPE_CHECKING:

@@ -19,12 +19,14 @@ from harness.model import (
     Severity,
     Status,
 )
-from harness.report.evidence import Evidence, merge
+from harness.report.merging import merge
 from harness.report.path_rows import PathRow, path_rows
 from tests.unit.made_up import record, stood, store_run
 
 if TYPE_CHECKING:
     from pathlib import Path
+
+    from harness.report.evidence import Evidence
 
 CI, HOST = "CI-class: the reference host, not yours", "host-class: the operator's own host"
 POST = PathLabel(name="new-post", title="POST /posts", kind="HTTP")

@@ -24,8 +24,8 @@ from harness.events import CheckFinished, RunStarted
 from harness.host.readiness_file import ReadinessArea
 from harness.model import KnownIssue, Quarantine, Repetition, Result, Status
 from harness.report.building import build_report
-from harness.report.evidence import merge
 from harness.report.issue_groups import issue_groups
+from harness.report.merging import merge
 from harness.report.readiness import Stance, readiness
 from harness.report.render import render
 from harness.report.row_states import is_new_issue

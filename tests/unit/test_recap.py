@@ -16,8 +16,8 @@ from harness.cli import exit_codes, recap
 from harness.cli.wrapping import items_in_lines
 from harness.job_engines.target_file import Case
 from harness.model import EndedBy, EnvironmentEvidence, Expectation, KnownIssue, PathLabel, Result, Section, Status
-from harness.report.evidence import merge
 from harness.report.issue_groups import issue_groups
+from harness.report.merging import merge
 from harness.report.verdicts import verdicts
 from harness.store import StoredRun
 from tests.unit.job_engines import job_row

@@ -28,7 +28,7 @@ from harness.model import (
     total,
 )
 from harness.model.repetition import upper_bound
-from harness.report.evidence import Evidence, merge
+from harness.report.merging import merge
 from harness.report.repetition import consecutive_runs, repeated_rows
 from harness.store import RunStore, StoredRun, Verdict, read_run
 from harness.store.attempts import answer
@@ -37,6 +37,8 @@ from tests.unit.made_up import planned, record, result, stood
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
+
+    from harness.report.evidence import Evidence
 
 OK, ISSUE, NA, NOT_RUN = Status.OK, Status.ISSUE, Status.NA, Status.NOT_RUN
 CHECK = "capture.insert"

@@ -14,7 +14,8 @@ from harness.errors import ConfigError
 from harness.lab.topologies import load_topologies
 from harness.model import Attestation, Status, TopologyEvidence
 from harness.report.building import build_report
-from harness.report.evidence import merge, worst
+from harness.report.evidence import worst
+from harness.report.merging import merge
 from harness.report.render import render
 from harness.report.scope import outside
 from harness.report.tables import Declared, Report

@@ -10,9 +10,9 @@ from msgspec.structs import replace
 from harness.model import Proof, Severity, Status
 from harness.preflight.declaration import GateResult
 from harness.report.building import build_report
-from harness.report.evidence import merge
 from harness.report.feature_map import DriverRow, FeatureCell, safe_drivers
 from harness.report.limits import LimitKind
+from harness.report.merging import merge
 from harness.report.render import html_page
 from harness.report.sections import sections
 from harness.report.tables import IssueRow, LimitRow, Report

@@ -18,10 +18,10 @@ from harness.model import CHECK_BROKE, KnownIssue, Quarantine, Severity, Status
 from harness.preflight.declaration import GateResult
 from harness.report.building import build_report
 from harness.report.documents import MACHINES, MARKDOWN, SUMMARY
-from harness.report.evidence import merge
 from harness.report.feature_differences import Difference, differences
 from harness.report.feature_map import FeatureCell, FeatureGroup, FeatureRow
 from harness.report.issue_groups import issue_groups
+from harness.report.merging import merge
 from harness.report.render import render
 from harness.report.tables import Declared
 from tests.unit.made_up import NAMES, PLAN, mixed, planned, record, result, store_run

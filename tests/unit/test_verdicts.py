@@ -21,9 +21,10 @@ from harness.model import (
     Status,
 )
 from harness.recognition.security import security_fixes
-from harness.report.evidence import NOBODY_RAN_IT, Evidence, Row, merge
+from harness.report.evidence import NOBODY_RAN_IT, Evidence, Row
 from harness.report.job_rows import JOBS
 from harness.report.limits import SECURITY_CHECK
+from harness.report.merging import merge
 from harness.report.verdicts import verdicts
 from harness.suites.catalogue import catalogue
 from tests.unit.made_up import PLAN, planned, record, result, stood, store_run
