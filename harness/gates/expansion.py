@@ -22,7 +22,7 @@ from harness.gates.programs import (
 )
 from harness.gates.rows import Place
 from harness.gates.shell import Fate, Ran, commands_of
-from harness.gates.shell_syntax import UnreadableScriptError
+from harness.gates.shell_words import UnreadableScriptError
 from harness.gates.steps import Executed
 
 if TYPE_CHECKING:

@@ -21,6 +21,9 @@ _ASSIGNMENT = re.compile(r"(?:export |local |declare )?([A-Za-z_]\w*)=(.*)", re.
 #: commands that succeed whatever happened before
 _SUCCEED = frozenset({"true", ":", "echo", "printf"})
 _ZERO = frozenset({"", "0", "00"})
+_COMPARE = frozenset({"test", "[", "[["})
+#: signals of traps that decide the exit code of a script
+_ENDS = {"EXIT": "EXIT", "0": "EXIT", "ERR": "ERR"}
 #: functions that call each other
 _DEEPEST_CALLS = 4
 _GOES_ON = "the script goes on after its failure: `set -e` is off"
@@ -37,6 +40,10 @@ class Ran(Struct, frozen=True):
     unclear: str = ""
     #: names of the functions that it is a part of
     functions: tuple[str, ...] = ()
+    #: its here-document
+    document: str = ""
+    #: whether an `if` looks at its exit code, so that the branches decide
+    decides: bool = False
 
 
 class Fate(Struct, frozen=True):
@@ -82,7 +89,7 @@ def commands_of(text: str, first_line: int, *, errexit: bool, pipefail: bool) ->
     :raises UnreadableScriptError: when the text is not read as shell.
     """
     statements = parse_script(text, first_line)
-    reader = _Reader(text, Options(errexit, pipefail))
+    reader = _Reader(text, Options(errexit, pipefail), _bodies(statements))
     found = list(reader.of_list(statements, Fate(), is_last=True, depth=0))
     for _ in range(_DEEPEST_CALLS):
         calls: dict[str, list[Ran]] = {}
@@ -113,8 +120,11 @@ def _of_calls(name: str, calls: list[Ran], unguarded: set[str]) -> Fate:
 
 
 class _Reader:
-    def __init__(self, text: str, options: Options) -> None:
+    def __init__(self, text: str, options: Options, bodies: dict[str, list[tuple[str, ...]]]) -> None:
         self._text = text
+        self._bodies = bodies
+        #: what a trap does to the failure of the commands after it
+        self._trap = Fate()
         self._options = options
         self._functions: tuple[str, ...] = ()
         #: commands before `&&` and `||` and in conditions: if one is a function, `set -e` has no effect inside of it
@@ -133,7 +143,7 @@ class _Reader:
             is_final = position == len(statement.pipelines) - 1
             fate = self._in_statement(statement, position, later, is_last=is_last, depth=depth).within(outer)
             if statement.background:
-                fate = Fate(lost="`&` runs it in the background").within(fate)
+                fate = self._in_background().within(outer)
             errexit = options.errexit
             if not is_final:  # `set -e` has no effect inside of it
                 if errexit:
@@ -157,14 +167,14 @@ class _Reader:
             return Fate(lost="`set -e` ignores the failure of a command before `&&`, and the script goes on")
         if depth:
             return Fate(unclear="`set -e` is off in a function, a branch or a loop")
-        if any("$?" in word for word in _words(later[:1])):
+        if any("$?" in word or "PIPESTATUS" in word for word in _words(later[:1])):
             return Fate(unclear="the next command looks at its exit code")
         return Fate(lost=_GOES_ON)
 
     def _is_kept(self, later: tuple[AndOr, ...]) -> bool:
         """Say whether the next command keeps the exit code for an `exit`."""
         words = _words(later[:1])
-        if words[:2] == ["exit", "$?"]:
+        if words in (["exit"], ["return"]) or words[:2] in (["exit", "$?"], ["return", "$?"]):
             return True
         match = _ASSIGNMENT.fullmatch(" ".join(words[:2] if words[:1] in (["export"], ["local"]) else words[:1]))
         return bool(match) and "$?" in match[2] and self._exits_with(match[1]) if match else False
@@ -183,8 +193,12 @@ class _Reader:
                 for command in inner.commands
             ]
         words = [command.words for command in commands if isinstance(command, Simple) and command.words]
-        if any(_ends_with_failure(found) for found in words):
+        if words and _keeps_status(words[0]):
             return Fate()
+        if any(_ends_with_failure(found) and not _keeps_status(found) for found in words):
+            return Fate()
+        if words and _keeps_status(words[-1]):  # the exit code of the command before it
+            words = words[:-1]
         last = words[-1] if words else ("",)
         shown = " ".join(last)[:40]
         if last == ("false",):
@@ -200,15 +214,57 @@ class _Reader:
         for number, command in enumerate(pipeline.commands):
             inner = fate
             if number < len(pipeline.commands) - 1 and not self._options.pipefail:
-                inner = Fate(lost="the pipe hides its failure: `set -o pipefail` is off").within(fate)
+                inner = self._before_pipe().within(fate)
             if pipeline.negated and not inner.unclear:
                 inner = Fate(lost="`!` inverts its exit code").within(inner)
             if isinstance(command, Compound):
                 yield from self._of_compound(command, inner, is_last=is_last, depth=depth)
             elif command.words:
-                if command.words[0] == "set":
-                    self._options.update(command.words)
-                yield Ran(command.words, command.line, inner.lost, inner.unclear, self._functions)
+                yield from self._of_simple(command, inner, depth)
+
+    def _of_simple(self, command: Simple, fate: Fate, depth: int) -> Iterator[Ran]:
+        words = command.words
+        if words[0] == "set":
+            self._options.update(words)
+        elif words[0] == "trap":
+            self._trap = self._of_trap(words) or self._trap
+        fate = fate.within(self._trap)
+        yield Ran(words, command.line, fate.lost, fate.unclear, self._functions, command.document)
+        if not command.inner:
+            return
+        options = Options(self._options.errexit, self._options.pipefail)
+        self._options.errexit = False  # Bash switches it off in `$(…)`
+        inner = _inside(words).within(fate)
+        for script in command.inner:
+            yield from self.of_list(parse_script(script, command.line), inner, is_last=True, depth=depth)
+        self._options = options
+
+    def _in_background(self) -> Fate:
+        if re.search(r"\bwait\s+(?:-\w+|[\"'$%\d])", self._text):
+            return Fate(unclear="it runs in the background, and whether `wait` returns its exit code is not known")
+        return Fate(lost="`&` runs it in the background, and nothing waits for its exit code")
+
+    def _before_pipe(self) -> Fate:
+        if "PIPESTATUS" in self._text:
+            return Fate(unclear="the pipe hides its failure, unless the script looks at it in PIPESTATUS")
+        return Fate(lost="the pipe hides its failure: `set -o pipefail` is off")
+
+    def _of_trap(self, words: tuple[str, ...]) -> Fate | None:
+        """Return what a trap does to the failures after it; None for signals that do not decide the exit code."""
+        signals = sorted({_ENDS[name] for word in words[2:] if (name := word.upper().removeprefix("SIG")) in _ENDS})
+        if not signals or words[1].startswith("-"):
+            return Fate() if signals else None
+        handler = [found for statement in parse_script(words[1]) for found, _ in _of_statement(statement)]
+        commands = [inner for found in handler for inner in (self._bodies.get(found[0]) or [found])]
+        ending = next((number for number, found in enumerate(commands) if found[0] == "exit"), None)
+        shown = f"`trap '{words[1][:40]}' {signals[0]}`"
+        if ending is None or commands[ending] == ("exit",):
+            return Fate()
+        if _exits_with_zero(commands[ending]):
+            return Fate(lost=f"{shown} replaces its exit code")
+        if commands[ending][1] == "$?" and ending:
+            return Fate(unclear=f"{shown} exits with the code of a command of the trap")
+        return Fate()
 
     def _of_compound(self, compound: Compound, fate: Fate, *, is_last: bool, depth: int) -> Iterator[Ran]:
         deeper = depth + (compound.kind not in {"{", "("})
@@ -220,7 +276,16 @@ class _Reader:
                 self.unguarded.update(words[0] for words, _ in _flat(part))
             if part.is_condition and (branch := _fails_then(compound, position)):  # `if ! check; then exit 1; fi`
                 left = Fate(unclear=fate.unclear) if branch == "exit" and fate.lost == _GOES_ON else fate
-                yield from (Ran(words, line, left.lost, left.unclear, self._functions) for words, line in _flat(part))
+                yield from (
+                    Ran(words, line, left.lost, left.unclear, self._functions, decides=True)
+                    for words, line in _flat(part)
+                )
+                continue
+            if part.is_condition and compound.kind == "if":
+                left = Fate(unclear=fate.unclear) if fate.lost == _GOES_ON else fate  # a branch may keep it
+                inner = self._in_compound(compound, part).within(left)
+                found = self.of_list(part.body, inner, is_last=True, depth=deeper)
+                yield from (replace(ran, decides=True) for ran in found)
                 continue
             outer = Fate() if compound.kind == "function" else fate  # its calls have a fate, not its definition
             inner = self._in_compound(compound, part).within(outer)
@@ -230,6 +295,8 @@ class _Reader:
             self._options = options
 
     def _in_compound(self, compound: Compound, part: Part) -> Fate:
+        if part.is_condition and compound.kind == "if" and _cannot_fail(compound):
+            return Fate(lost="`if` hides its failure: no branch fails")
         if part.is_condition:
             return Fate(unclear=f"its exit code decides `{compound.kind}`")
         if self._options.errexit or compound.kind not in _REPEATED:
@@ -239,8 +306,58 @@ class _Reader:
 
 def _flat(part: Part) -> Iterator[tuple[tuple[str, ...], int]]:
     for statement in part.body:
-        for pipeline in statement.pipelines:
-            yield from _simple(pipeline)
+        yield from _of_statement(statement)
+
+
+def _of_statement(statement: AndOr) -> Iterator[tuple[tuple[str, ...], int]]:
+    for pipeline in statement.pipelines:
+        yield from _simple(pipeline)
+
+
+def _bodies(statements: tuple[AndOr, ...]) -> dict[str, list[tuple[str, ...]]]:
+    """Return the commands of each function that a script defines, without those of its branches and loops."""
+    found: dict[str, list[tuple[str, ...]]] = {}
+    for statement in statements:
+        for command in statement.pipelines[0].commands:
+            if isinstance(command, Compound) and command.kind == "function":
+                groups = command.parts[0].body[0].pipelines[0].commands
+                parts = [part for group in groups if isinstance(group, Compound) for part in group.parts[:1]]
+                found[command.name] = [words for part in parts for words, _ in _flat(part)]
+    return found
+
+
+def _cannot_fail(compound: Compound) -> bool:
+    """Say whether all branches of an `if` succeed."""
+    commands = [
+        command
+        for part in compound.parts
+        if not part.is_condition
+        for statement in part.body
+        for pipeline in statement.pipelines
+        for command in pipeline.commands
+    ]
+    return all(
+        isinstance(command, Simple) and bool(command.words) and succeeds(command.words) and not command.inner
+        for command in commands
+    )
+
+
+def _inside(words: tuple[str, ...]) -> Fate:
+    """Return what a command does to the failure of a `$(…)` in its words."""
+    if words[0] in _COMPARE:
+        return Fate(unclear="its output is compared, not its exit code")
+    if all(re.match(r"[A-Za-z_]\w*(?:\[[^]]*\])?\+?=", word) for word in words):
+        return Fate()  # an assignment has its exit code
+    return Fate(lost=f"`{words[0][:40]}` hides the failure of a `$(…)` in its arguments")
+
+
+def succeeds(words: tuple[str, ...]) -> bool:
+    """Say whether a command succeeds, whatever the system under test does."""
+    return words[0] in _SUCCEED or _exits_with_zero(words) or words in (("exit",), ("return",))
+
+
+def _keeps_status(words: tuple[str, ...]) -> bool:
+    return words[0] in {"exit", "return"} and words[1:2] in ((), ("$?",))
 
 
 def _simple(pipeline: Pipeline) -> Iterator[tuple[tuple[str, ...], int]]:

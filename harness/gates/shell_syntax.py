@@ -7,21 +7,18 @@ from typing import TYPE_CHECKING
 
 from msgspec import Struct
 
+from harness.gates.shell_words import Token, UnreadableScriptError, tokens_of
+
 if TYPE_CHECKING:
     from collections.abc import Collection
 
 _LARGEST_SCRIPT = 64_000
 _DEEPEST = 40
-_OPERATORS = ("&&", "||", ";;", "|&", ";", "|", "&", "(", ")", "\n")
-_HEREDOC = re.compile(r"<<-?\s*(['\"]?)([\w.-]+)\1")
 _COMPOUND = {"if": "fi", "while": "done", "until": "done", "for": "done", "select": "done", "case": "esac", "{": "}"}
+_CASE_ENDS = (";;", ";&", ";;&")
 _CONDITIONS = frozenset({"if", "elif", "while", "until"})
 #: words after which another part of the same compound command begins
 _PARTS = frozenset({"then", "elif", "else", "do"})
-
-
-class UnreadableScriptError(Exception):
-    """The text is not shell, or is nested deeper than the parser reads."""
 
 
 class Simple(Struct, frozen=True):
@@ -29,6 +26,10 @@ class Simple(Struct, frozen=True):
 
     words: tuple[str, ...]
     line: int
+    #: scripts of the `$(…)`, backticks and `<(…)` in its words
+    inner: tuple[str, ...] = ()
+    #: its here-document
+    document: str = ""
 
 
 class Part(Struct, frozen=True):
@@ -60,14 +61,6 @@ class AndOr(Struct, frozen=True):
     background: bool = False
 
 
-class _Token(Struct, frozen=True):
-    text: str
-    line: int
-    is_operator: bool = False
-    #: whether a part of it is quoted, so that it is not a reserved word
-    quoted: bool = False
-
-
 def parse_script(text: str, first_line: int = 1) -> tuple[AndOr, ...]:
     """Return the statements of a script.
 
@@ -75,123 +68,14 @@ def parse_script(text: str, first_line: int = 1) -> tuple[AndOr, ...]:
     """
     if len(text) > _LARGEST_SCRIPT:
         raise UnreadableScriptError(f"more than {_LARGEST_SCRIPT:,} characters")
-    parser = _Parser(_tokens(text, first_line))
+    parser = _Parser(tokens_of(text, first_line))
     statements = parser.statements(frozenset(), 0)
     parser.require_end()
     return statements
 
 
-def _tokens(text: str, line: int) -> list[_Token]:
-    tokens: list[_Token] = []
-    at, size = 0, len(text)
-    heredocs: list[str] = []
-    while at < size:
-        character = text[at]
-        if character in " \t\r":
-            at += 1
-        elif text.startswith("\\\n", at):
-            at, line = at + 2, line + 1
-        elif character == "#":
-            at = _index(text, "\n", at)
-        elif operator := next((found for found in _OPERATORS if text.startswith(found, at)), ""):
-            if not (operator == "&" and text.startswith("&>", at)):
-                tokens.append(_Token(operator, line, is_operator=True))
-            at += len(operator)
-            if operator == "\n":
-                line += 1
-                for end in heredocs:
-                    closing = re.compile(rf"^\t*{re.escape(end)}[ \t]*$", re.MULTILINE).search(text, at)
-                    body_end = closing.end() if closing else size
-                    line += text.count("\n", at, body_end)
-                    at = body_end
-                heredocs = []
-        elif found := _HEREDOC.match(text, at):
-            heredocs.append(found[2])
-            at = found.end()
-        else:
-            word, after, quoted = _word(text, at)
-            tokens.append(_Token(word, line, quoted=quoted))
-            line += text.count("\n", at, after)
-            at = after
-    return tokens
-
-
-def _index(text: str, wanted: str, at: int) -> int:
-    found = text.find(wanted, at)
-    return len(text) if found < 0 else found
-
-
-def _word(text: str, at: int) -> tuple[str, int, bool]:
-    """Return the word that begins here, the position after it, and whether a part of it is quoted."""
-    parts: list[str] = []
-    quoted = False
-    while at < len(text):
-        character = text[at]
-        if character == "'":
-            end = _index(text, "'", at + 1)
-            parts.append(text[at + 1 : end])
-            at, quoted = end + 1, True
-        elif character == '"':
-            inner, at = _double_quoted(text, at + 1)
-            parts.append(inner)
-            quoted = True
-        elif text.startswith("$(", at) or text.startswith("${", at) or character == "`":
-            end = _expansion_end(text, at)
-            parts.append(text[at:end])
-            at = end
-        elif character == "\\":
-            parts.append(text[at + 1 : at + 2].replace("\n", ""))
-            at += 2
-        elif character in "<>" and text.startswith("&", at + 1):  # a redirection such as 2>&1
-            parts.append(text[at : at + 2])
-            at += 2
-        elif character in " \t\r\n;|()" or (character == "&" and not text.startswith("&>", at)):
-            break
-        else:
-            parts.append(character)
-            at += 1
-    return "".join(parts), at, quoted
-
-
-def _double_quoted(text: str, at: int) -> tuple[str, int]:
-    parts: list[str] = []
-    while at < len(text) and text[at] != '"':
-        if text[at] == "\\":
-            parts.append(text[at + 1 : at + 2])
-            at += 2
-        elif text.startswith("$(", at):
-            end = _expansion_end(text, at)
-            parts.append(text[at:end])
-            at = end
-        else:
-            parts.append(text[at])
-            at += 1
-    return "".join(parts), at + 1
-
-
-def _expansion_end(text: str, at: int) -> int:
-    """Return the position after an expansion: `$(…)`, `${…}` or backticks."""
-    if text[at] == "`":
-        return _index(text, "`", at + 1) + 1
-    opening, closing = text[at + 1], {"(": ")", "{": "}"}[text[at + 1]]
-    depth, position = 0, at + 1
-    while position < len(text):
-        if text[position] == "\\":
-            position += 1
-        elif text[position] == "'" and opening == "(":
-            position = _index(text, "'", position + 1)
-        elif text[position] == opening:
-            depth += 1
-        elif text[position] == closing:
-            depth -= 1
-            if not depth:
-                return position + 1
-        position += 1
-    return len(text)
-
-
 class _Parser:
-    def __init__(self, tokens: list[_Token]) -> None:
+    def __init__(self, tokens: list[Token]) -> None:
         self._tokens = tokens
         self._at = 0
 
@@ -199,7 +83,7 @@ class _Parser:
         if (token := self._peek()) is not None:
             raise UnreadableScriptError(f"unexpected {token.text!r} in line {token.line}")
 
-    def _peek(self) -> _Token | None:
+    def _peek(self) -> Token | None:
         return self._tokens[self._at] if self._at < len(self._tokens) else None
 
     def _next_is(self, *texts: str) -> bool:
@@ -299,7 +183,7 @@ class _Parser:
             self._at += 1
         self._at += 1
         while True:
-            while self._next_is("\n", ";;", "("):
+            while self._next_is("\n", *_CASE_ENDS, "("):
                 self._at += 1
             if self._peek() is None:
                 raise UnreadableScriptError("esac is missing")
@@ -309,7 +193,7 @@ class _Parser:
             while self._peek() is not None and not self._next_is(")"):
                 self._at += 1
             self._expect(")")
-            parts.append(Part(self.statements({";;", "esac"}, depth + 1)))
+            parts.append(Part(self.statements({*_CASE_ENDS, "esac"}, depth + 1)))
 
     def _redirected(self, compound: Compound) -> Compound:
         while (token := self._peek()) is not None and not token.is_operator and re.match(r"\d*[<>]", token.text):
@@ -318,20 +202,22 @@ class _Parser:
                 self._at += 1
         return compound
 
-    def _simple(self, first: _Token, depth: int) -> Simple | Compound:
-        words: list[str] = []
+    def _simple(self, first: Token, depth: int) -> Simple | Compound:
         if self._reserved() == "function":
             self._at += 1
             name = self._reserved()
             self._at += 1
             self._skip_newlines()
             return self._function(name, depth)
+        found: list[Token] = []
         while (token := self._peek()) is not None and not token.is_operator:
-            words.append(token.text)
+            found.append(token)
             self._at += 1
-        if len(words) == 1 and self._next_is("("):
-            return self._function(words[0], depth)
-        return Simple(tuple(words), first.line)
+        if len(found) == 1 and self._next_is("("):
+            return self._function(first.text, depth)
+        inner = tuple(script for token in found for script in token.inner)
+        document = next((token.document for token in found if token.document), "")
+        return Simple(tuple(token.text for token in found if not token.document), first.line, inner, document)
 
     def _function(self, name: str, depth: int) -> Compound:
         if self._next_is("("):

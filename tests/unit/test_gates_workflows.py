@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 from harness.gates.declaration import Steps
 from harness.gates.programs import kinds_of
 from harness.gates.shell import commands_of
-from harness.gates.shell_syntax import UnreadableScriptError
+from harness.gates.shell_words import UnreadableScriptError
 from harness.gates.tree import Tree
 from harness.gates.workflow_rows import workflow_rows
 from harness.model import Status
@@ -75,6 +75,56 @@ SCRIPTS: list[tuple[str, bool, bool]] = [
     ("# CHECK || true\nCHECK", True, True),
     ("CHECK \\\n  || true", False, False),
     ("CHECK || code=$?\nexit ${code:-0}", True, True),
+    # exit codes that are replaced, kept or looked at later
+    ("trap 'exit 0' EXIT\nCHECK", False, False),
+    ("trap 'exit 0' ERR\nCHECK", False, False),
+    ("trap 'exit 0' TERM INT\nCHECK", True, True),
+    ("CHECK\ntrap 'exit 0' EXIT", True, False),
+    ("trap 'exit 0' EXIT\ntrap - EXIT\nCHECK", True, True),
+    ("trap 'echo bye' EXIT\nCHECK", True, True),
+    ("trap 'echo bye; exit' EXIT\nCHECK", True, True),
+    ("trap 'echo bye; exit $?' EXIT\nCHECK", False, False),
+    ("trap 'code=$?; echo bye; exit $code' EXIT\nCHECK", True, True),
+    ("clean() {\n  echo bye\n  exit 0\n}\ntrap clean EXIT\nCHECK", False, False),
+    ("clean() {\n  echo bye\n}\ntrap clean EXIT\nCHECK", True, True),
+    ("CHECK\nexit", True, True),
+    ("CHECK\nset +e", True, False),
+    ("CHECK; true", True, False),
+    ("CHECK || exit", True, True),
+    ("CHECK || exit $?", True, True),
+    ("CHECK || { echo failed; exit $?; }", False, False),
+    ("CHECK || { echo failed; exit; }", False, False),
+    ("CHECK &\nwait", False, False),
+    ("CHECK &\nwait $!", True, True),
+    ('CHECK &\npid=$!\nwait "$pid"', True, True),
+    ("CHECK & echo done", False, False),
+    ("set +e\nCHECK | cat\nexit ${PIPESTATUS[0]}", True, True),
+    ("CHECK | tee /dev/null > /dev/null", False, False),
+    ("CHECK > >(cat)", True, True),
+    ("if CHECK; then echo good; else echo bad; fi", False, False),
+    ("if CHECK; then :; fi\necho done", False, False),
+    ("if CHECK; then bad=0; else bad=1; fi\nexit $bad", True, True),
+    # where a command is, and where only its text is
+    ("found=$( CHECK )", True, True),
+    ("found=`CHECK`", True, True),
+    ('echo "$( CHECK )"', False, False),
+    ("export found=$( CHECK )", False, False),
+    ("found=$( CHECK; echo done)", False, False),
+    ("args=(a b 'c d')\nCHECK", True, True),
+    ("args+=(\n  a # CHECK || true\n)\nCHECK || true", False, False),
+    ("[[ a == b || a == a ]] && CHECK", True, True),
+    ("((1 < 2)) && CHECK", True, True),
+    ("n=$((1 << 2))\nCHECK", True, True),
+    ("cat <<<'CHECK || true' > /dev/null\nCHECK", True, True),
+    ("cat<<'END' >/dev/null\nit's\nEND\nCHECK", True, True),
+    ("x=$(case a in a) echo b ;; esac)\nCHECK", True, True),
+    ('x="$(echo ")" # it\'s\n)"\nCHECK', True, True),
+    ("echo $'it\\'s' \"$'\"\nCHECK", True, True),
+    ("case a in\n  (a|b) CHECK ;;\n  *) : ;;\nesac", True, True),
+    ("( (CHECK) )", True, True),
+    ("echo a >| /dev/null\nCHECK", True, True),
+    ("for ((i = 0; i < 1; i++)); do CHECK; done", True, True),
+    ("CHECK &> /dev/null", True, True),
 ]
 
 
@@ -261,16 +311,16 @@ def test_a_script_is_judged_with_each_shell_that_runs_it(tmp_path: Path, command
     assert status_of(tmp_path, "failures", text, **{"ci/run.sh": "#!/bin/bash\npytest\necho done\n"}) is ISSUE
 
 
-ARRAY = '#!/bin/bash\nargs=(-q)\npytest "${args[@]}" || true\n'
+UNREADABLE = "#!/bin/bash\nif true; then pytest || true\n"
 LONG = "#!/bin/sh\n" + "echo\n" * 13_000 + "pytest || true\n"
 
 
 @pytest.mark.parametrize(
     ("files", "command", "reason"),
     [
-        ({"ci/test.sh": ARRAY}, "./ci/test.sh", "ci/test.sh is not read: "),
-        ({"ci/test.sh": ARRAY}, "npm test", "ci/test.sh is not read: "),
-        ({"ci/all.sh": ARRAY}, "./ci/all.sh", "ci/all.sh is not read: "),
+        ({"ci/test.sh": UNREADABLE}, "./ci/test.sh", "ci/test.sh is not read: "),
+        ({"ci/test.sh": UNREADABLE}, "npm test", "ci/test.sh is not read: "),
+        ({"ci/all.sh": UNREADABLE}, "./ci/all.sh", "ci/all.sh is not read: "),
         ({"ci/test.sh": LONG}, "./ci/test.sh", "more than 64,000 characters"),
         (
             {f"ci/test{n}.sh": f"#!/bin/sh -e\n./ci/test{n + 1}.sh\n" for n in range(9)},
