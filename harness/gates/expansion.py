@@ -21,7 +21,8 @@ from harness.gates.programs import (
     unwrapped,
 )
 from harness.gates.rows import Place
-from harness.gates.shell import Fate, Ran, commands_of
+from harness.gates.shell import Ran, commands_of
+from harness.gates.shell_rules import Fate
 from harness.gates.shell_words import UnreadableScriptError
 from harness.gates.steps import Executed
 

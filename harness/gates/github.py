@@ -14,7 +14,7 @@ from msgspec.structs import replace
 from harness.gates.expansion import Expansion, Source
 from harness.gates.programs import Kind
 from harness.gates.rows import Place
-from harness.gates.shell import Fate
+from harness.gates.shell_rules import Fate
 from harness.gates.shell_words import UnreadableScriptError
 from harness.gates.steps import Executed, Workflows
 from harness.gates.yaml_nodes import LARGEST, Node, read_yaml

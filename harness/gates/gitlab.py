@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 
 from harness.gates.expansion import Expansion, Source
 from harness.gates.rows import Place
-from harness.gates.shell import Fate
+from harness.gates.shell_rules import Fate
 from harness.gates.shell_words import UnreadableScriptError
 from harness.gates.steps import Executed, Workflows
 from harness.gates.yaml_nodes import LARGEST, Node, read_yaml

@@ -12,18 +12,27 @@ from typing import TYPE_CHECKING
 from msgspec import Struct
 from msgspec.structs import replace
 
+from harness.gates.shell_rules import (
+    Fate,
+    Options,
+    bodies_of,
+    branches_succeed,
+    ends_with_failure,
+    fails_then,
+    first_words,
+    flat,
+    inside_fate,
+    keeps_status,
+    simple_of,
+    succeeds,
+    trap_fate,
+)
 from harness.gates.shell_syntax import AndOr, Compound, Part, Pipeline, Simple, parse_script
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
 _ASSIGNMENT = re.compile(r"(?:export |local |declare )?([A-Za-z_]\w*)=(.*)", re.DOTALL)
-#: commands that succeed whatever happened before
-_SUCCEED = frozenset({"true", ":", "echo", "printf"})
-_ZERO = frozenset({"", "0", "00"})
-_COMPARE = frozenset({"test", "[", "[["})
-#: signals of traps that decide the exit code of a script
-_ENDS = {"EXIT": "EXIT", "0": "EXIT", "ERR": "ERR"}
 #: functions that call each other
 _DEEPEST_CALLS = 4
 _GOES_ON = "the script goes on after its failure: `set -e` is off"
@@ -46,41 +55,6 @@ class Ran(Struct, frozen=True):
     decides: bool = False
 
 
-class Fate(Struct, frozen=True):
-    """What happens to the failure of a command: nothing here means that it fails the script."""
-
-    lost: str = ""
-    unclear: str = ""
-
-    def within(self, outer: Fate) -> Fate:
-        """Return the fate of a command inside of another one."""
-        return Fate(outer.lost or self.lost, outer.unclear or self.unclear)
-
-
-class Options(Struct):
-    """The options of a shell at one point of its script."""
-
-    errexit: bool
-    pipefail: bool
-
-    def update(self, words: tuple[str, ...]) -> None:
-        """Apply a command `set`."""
-        rest = list(words[1:])
-        while rest:
-            flag = rest.pop(0)
-            on = flag.startswith("-")
-            if not re.fullmatch(r"[-+][A-Za-z]+", flag):
-                continue
-            if "e" in flag:
-                self.errexit = on
-            if flag.endswith("o") and rest:
-                name = rest.pop(0)
-                if name == "errexit":
-                    self.errexit = on
-                elif name == "pipefail":
-                    self.pipefail = on
-
-
 def commands_of(text: str, first_line: int, *, errexit: bool, pipefail: bool) -> list[Ran]:
     """Return the commands of a script, each with what happens to its failure.
 
@@ -89,7 +63,7 @@ def commands_of(text: str, first_line: int, *, errexit: bool, pipefail: bool) ->
     :raises UnreadableScriptError: when the text is not read as shell.
     """
     statements = parse_script(text, first_line)
-    reader = _Reader(text, Options(errexit, pipefail), _bodies(statements))
+    reader = _Reader(text, Options(errexit, pipefail), bodies_of(statements))
     found = list(reader.of_list(statements, Fate(), is_last=True, depth=0))
     for _ in range(_DEEPEST_CALLS):
         calls: dict[str, list[Ran]] = {}
@@ -147,7 +121,7 @@ class _Reader:
             errexit = options.errexit
             if not is_final:  # `set -e` has no effect inside of it
                 if errexit:
-                    self.unguarded.update(words[0] for words, _ in _simple(pipeline))
+                    self.unguarded.update(words[0] for words, _ in simple_of(pipeline))
                 options.errexit = False
             yield from self._of_pipeline(pipeline, fate, is_last=is_last or not is_final, depth=depth)
             if not is_final:
@@ -167,13 +141,13 @@ class _Reader:
             return Fate(lost="`set -e` ignores the failure of a command before `&&`, and the script goes on")
         if depth:
             return Fate(unclear="`set -e` is off in a function, a branch or a loop")
-        if any("$?" in word or "PIPESTATUS" in word for word in _words(later[:1])):
+        if any("$?" in word or "PIPESTATUS" in word for word in first_words(later[:1])):
             return Fate(unclear="the next command looks at its exit code")
         return Fate(lost=_GOES_ON)
 
     def _is_kept(self, later: tuple[AndOr, ...]) -> bool:
         """Say whether the next command keeps the exit code for an `exit`."""
-        words = _words(later[:1])
+        words = first_words(later[:1])
         if words in (["exit"], ["return"]) or words[:2] in (["exit", "$?"], ["return", "$?"]):
             return True
         match = _ASSIGNMENT.fullmatch(" ".join(words[:2] if words[:1] in (["export"], ["local"]) else words[:1]))
@@ -193,20 +167,20 @@ class _Reader:
                 for command in inner.commands
             ]
         words = [command.words for command in commands if isinstance(command, Simple) and command.words]
-        if words and _keeps_status(words[0]):
+        if words and keeps_status(words[0]):
             return Fate()
-        if any(_ends_with_failure(found) and not _keeps_status(found) for found in words):
+        if any(ends_with_failure(found) and not keeps_status(found) for found in words):
             return Fate()
-        if words and _keeps_status(words[-1]):  # the exit code of the command before it
+        if words and keeps_status(words[-1]):  # the exit code of the command before it
             words = words[:-1]
         last = words[-1] if words else ("",)
         shown = " ".join(last)[:40]
         if last == ("false",):
             return Fate() if self._options.errexit or is_last else Fate(unclear=f"`|| {shown}` without `set -e`")
-        if (match := _ASSIGNMENT.fullmatch(last[0])) and len(last) == 1 and match[2] not in _ZERO:
+        if (match := _ASSIGNMENT.fullmatch(last[0])) and len(last) == 1 and match[2].strip("0"):
             kept = self._exits_with(match[1])
             return Fate() if kept else Fate(unclear=f"`|| {shown}` keeps its failure in a variable")
-        if last[0] in _SUCCEED or _exits_with_zero(last):
+        if succeeds(last):
             return Fate(lost=f"`|| {shown}` hides its failure")
         return Fate(unclear=f"`|| {shown}` runs after its failure")
 
@@ -227,14 +201,14 @@ class _Reader:
         if words[0] == "set":
             self._options.update(words)
         elif words[0] == "trap":
-            self._trap = self._of_trap(words) or self._trap
+            self._trap = trap_fate(words, self._bodies) or self._trap
         fate = fate.within(self._trap)
         yield Ran(words, command.line, fate.lost, fate.unclear, self._functions, command.document)
         if not command.inner:
             return
         options = Options(self._options.errexit, self._options.pipefail)
         self._options.errexit = False  # Bash switches it off in `$(…)`
-        inner = _inside(words).within(fate)
+        inner = inside_fate(words).within(fate)
         for script in command.inner:
             yield from self.of_list(parse_script(script, command.line), inner, is_last=True, depth=depth)
         self._options = options
@@ -249,23 +223,6 @@ class _Reader:
             return Fate(unclear="the pipe hides its failure, unless the script looks at it in PIPESTATUS")
         return Fate(lost="the pipe hides its failure: `set -o pipefail` is off")
 
-    def _of_trap(self, words: tuple[str, ...]) -> Fate | None:
-        """Return what a trap does to the failures after it; None for signals that do not decide the exit code."""
-        signals = sorted({_ENDS[name] for word in words[2:] if (name := word.upper().removeprefix("SIG")) in _ENDS})
-        if not signals or words[1].startswith("-"):
-            return Fate() if signals else None
-        handler = [found for statement in parse_script(words[1]) for found, _ in _of_statement(statement)]
-        commands = [inner for found in handler for inner in (self._bodies.get(found[0]) or [found])]
-        ending = next((number for number, found in enumerate(commands) if found[0] == "exit"), None)
-        shown = f"`trap '{words[1][:40]}' {signals[0]}`"
-        if ending is None or commands[ending] == ("exit",):
-            return Fate()
-        if _exits_with_zero(commands[ending]):
-            return Fate(lost=f"{shown} replaces its exit code")
-        if commands[ending][1] == "$?" and ending:
-            return Fate(unclear=f"{shown} exits with the code of a command of the trap")
-        return Fate()
-
     def _of_compound(self, compound: Compound, fate: Fate, *, is_last: bool, depth: int) -> Iterator[Ran]:
         deeper = depth + (compound.kind not in {"{", "("})
         options = Options(self._options.errexit, self._options.pipefail)
@@ -273,12 +230,12 @@ class _Reader:
         self._functions += (compound.name,) if compound.kind == "function" else ()
         for position, part in enumerate(compound.parts):
             if part.is_condition and self._options.errexit:
-                self.unguarded.update(words[0] for words, _ in _flat(part))
-            if part.is_condition and (branch := _fails_then(compound, position)):  # `if ! check; then exit 1; fi`
+                self.unguarded.update(words[0] for words, _ in flat(part))
+            if part.is_condition and (branch := fails_then(compound, position)):  # `if ! check; then exit 1; fi`
                 left = Fate(unclear=fate.unclear) if branch == "exit" and fate.lost == _GOES_ON else fate
                 yield from (
                     Ran(words, line, left.lost, left.unclear, self._functions, decides=True)
-                    for words, line in _flat(part)
+                    for words, line in flat(part)
                 )
                 continue
             if part.is_condition and compound.kind == "if":
@@ -295,98 +252,10 @@ class _Reader:
             self._options = options
 
     def _in_compound(self, compound: Compound, part: Part) -> Fate:
-        if part.is_condition and compound.kind == "if" and _cannot_fail(compound):
+        if part.is_condition and compound.kind == "if" and branches_succeed(compound):
             return Fate(lost="`if` hides its failure: no branch fails")
         if part.is_condition:
             return Fate(unclear=f"its exit code decides `{compound.kind}`")
         if self._options.errexit or compound.kind not in _REPEATED:
             return Fate()
         return Fate(unclear=f"it runs in a {_REPEATED[compound.kind]}, and `set -e` is off")
-
-
-def _flat(part: Part) -> Iterator[tuple[tuple[str, ...], int]]:
-    for statement in part.body:
-        yield from _of_statement(statement)
-
-
-def _of_statement(statement: AndOr) -> Iterator[tuple[tuple[str, ...], int]]:
-    for pipeline in statement.pipelines:
-        yield from _simple(pipeline)
-
-
-def _bodies(statements: tuple[AndOr, ...]) -> dict[str, list[tuple[str, ...]]]:
-    """Return the commands of each function that a script defines, without those of its branches and loops."""
-    found: dict[str, list[tuple[str, ...]]] = {}
-    for statement in statements:
-        for command in statement.pipelines[0].commands:
-            if isinstance(command, Compound) and command.kind == "function":
-                groups = command.parts[0].body[0].pipelines[0].commands
-                parts = [part for group in groups if isinstance(group, Compound) for part in group.parts[:1]]
-                found[command.name] = [words for part in parts for words, _ in _flat(part)]
-    return found
-
-
-def _cannot_fail(compound: Compound) -> bool:
-    """Say whether all branches of an `if` succeed."""
-    commands = [
-        command
-        for part in compound.parts
-        if not part.is_condition
-        for statement in part.body
-        for pipeline in statement.pipelines
-        for command in pipeline.commands
-    ]
-    return all(
-        isinstance(command, Simple) and bool(command.words) and succeeds(command.words) and not command.inner
-        for command in commands
-    )
-
-
-def _inside(words: tuple[str, ...]) -> Fate:
-    """Return what a command does to the failure of a `$(…)` in its words."""
-    if words[0] in _COMPARE:
-        return Fate(unclear="its output is compared, not its exit code")
-    if all(re.match(r"[A-Za-z_]\w*(?:\[[^]]*\])?\+?=", word) for word in words):
-        return Fate()  # an assignment has its exit code
-    return Fate(lost=f"`{words[0][:40]}` hides the failure of a `$(…)` in its arguments")
-
-
-def succeeds(words: tuple[str, ...]) -> bool:
-    """Say whether a command succeeds, whatever the system under test does."""
-    return words[0] in _SUCCEED or _exits_with_zero(words) or words in (("exit",), ("return",))
-
-
-def _keeps_status(words: tuple[str, ...]) -> bool:
-    return words[0] in {"exit", "return"} and words[1:2] in ((), ("$?",))
-
-
-def _simple(pipeline: Pipeline) -> Iterator[tuple[tuple[str, ...], int]]:
-    yield from ((found.words, found.line) for found in pipeline.commands if isinstance(found, Simple) and found.words)
-
-
-def _fails_then(compound: Compound, position: int) -> str:
-    """Return `exit` or `return` if a branch fails exactly when its condition, one command, fails; otherwise ""."""
-    condition = compound.parts[position].body
-    if compound.kind != "if" or len(condition) != 1 or len(condition[0].pipelines) != 1:
-        return ""
-    pipeline = condition[0].pipelines[0]
-    branch = position + 1 if pipeline.negated else position + 2
-    if len(pipeline.commands) != 1 or branch >= len(compound.parts) or compound.parts[branch].is_condition:
-        return ""
-    return next((words[0] for words, _ in _flat(compound.parts[branch]) if _ends_with_failure(words)), "")
-
-
-def _words(statements: tuple[AndOr, ...]) -> list[str]:
-    """Return the words of the first command of a statement."""
-    if not statements:
-        return []
-    command = statements[0].pipelines[0].commands[0]
-    return list(command.words) if isinstance(command, Simple) else []
-
-
-def _ends_with_failure(words: tuple[str, ...]) -> bool:
-    return words[0] in {"exit", "return"} and len(words) > 1 and words[1] not in _ZERO
-
-
-def _exits_with_zero(words: tuple[str, ...]) -> bool:
-    return words[0] in {"exit", "return"} and len(words) > 1 and words[1] in _ZERO
