@@ -10,12 +10,15 @@ from typing import TYPE_CHECKING
 from msgspec import Struct
 from msgspec.structs import replace
 
+from harness.gates.makefiles import Makefile
 from harness.gates.programs import (
     Kind,
     always_zero,
     declares,
+    is_harmless,
     is_unseen,
     kinds_of,
+    only_prints,
     own_script,
     quoted,
     unwrapped,
@@ -35,8 +38,6 @@ if TYPE_CHECKING:
 #: a task that calls a task that calls a script
 _DEEPEST = 4
 _MOST = 5_000
-#: of a makefile
-_LONGEST_LINE = 2_000
 _EXPRESSION = re.compile(r"\$\{\{.{0,1000}?\}\}", re.DOTALL)
 _NODE = frozenset({"npm", "pnpm", "yarn", "bun"})
 #: options and words with which the script of another package runs, or of several
@@ -58,6 +59,19 @@ class Source(Struct, frozen=True, kw_only=True):
     folder: str = ""
     fate: Fate = Fate()
     never: str = ""
+    #: whether the command that calls it also runs what is not read
+    partial: bool = False
+
+
+class _Read(Struct, frozen=True, kw_only=True):
+    """What is known of a called script."""
+
+    #: what its commands check
+    kinds: frozenset[Kind] = frozenset()
+    #: why it was not read
+    unread: str = ""
+    #: whether one of its commands can fail it
+    can_fail: bool = True
 
 
 class Expansion:
@@ -68,8 +82,8 @@ class Expansion:
         self._declared = declared
         #: called scripts that were not read
         self.unread: list[Place] = []
-        #: what the commands of a script check, and why it was not read; its line, and what is around it, do not matter
-        self._seen: dict[Source, tuple[frozenset[Kind], str]] = {}
+        #: what is known of called scripts; their line, and what is around them, do not matter
+        self._seen: dict[Source, _Read] = {}
         self._count = 0
 
     def executed(self, source: Source, depth: int = 0) -> Iterator[Executed]:
@@ -93,10 +107,12 @@ class Expansion:
         if option := always_zero(ran.words):
             fate = Fate(lost=f"`{option}` hides what it finds").within(fate)
         kinds = kinds_of(ran.words, self._declared) or self._inside_container(ran.words)
-        inner, inside, unread = self._called(ran, source, fate, depth)
+        inner, inside, unread, idle = self._called(ran, source, fate, depth)
         command = unwrapped(ran.words)
         if not command:
             return
+        if idle := idle or self._idle(command, source):
+            fate = Fate(lost=idle).within(fate)
         unread = unread or self._missing(command, source)
         if unread and not source.never:
             self.unread.append(Place(source.path, ran.line, f"{quoted(ran.words)}: {unread}"))
@@ -110,6 +126,9 @@ class Expansion:
             lost=fate.lost,
             unclear=fate.unclear or unread,
             never=source.never,
+            harmless=ran.decides or is_harmless(ran.words),
+            words=ran.words,
+            folder=source.folder,
         )
         yield from inner
 
@@ -118,32 +137,50 @@ class Expansion:
             return frozenset()
         return frozenset().union(*(kinds_of(words[at:], self._declared) for at in range(1, min(len(words), 40))))
 
-    def _called(self, ran: Ran, source: Source, fate: Fate, depth: int) -> tuple[list[Executed], frozenset[Kind], str]:
+    def _called(
+        self, ran: Ran, source: Source, fate: Fate, depth: int
+    ) -> tuple[list[Executed], frozenset[Kind], str, str]:
         """Return the commands that a command calls, unless they were returned before.
 
-        Also what they check, and why a part of them was not read.
+        Also what they check, why a part of them was not read, and why they cannot fail.
         """
         found: list[Executed] = []
-        kinds: frozenset[Kind] = frozenset()
-        unread = ""
+        read: list[_Read] = []
+        path, is_partial = "", False
         for called in self._sources(ran, source, fate):
             key = replace(called, line=0)
+            path, is_partial = called.path, called.partial
             if key not in self._seen:
-                self._seen[key] = frozenset(Kind), ""  # a script that calls itself is read where it was called first
+                # a script that calls itself is read where it was called first
+                self._seen[key] = _Read(kinds=frozenset(Kind))
                 try:
                     inner = list(self.executed(called, depth + 1))
-                    self._seen[key] = frozenset().union(*(step.kinds for step in inner)), ""
+                    kinds = frozenset[Kind]().union(*(step.kinds for step in inner))
+                    can_fail = any(not (step.lost or step.harmless) for step in inner)
+                    self._seen[key] = _Read(kinds=kinds, can_fail=can_fail)
                     found += inner
                 except UnreadableScriptError as error:
-                    self._seen[key] = frozenset(), f"{called.path} is not read: {error}"
-            kinds |= self._seen[key][0]
-            unread = unread or self._seen[key][1]
-        return found, kinds, unread
+                    self._seen[key] = _Read(unread=f"{called.path} is not read: {error}")
+            read.append(self._seen[key])
+        idle = "" if not read or is_partial or any(one.can_fail for one in read) else f"nothing in {path} can fail it"
+        return (
+            found,
+            frozenset[Kind]().union(*(one.kinds for one in read)),
+            next((one.unread for one in read if one.unread), ""),
+            idle,
+        )
+
+    def _idle(self, command: list[str], source: Source) -> str:
+        """Return that a script in another language than shell only prints; "" for every other command."""
+        script = own_script(command)
+        path = _in_folder(source.folder, script[0]) if script else None
+        text = self._tree.text(path) if path else None
+        return f"{path} only prints" if text is not None and only_prints(text) else ""
 
     def _sources(self, ran: Ran, source: Source, fate: Fate) -> Iterator[Source]:
         """Return the scripts that a command runs, if they are in the repository and are shell."""
         command = unwrapped(ran.words)
-        if inline := _inline(command):
+        if inline := _inline(command, ran.document):
             flags, text = inline
             yield Source(
                 text=text,
@@ -183,7 +220,8 @@ class Expansion:
             text=text,
             path=path,
             line=1,
-            errexit=bool(re.search(r"(?:^|\s)-[a-z]*e", flags)) or (command[0] in {"source", "."} and source.errexit),
+            errexit=bool(re.search(r"(?:^|\s)-[a-z]*e|errexit", flags))
+            or (command[0] in {"source", "."} and source.errexit),
             pipefail="pipefail" in flags,
             folder=source.folder,
             fate=fate,
@@ -231,6 +269,7 @@ class Expansion:
         if found is None:
             return
         recipes = Makefile(found[1])
+        is_closed = recipes.is_closed(targets or recipes.default, self._tree.files)
         for line, text, is_ignored in recipes.lines(targets or recipes.default):
             yield Source(
                 text=text,
@@ -240,58 +279,16 @@ class Expansion:
                 folder=folder,
                 fate=Fate(lost="`-` before it in the makefile hides its failure").within(fate) if is_ignored else fate,
                 never=source.never,
+                partial=not is_closed,
             )
 
 
-class Makefile:
-    """The recipes of a makefile: explicit targets only."""
-
-    def __init__(self, text: str) -> None:
-        self._prerequisites: dict[str, list[str]] = {}
-        self._recipes: dict[str, list[tuple[int, str]]] = {}
-        self._ignored = ".IGNORE" in text
-        self.default: list[str] = []
-        targets: list[str] = []
-        lines = text.split("\n")
-        number = 0
-        while number < len(lines):
-            first, line = number + 1, lines[number]
-            while line.endswith("\\") and number + 1 < len(lines):
-                number += 1
-                line = line[:-1] + "\\\n" + lines[number] if line.startswith("\t") else line[:-1] + " " + lines[number]
-            number += 1
-            if line.startswith("\t"):
-                for target in targets:
-                    self._recipes.setdefault(target, []).append((first, line[1:]))
-            elif match := re.match(r"([^\s#:=][^#:=]*?)\s*::?(?![=:])([^#]*)", line[:_LONGEST_LINE]):
-                targets = match[1].split()
-                prerequisites, _, recipe = match[2].partition(";")
-                for target in targets:
-                    self._prerequisites.setdefault(target, []).extend(prerequisites.split())
-                    if recipe.strip():
-                        self._recipes.setdefault(target, []).append((first, recipe.strip()))
-                if not self.default and not targets[0].startswith("."):
-                    self.default = targets[:1]
-            elif line.strip() and not line.lstrip().startswith("#"):
-                targets = []
-
-    def lines(self, targets: list[str]) -> Iterator[tuple[int, str, bool]]:
-        """Return the lines of the recipes of targets and prerequisites, and whether make ignores their failure."""
-        waiting, seen = list(targets), set()
-        while waiting:
-            target = waiting.pop(0)
-            if target in seen:
-                continue
-            seen.add(target)
-            waiting += self._prerequisites.get(target, [])
-            for line, recipe in self._recipes.get(target, []):
-                prefix = re.match(r"[@+\-\s]*", recipe)
-                marks = prefix[0] if prefix else ""
-                yield line, recipe[len(marks) :].replace("$$", "$"), self._ignored or "-" in marks
-
-
-def _inline(command: list[str]) -> tuple[str, str] | None:
-    """Return the flags and the text of `sh -c TEXT`, wherever it is in a command."""
+def _inline(command: list[str], document: str) -> tuple[str, str] | None:
+    """Return the flags and the text of `sh -c TEXT` or `sh <<END`, wherever it is in a command."""
+    for at, word in enumerate(command if document else ()):
+        flags = command[at + 1 :]
+        if word.rpartition("/")[2] in _SHELLS and all(flag.startswith("-") for flag in flags):
+            return " ".join(flags), document
     for at, word in enumerate(command[:-2]):
         flags = command[at + 1]
         if word.rpartition("/")[2] in _SHELLS and re.fullmatch(r"-[a-z]*c", flags):

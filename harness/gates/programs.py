@@ -6,6 +6,8 @@ import re
 from enum import StrEnum
 from typing import TYPE_CHECKING
 
+from harness.gates.shell_rules import succeeds
+
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
@@ -69,6 +71,30 @@ _ALWAYS_ZERO = re.compile(
     r"--exit-zero|--issues-exit-code[= ]0|--exit-code[= ]0|--no-fail|--if-present|--passWithNoTests"
 )
 _SHELLS = frozenset({"bash", "sh", "zsh"})
+_HARMLESS = frozenset(
+    {
+        "sleep",
+        "set",
+        "export",
+        "local",
+        "declare",
+        "readonly",
+        "unset",
+        "trap",
+        "shopt",
+        "umask",
+        "date",
+        "break",
+        "continue",
+    }
+)
+#: lines that cannot fail: comments, outputs, and ends with the exit code 0
+_PRINTS = re.compile(
+    r"\s*(?:(?:#|//|/\*|\*).*|import (?:sys|os)"
+    r"|(?:print|puts|console\.log|echo|IO\.puts)\b *\(?(?:\"[^\"$`{#]*\"|'[^']*')?\)?"
+    r"|(?:sys\.|process\.|os\._)?exit\b *\(?0?\)?|pass)?[;\s]*"
+)
+_LONGEST_IDLE = 20_000
 _LONGEST_QUOTE = 80
 
 
@@ -157,6 +183,16 @@ def is_unseen(words: Sequence[str]) -> bool:
         rest = [word for word in command[1:] if word != "run"]
         return not rest or not _NOT_TASKS.fullmatch(rest[0])
     return bool(own_script(command)) or command[:2] in (["docker", "compose"], ["docker", "run"])
+
+
+def is_harmless(words: Sequence[str]) -> bool:
+    """Say whether a command succeeds whatever it finds."""
+    return words[0] in _HARMLESS or succeeds(tuple(words)) or words == ("wait",)
+
+
+def only_prints(text: str) -> bool:
+    """Say whether a script in any language has comments and outputs only."""
+    return len(text) < _LONGEST_IDLE and all(_PRINTS.fullmatch(line) for line in text.splitlines())
 
 
 def always_zero(words: Sequence[str]) -> str:

@@ -23,6 +23,7 @@ from harness.gates.shell_rules import (
     flat,
     inside_fate,
     keeps_status,
+    notes_result,
     simple_of,
     succeeds,
     trap_fate,
@@ -156,7 +157,9 @@ class _Reader:
     def _exits_with(self, variable: str) -> bool:
         return bool(re.search(rf"\b(?:exit|return)\s+\"?\$\{{?{re.escape(variable)}\b", self._text))
 
-    def _alternative(self, pipeline: Pipeline, *, is_last: bool) -> Fate:
+    def _alternative(  # noqa: PLR0911 -- one for each way to go on
+        self, pipeline: Pipeline, *, is_last: bool
+    ) -> Fate:
         """Return what happens to a failure on the left of `||`."""
         commands = [pipeline.commands[0]]
         if isinstance(commands[0], Compound) and commands[0].kind in {"{", "("}:
@@ -180,6 +183,8 @@ class _Reader:
         if (match := _ASSIGNMENT.fullmatch(last[0])) and len(last) == 1 and match[2].strip("0"):
             kept = self._exits_with(match[1])
             return Fate() if kept else Fate(unclear=f"`|| {shown}` keeps its failure in a variable")
+        if any(map(notes_result, words)):
+            return Fate(unclear=f"`|| {shown}` leaves its failure to a later step")
         if succeeds(last):
             return Fate(lost=f"`|| {shown}` hides its failure")
         return Fate(unclear=f"`|| {shown}` runs after its failure")

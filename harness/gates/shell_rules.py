@@ -109,7 +109,11 @@ def branches_succeed(compound: Compound) -> bool:
         for command in pipeline.commands
     ]
     return all(
-        isinstance(command, Simple) and bool(command.words) and succeeds(command.words) and not command.inner
+        isinstance(command, Simple)
+        and bool(command.words)
+        and succeeds(command.words)
+        and not command.inner
+        and not notes_result(command.words)
         for command in commands
     )
 
@@ -126,6 +130,11 @@ def inside_fate(words: tuple[str, ...]) -> Fate:
 def succeeds(words: tuple[str, ...]) -> bool:
     """Say whether a command succeeds, whatever the system under test does."""
     return words[0] in _SUCCEED or exits_with_zero(words) or words in (("exit",), ("return",))
+
+
+def notes_result(words: tuple[str, ...]) -> bool:
+    """Say whether a command writes for later steps of the workflow, which may fail because of it."""
+    return any("GITHUB_OUTPUT" in word or "GITHUB_ENV" in word for word in words)
 
 
 def keeps_status(words: tuple[str, ...]) -> bool:

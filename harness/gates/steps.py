@@ -28,6 +28,11 @@ class Executed(Struct, frozen=True, kw_only=True):
     unclear: str = ""
     #: why it does not run for pull requests
     never: str = ""
+    #: whether it cannot fail, or others decide what its failure means
+    harmless: bool = False
+    #: the command, without quotes, and the folder in which it runs
+    words: tuple[str, ...] = ()
+    folder: str = ""
 
     @property
     def place(self) -> Place:

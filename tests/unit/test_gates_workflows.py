@@ -200,7 +200,7 @@ def test_what_a_command_checks(command: str, kinds: set[str]) -> None:
 
 
 def rows(root: Path, steps: Steps | None = None, **files: str) -> dict[str, GateRow]:
-    for name, text in {"scripts/smoke.sh": "#!/bin/sh\ntrue\n", **files}.items():
+    for name, text in {"scripts/smoke.sh": "#!/bin/sh\ncurl -f localhost/health\n", **files}.items():
         write(root, name, text)
     return {row.gate.removeprefix("workflow."): row for row in workflow_rows(Tree(root), steps or Steps())}
 
@@ -298,6 +298,46 @@ def test_a_job_is_skipped_with_those_that_it_needs(tmp_path: Path, deploy: str, 
         "smoke", f"    needs: wait\n    {smoke}\n", "./ci/smoke.sh"
     )
     assert status_of(tmp_path, "smoke", text, **{"ci/smoke.sh": "curl -f http://127.0.0.1/health\n"}) is status
+
+
+@pytest.mark.parametrize(
+    ("command", "script", "status"),
+    [
+        ("./ci/smoke.sh", "", ISSUE),
+        ("./ci/smoke.sh", "#!/bin/sh\n# curl -f localhost\necho smoke passed\n", ISSUE),
+        ("./ci/smoke.sh", "#!/bin/sh\nset -e\ncurl -f localhost || true\nexit 0\n", ISSUE),
+        ("./ci/smoke.sh", "#!/bin/sh\ncurl -f localhost\nexit 0\n", ISSUE),
+        ("./ci/smoke.sh", "#!/bin/bash -e\ntrap 'exit 0' EXIT\ncurl -f localhost\n", ISSUE),
+        ("./ci/smoke.sh", "#!/bin/sh\nif curl -f localhost; then echo good; else echo bad; fi\n", ISSUE),
+        ("./ci/smoke.sh", "#!/bin/sh\nif curl -f localhost; then echo good; else exit 1; fi\n", OK),
+        ("./ci/smoke.sh", "#!/bin/sh\nset -e\nfor n in 1 2; do curl -f localhost && break; sleep 1; done\n", ISSUE),
+        ("./ci/smoke.sh", "#!/bin/sh\nuntil curl -f localhost; do sleep 1; done\n", OK),
+        ("./ci/smoke.sh", "#!/bin/sh\nset -e\ncheck() { curl -f localhost; }\ncheck || true\n", ISSUE),
+        ("./ci/smoke.sh", "#!/bin/sh\nset -e\n./ci/inner.sh\n", ISSUE),
+        ("./ci/smoke.sh", '#!/bin/bash\nset -e\nfound=$(curl -f localhost)\necho "$found"\n', OK),
+        ("./ci/smoke.sh", "#!/bin/sh\nset -e\ncurl -f localhost\necho passed\n", OK),
+        ("python ci/smoke.py", "import sys\n# later\nprint('ok')\nsys.exit(0)\n", ISSUE),
+        ("python ci/smoke.py", "import app\nprint('ok')\n", OK),
+        ("python ci/smoke.py", "print(run())\n", OK),
+        ("node ci/smoke.js", "console.log('ok');\nprocess.exit(0);\n", ISSUE),
+        ("npm run smoke", "", ISSUE),
+        ("make smoke", "", ISSUE),
+        ("make smoke-all", "", OK),
+    ],
+)
+def test_a_smoke_script_that_cannot_fail_is_no_smoke_test(
+    tmp_path: Path, command: str, script: str, status: Status
+) -> None:
+    files = {
+        "ci/inner.sh": "#!/bin/sh\necho checked\n",
+        "package.json": '{"scripts": {"smoke": "echo none yet"}}',
+        "Makefile": "smoke:\n\t@echo none yet\nsmoke-all: smoke start\ninclude more.mk\n",
+        "ci/smoke." + command.rpartition(".")[2]: script,
+    }
+    found = rows(tmp_path, None, **{CI: workflow(f"- run: {command}"), **files})
+    assert found["smoke"].status is status, found["smoke"]
+    if status is ISSUE:
+        assert found["failures"].status is ISSUE
 
 
 def test_a_script_that_is_not_there_checks_nothing(tmp_path: Path) -> None:

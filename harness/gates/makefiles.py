@@ -1,0 +1,70 @@
+"""Makefiles: which commands a target runs, and whether make ignores their failure."""
+
+from __future__ import annotations
+
+import re
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from collections.abc import Collection, Iterator
+
+_LONGEST_LINE = 2_000
+
+
+class Makefile:
+    """The recipes of a makefile: explicit targets only."""
+
+    def __init__(self, text: str) -> None:
+        self._prerequisites: dict[str, list[str]] = {}
+        self._recipes: dict[str, list[tuple[int, str]]] = {}
+        self._ignored = ".IGNORE" in text
+        self.default: list[str] = []
+        targets: list[str] = []
+        lines = text.split("\n")
+        number = 0
+        while number < len(lines):
+            first, line = number + 1, lines[number]
+            while line.endswith("\\") and number + 1 < len(lines):
+                number += 1
+                line = line[:-1] + "\\\n" + lines[number] if line.startswith("\t") else line[:-1] + " " + lines[number]
+            number += 1
+            if line.startswith("\t"):
+                for target in targets:
+                    self._recipes.setdefault(target, []).append((first, line[1:]))
+            elif match := re.match(r"([^\s#:=][^#:=]*?)\s*::?(?![=:])([^#]*)", line[:_LONGEST_LINE]):
+                targets = match[1].split()
+                prerequisites, _, recipe = match[2].partition(";")
+                for target in targets:
+                    self._prerequisites.setdefault(target, []).extend(prerequisites.split())
+                    if recipe.strip():
+                        self._recipes.setdefault(target, []).append((first, recipe.strip()))
+                if not self.default and not targets[0].startswith("."):
+                    self.default = targets[:1]
+            elif line.strip() and not line.lstrip().startswith("#"):
+                targets = []
+
+    def is_closed(self, targets: list[str], files: Collection[str]) -> bool:
+        """Say whether every target and prerequisite is explicit here, or a file."""
+        waiting, seen = list(targets), set()
+        while waiting:
+            target = waiting.pop()
+            if target not in seen and target not in files:
+                if target not in self._prerequisites:
+                    return False
+                seen.add(target)
+                waiting += self._prerequisites[target]
+        return True
+
+    def lines(self, targets: list[str]) -> Iterator[tuple[int, str, bool]]:
+        """Return the lines of the recipes of targets and prerequisites, and whether make ignores their failure."""
+        waiting, seen = list(targets), set()
+        while waiting:
+            target = waiting.pop(0)
+            if target in seen:
+                continue
+            seen.add(target)
+            waiting += self._prerequisites.get(target, [])
+            for line, recipe in self._recipes.get(target, []):
+                prefix = re.match(r"[@+\-\s]*", recipe)
+                marks = prefix[0] if prefix else ""
+                yield line, recipe[len(marks) :].replace("$$", "$"), self._ignored or "-" in marks
