@@ -158,7 +158,7 @@ def _pipelines_now(runs: Sequence[StoredRun], settings: Settings) -> dict[tuple[
     newest = newest_pipeline(runs)
     _, file = newest
     project = settings.project_pipeline
-    now = project.identity if file == project.own_file else pipeline_now(file)
+    now = project.identity if file == project.own_file else pipeline_now(file, project.store)
     rows = (row for run in runs for row in run.record.plan if row.ingest and row.ingest.identity == newest)
     return {(row.target, row.check): now for row in rows} if file and now else {}
 

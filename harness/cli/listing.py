@@ -98,7 +98,7 @@ def _job_engine(engine: JobEngine) -> dict[str, Any]:
 
 def _pipelines(settings: Settings) -> list[dict[str, Any]]:
     """Return the shipped pipelines, and the one of harness.toml."""
-    own = () if settings.project_pipeline in pipelines.shipped() else (settings.project_pipeline,)
+    own = (settings.project_pipeline,) if settings.project_pipeline.own_file else ()
     return [_pipeline(one) for one in (*pipelines.shipped(), *own)]
 
 

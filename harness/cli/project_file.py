@@ -74,7 +74,7 @@ class ProjectFile(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fiel
     #: job engines of your own: paths of their TOML files, from the folder of this file. Their rows belong to every run
     #: of a topology that does not omit the suite `jobs`
     job_engines: tuple[str, ...] = ()
-    #: an object store of your own, for pipelines in an environment of yours
+    #: an object store of your own, which the suite `ingest` then uses in place of the one of the lab
     store: StoreDeclaration | None = None
     #: the ingest pipeline that the suite `ingest` runs; the reference pipeline of the harness without it
     ingest: Pipeline | None = None
@@ -115,6 +115,7 @@ def load_project(today: str) -> Project:
     job_engines = declared_job_engines(file.job_engines, PROJECT_FILE)
     known = KnownJobEngines(declared=job_engines)
     pipeline = of_project(file.ingest, path) if file.ingest else find(REFERENCE)
+    pipeline = msgspec.structs.replace(pipeline, store=file.store)
     checks = {check.id for check in whole_catalogue(file.paths, file.commands, known, file.migrations, pipeline).checks}
     areas = areas_of(file.readiness_map)
     _require_known_names(file, (*file.readiness, *file.workflows), checks, path)

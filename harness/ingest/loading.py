@@ -13,6 +13,7 @@ from msgspec import Struct
 
 from harness import config
 from harness.errors import ConfigError, UsageError
+from harness.ingest.operator_store import StoreDeclaration
 from harness.ingest.pipeline_file import Pipeline, Status
 from harness.job_engines.loading import wrong_packages
 
@@ -58,6 +59,8 @@ class LoadedPipeline(Struct, frozen=True, kw_only=True):
     own_file: str
     #: a digest of the file and of the programs that its commands name
     fingerprint: str
+    #: the operator's store that it is tried with; None for the one of the lab
+    store: StoreDeclaration | None = None
 
     @property
     def title(self) -> str:
@@ -73,8 +76,8 @@ class LoadedPipeline(Struct, frozen=True, kw_only=True):
 
     @property
     def identity(self) -> str:
-        """Return the key of evidence about this pipeline: its name and fingerprint."""
-        return f"{self.name} {self.fingerprint}"
+        """Return the key of evidence about this pipeline: name, fingerprint, and that of a store of one's own."""
+        return " ".join(filter(None, (self.name, self.fingerprint, self.store.identity if self.store else "")))
 
     def command(self, which: str, python: str) -> tuple[str, ...]:
         """Return the program and the arguments of a command.
@@ -150,13 +153,14 @@ def of_project(file: Pipeline, project_file: Path) -> LoadedPipeline:
     return _loaded(PROJECT, file, project_file, declared, own_file=str(project_file))
 
 
-def fingerprint_now(path: str) -> str:
+def fingerprint_now(path: str, store: StoreDeclaration | None = None) -> str:
     """Return the identity that a pipeline of one's own has now; "" if its file is not here.
 
     :param path: of a file that was valid when its checks ran, but for `harness.toml`, whose pipeline the settings have.
+    :param store: the operator's store that it is tried with now.
     """
     try:
-        return load(Path(path)).identity
+        return msgspec.structs.replace(load(Path(path)), store=store).identity
     except ConfigError:
         return "invalid" if Path(path).exists() else ""
 

@@ -1,17 +1,18 @@
 """An object store of an operator: the table `[store]` of `harness.toml`.
 
-It is used below one prefix only. The prefix has to be empty before a run; afterwards the objects that the run wrote
-there are deleted, and no others.
+It is used below one prefix only. Each check has a folder of its own there, which has to be empty before it; afterwards
+the objects that were written there are deleted, and no others.
 """
 
 from __future__ import annotations
 
 import contextlib
 from threading import Lock
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Protocol
 
 from msgspec import Meta, Struct
 
+from harness.engine.made_once import named_by
 from harness.engine.protocol import Address
 from harness.errors import ConfigError, HarnessError, ServiceFailedError
 from harness.host.env_secrets import fill_in, require_set, variables_of
@@ -19,8 +20,6 @@ from harness.ingest.s3 import S3, S3Error, endpoint_parts
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Mapping
-
-    from harness.redaction import Redactor
 
 _WHERE = "harness.toml, [store]"
 #: named in an error about leftovers
@@ -30,7 +29,7 @@ _Variable = Annotated[str, Meta(pattern=r"^env:[A-Za-z_][A-Za-z0-9_]*$")]
 
 
 class StoreDeclaration(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
-    """`[store]`: an object store of your own, for pipelines that are tested in an environment of yours."""
+    """`[store]`: an object store of your own, which the suite `ingest` uses in place of the one of the lab."""
 
     #: `https://HOST`, `http://HOST:PORT`, or `env:NAME`; without the bucket
     endpoint: Annotated[str, Meta(pattern=r"^(https?://[^\s@/?#]+/?|env:[A-Za-z_][A-Za-z0-9_]*)$")]
@@ -44,6 +43,17 @@ class StoreDeclaration(Struct, frozen=True, kw_only=True, forbid_unknown_fields=
     secret_key: _Variable
     #: of the signatures
     region: Annotated[str, Meta(pattern=r"^[a-z0-9-]+$")] = "us-east-1"
+
+    @property
+    def identity(self) -> str:
+        """Return a digest of what is declared: evidence from one store says nothing about another one."""
+        return named_by(self.endpoint, self.bucket, self.prefix, self.region)
+
+
+class Learns(Protocol):
+    """Learns secrets, so that no output shows them."""
+
+    def learn(self, *more: str) -> None: ...
 
 
 class OperatorStore:
@@ -158,7 +168,7 @@ class OperatorStore:
 
 @contextlib.contextmanager
 def operator_store(
-    declared: StoreDeclaration, variables: Mapping[str, str], redactor: Redactor
+    declared: StoreDeclaration, variables: Mapping[str, str], redactor: Learns
 ) -> Iterator[OperatorStore]:
     """Use an operator's store: its prefix is empty before the block, and cleaned up after it.
 
@@ -179,7 +189,7 @@ def operator_store(
     store.clean()
 
 
-def _resolved(declared: StoreDeclaration, variables: Mapping[str, str], redactor: Redactor) -> OperatorStore:
+def _resolved(declared: StoreDeclaration, variables: Mapping[str, str], redactor: Learns) -> OperatorStore:
     require_set(variables_of(declared), variables, "[store]")
     access_key, secret_key, endpoint = _values(declared, variables)
     redactor.learn(access_key, secret_key)

@@ -18,7 +18,7 @@ import h11
 
 from harness.ingest.digests import BodyDigest, Declared
 from harness.ingest.store_changes import Change
-from harness.ingest.store_requests import ANSWERS, NOT_ALLOWED, TOO_LARGE, S3Error
+from harness.ingest.store_requests import ANSWERS, NOT_ALLOWED, OUTSIDE, TOO_LARGE, S3Error
 from harness.ingest.store_upstream import (
     PIECE_BYTES,
     GoneError,
@@ -111,7 +111,10 @@ class Exchange:
         return self._client.our_state is h11.DONE and self._client.their_state is h11.DONE
 
     async def _exchange(self, request: h11.Request, entry: Entry) -> None:
-        fault = entry.fault
+        fault, within = entry.fault, self._route.within
+        if within and not within.allows(entry.method, entry.bucket, entry.key):
+            await self._refuse(entry, OUTSIDE)
+            return
         if fault and fault.kind == "slow":
             await asyncio.sleep(fault.delay_s)
             if self._reader.at_eof() or self._reader.exception():

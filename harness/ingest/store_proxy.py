@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     import ssl
     from collections.abc import Callable, Coroutine
 
-    from harness.ingest.store_requests import Fault, Side, StoreRequest
+    from harness.ingest.store_requests import Fault, Side, StoreRequest, Within
 
 T = TypeVar("T")
 
@@ -39,15 +39,17 @@ class StoreProxy:
         *,
         tls: ssl.SSLContext | None = None,
         limits: Limits | None = None,
+        within: Within | None = None,
     ) -> None:
         """Create a proxy; it listens inside its context.
 
         :param upstream: the store. A function is called for each request, for a store whose address changes.
         :param tls: of the connections to the store; None for plain HTTP.
         :param limits: of connections, bodies and waits.
+        :param within: the part of the store that requests may reach; None for everything.
         """
         address = (lambda: upstream) if isinstance(upstream, Address) else upstream
-        self._route = Route(address=address, tls=tls, limits=limits or Limits())
+        self._route = Route(address=address, tls=tls, limits=limits or Limits(), within=within)
         self._faults = Faults()
         self._journal = StoreJournal(self._faults)
         self._sockets: dict[Side, socket.socket] = {}

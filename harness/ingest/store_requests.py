@@ -103,10 +103,25 @@ BAD_DIGEST = S3Error(400, "BadDigest", "The SHA256 you specified did not match t
 INCOMPLETE_BODY = S3Error(400, "IncompleteBody", "The request body terminated unexpectedly")
 NOT_ALLOWED = S3Error(405, "MethodNotAllowed", "The specified method is not allowed against this resource.")
 TOO_LARGE = S3Error(400, "EntityTooLarge", "Your proposed upload exceeds the maximum allowed size")
-
-
+OUTSIDE = S3Error(403, "AccessDenied", "Access Denied: the key is outside of the folder of this test.")
 #: operations that ask for the contents of an object, and not for its tags and the like
 _OF_CONTENTS = frozenset({"", "partNumber", "versionId", "partNumber&versionId"})
+
+
+class Within(Struct, frozen=True):
+    """The part of a store that a proxy lets requests reach, because the rest of it is somebody else's."""
+
+    bucket: str
+    prefix: str
+
+    def allows(self, method: str, bucket: str, key: str) -> bool:
+        """Return whether a request reaches nothing else. A bucket may be read, and not changed."""
+        if bucket != self.bucket:
+            return False
+        if not key:
+            return method in {"GET", "HEAD"}
+        # a store may resolve the parts of a path
+        return key.startswith(self.prefix) and not {".", "..", ""} & set(key.removesuffix("/").split("/"))
 
 
 class StoreRequest(Struct, frozen=True, kw_only=True):

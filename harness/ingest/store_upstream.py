@@ -13,6 +13,7 @@ from msgspec import Struct
 from harness.engine.protocol import Address
 from harness.errors import HarnessError
 from harness.ingest.store_changes import OF_CONNECTION
+from harness.ingest.store_requests import Within
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator
@@ -44,6 +45,8 @@ class Route(Struct, frozen=True, kw_only=True):
     #: None for plain HTTP
     tls: ssl.SSLContext | None = None
     limits: Limits = Limits()
+    #: None for everything
+    within: Within | None = None
 
 
 class GoneError(Exception):

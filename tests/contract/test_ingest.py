@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 import pytest
+from msgspec.structs import replace
 
 from harness.audit.target_loading import reference_target
 from harness.checks.execution import run_check
@@ -14,6 +15,8 @@ from harness.checks.workspace import Workspace
 from harness.engine.owner import Owner, process_started
 from harness.errors import ServiceFailedError
 from harness.ingest.loading import SHIPPED, load
+from harness.ingest.operator_store import StoreDeclaration
+from harness.ingest.s3 import S3
 from harness.job_engines.workers import Supervisor
 from harness.lab.lab import stand_up_for_faults
 from harness.lab.topologies import load_topologies, wanted_by
@@ -137,6 +140,33 @@ def test_the_reference_pipeline_works_and_leaves_no_folder(
 def test_a_worker_that_was_killed_loses_nothing(stage: Stage) -> None:
     result = stage.run("works", "killed-worker")
     assert result.status is Status.OK, result.reason
+
+
+def test_a_store_of_an_operator_is_used_below_its_prefix_and_left_clean(
+    stage: Stage, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    running = stage.lab.object_store()
+    monkeypatch.setenv("OPS_ACCESS", running.access_key)
+    monkeypatch.setenv("OPS_SECRET", running.secret_key)
+    bucket = S3(running.endpoint_url, running.access_key, running.secret_key, bucket="staging-uploads")
+    bucket.make_bucket()
+    bucket.put("theirs.txt", b"theirs")
+    declared = StoreDeclaration(
+        endpoint=running.endpoint_url,
+        bucket="staging-uploads",
+        prefix="harness/",
+        access_key="env:OPS_ACCESS",
+        secret_key="env:OPS_SECRET",
+    )
+    pipeline = replace(load(stage.folder / "works.toml"), store=declared)
+    stage.checks |= {f"operator {one.id}": one for one in ingest_checks(pipeline) if isinstance(one, Check)}
+    result = stage.run("operator")
+    assert (result.status, result.facts.get("outcome")) == (Status.OK, "works"), result.reason
+    assert result.facts["store"].startswith("[store] of harness.toml, bucket staging-uploads, below harness/")
+    assert "left behind" not in result.facts
+    result = stage.run("operator", "end-to-end", "an-object-is-written-elsewhere")
+    assert result.status is Status.ISSUE, result.reason
+    assert bucket.keys() == ("theirs.txt",)
 
 
 def test_a_control_turns_a_case_to_an_issue_and_keeps_the_logs(stage: Stage) -> None:

@@ -2,17 +2,21 @@
 
 from __future__ import annotations
 
+import http.client
 import http.server
 import threading
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 from urllib.parse import parse_qs, unquote, urlsplit
 
 import pytest
 
 from harness import config
+from harness.checks.record import NotExercisedError
 from harness.errors import ConfigError, HarnessError, ServiceFailedError, UsageError
 from harness.ingest.operator_store import StoreDeclaration, operator_store
+from harness.ingest.s3 import S3
 from harness.redaction import Redactor
+from harness.suites.ingest.store import CheckStore
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -37,6 +41,8 @@ class Bucket:
         #: the connection ends without an answer
         self.silent: set[tuple[str, str]] = set()
         self.url = ""
+        #: whether it computes signatures with its own address, whatever the request says
+        self.knows_its_address = False
 
     @property
     def variables(self) -> dict[str, str]:
@@ -56,6 +62,8 @@ class Bucket:
                 f"<Contents><Key>{name}</Key></Contents>" for name in self.objects if name.startswith(prefix)
             )
             return 200, f"<ListBucketResult>{found}</ListBucketResult>".encode()
+        if method == "GET":
+            return (200, self.objects[key]) if key in self.objects else (404, b"")
         if method == "PUT":
             self.objects[key] = body
         if method == "DELETE":
@@ -71,6 +79,8 @@ def bucket() -> Iterator[Bucket]:
         def respond(self) -> None:
             body = self.rfile.read(int(self.headers.get("Content-Length") or 0))
             status, answer = made.answer(self.command, self.path, body)
+            if made.knows_its_address and self.headers["Host"] not in made.url:
+                status, answer = 403, b"<Error><Code>SignatureDoesNotMatch</Code></Error>"
             if not status:
                 self.close_connection = True
                 return
@@ -219,3 +229,95 @@ def test_an_invalid_address_in_a_variable_is_not_repeated() -> None:
 def test_another_declaration_is_rejected(key: str, value: str) -> None:
     with pytest.raises(ConfigError, match=key):
         declared(**{key: value})
+
+
+# --- the part of one check ---------------------------------------------------------------------------------------------
+
+
+class Context:
+    """The part of a check that its store needs."""
+
+    def __init__(self) -> None:
+        self.lab = Redactor()
+        self.facts: dict[str, str] = {}
+        self.left: list[str] = []
+
+    def fact(self, name: str, value: str) -> None:
+        self.facts[name] = value
+
+    def left_behind(self, what: str) -> None:
+        self.left.append(what)
+
+
+@pytest.fixture
+def context(bucket: Bucket, monkeypatch: pytest.MonkeyPatch) -> Any:
+    for name, value in bucket.variables.items():
+        monkeypatch.setenv(name, value)
+    return Context()
+
+
+def through(store: CheckStore) -> S3:
+    given = store.variables()
+    return S3(given["S3_ENDPOINT"], given["AWS_ACCESS_KEY_ID"], given["AWS_SECRET_ACCESS_KEY"], bucket=store.bucket)
+
+
+def test_a_check_uses_a_folder_of_its_own_and_leaves_it_empty(bucket: Bucket, context: Any) -> None:
+    bucket.objects["harness/of-another-check"] = b"theirs"
+    with CheckStore(context, declared()) as store:
+        assert store.prefix.startswith("harness/")
+        through(store).put(f"{store.prefix}a", b"1")
+        store.write_inside_proxy("elsewhere.txt")
+        assert store.others_lost() == 0
+        assert len(bucket.objects) == 4
+    assert bucket.objects == {"harness/of-another-check": b"theirs"}
+    assert context.left == []
+    assert SECRET not in context.lab(f"key {SECRET}")
+
+
+@pytest.mark.parametrize(
+    ("method", "target"),
+    [
+        ("PUT", "/staging-uploads/harness/of-another-check"),
+        ("DELETE", "/staging-uploads/harness/of-another-check"),
+        ("GET", "/staging-uploads/harness/of-another-check"),
+        ("PUT", "/staging-uploads/FOLDER../of-another-check"),
+        ("DELETE", "/staging-uploads/FOLDERa/%2E%2E/%2E%2E/of-another-check"),
+        ("POST", "/staging-uploads?delete"),
+        ("DELETE", "/staging-uploads"),
+        ("PUT", "/other-bucket/FOLDERa"),
+    ],
+)
+def test_a_pipeline_reaches_nothing_else_in_the_store(bucket: Bucket, context: Any, method: str, target: str) -> None:
+    bucket.objects["harness/of-another-check"] = b"theirs"
+    with CheckStore(context, declared()) as store:
+        seen = len(bucket.requests)
+        proxy = store.proxy.internal
+        connection = http.client.HTTPConnection(proxy.host, proxy.port, timeout=10)
+        connection.request(method, target.replace("FOLDER", store.prefix), b"x" if method == "PUT" else None)
+        assert connection.getresponse().status == 403
+        connection.close()
+        assert bucket.requests[seen:] == []
+    assert bucket.objects == {"harness/of-another-check": b"theirs"}
+
+
+def test_a_store_that_knows_only_its_own_address_leaves_the_check_not_run(bucket: Bucket, context: Any) -> None:
+    bucket.knows_its_address = True
+    with pytest.raises(NotExercisedError, match=r"signed for the address of the proxy.*403 SignatureDoesNotMatch"):
+        CheckStore(context, declared()).__enter__()
+    assert bucket.objects == {}
+
+
+def test_a_store_that_cannot_be_used_leaves_the_check_not_run(
+    bucket: Bucket, context: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.delenv("S3_ACCESS")
+    with pytest.raises(NotExercisedError, match="S3_ACCESS"):
+        CheckStore(context, declared()).__enter__()
+    assert bucket.requests == []
+
+
+def test_what_a_check_cannot_delete_is_a_fact_and_changes_no_verdict(bucket: Bucket, context: Any) -> None:
+    with CheckStore(context, declared()) as store:
+        bucket.refused.add(("DELETE", store.other_key))
+    assert list(bucket.objects) == [store.other_key]
+    assert "1 of 1 objects of the run could not be deleted" in context.left[0]

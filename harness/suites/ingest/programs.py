@@ -67,7 +67,7 @@ class Programs:
             self._folder = stack.enter_context(scratch_folder())
             self.pauses = PauseMeter()
             stack.callback(self.pauses.close)
-            self.store = stack.enter_context(CheckStore(ctx))
+            self.store = stack.enter_context(CheckStore(ctx, pipeline.store))
             stack.callback(self.end_programs)
             self._stack = stack.pop_all()
 

@@ -1,63 +1,127 @@
-"""The part of the object store that belongs to one check: a bucket, a prefix in it, and a proxy in front of it."""
+"""The part of an object store that belongs to one check, of the lab's or of an operator's, and a proxy in front of it."""
 
 from __future__ import annotations
 
 import contextlib
 import hashlib
+import os
 import secrets
+import ssl
 from http import HTTPStatus
 from typing import TYPE_CHECKING, Self
 
+from msgspec.structs import replace
+
 from harness.checks.record import NotExercisedError
 from harness.errors import HarnessError
+from harness.ingest.operator_store import OperatorStore, StoreDeclaration, operator_store
 from harness.ingest.s3 import S3, S3Error
 from harness.ingest.store_proxy import StoreProxy
+from harness.ingest.store_requests import Within
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable
+    from collections.abc import Iterable, Iterator
 
     from harness.checks.context import CheckContext
     from harness.checks.judges.ingest_state import Upload
+    from harness.lab.store import ObjectStore
 
-REGION = "us-east-1"
 _OTHERS = b"of somebody else: a pipeline has no reason to touch it\n"
 
 
 class CheckStore:
-    """A bucket of the lab's object store. Use it as a context manager: its proxy ends with the block."""
+    """A bucket of the lab's object store, or a folder in an operator's. The block of its context manager is its life."""
 
-    def __init__(self, ctx: CheckContext) -> None:
-        """Create the bucket, with an object of somebody else next to the prefix.
+    def __init__(self, ctx: CheckContext, declared: StoreDeclaration | None = None) -> None:
+        """Prepare the part of the store.
+
+        :param declared: the operator's store; None for the one of the lab.
+        """
+        self._ctx, self._declared = ctx, declared
+        token = secrets.token_hex(6)
+        self.bucket = declared.bucket if declared else f"ingest-{token}"
+        #: begins everything that belongs to the check, in a bucket that is somebody else's
+        self._folder = f"{declared.prefix}{token}/" if declared else ""
+        #: keys of the pipeline have to begin with it
+        self.prefix = f"{self._folder}{token}/"
+        #: the key of the object of somebody else; it begins like the prefix
+        self.other_key = f"{self._folder}{token}-of-others/keep.txt"
+        self._stack = contextlib.ExitStack()
+
+    def __enter__(self) -> Self:
+        """Begin to use the store, with an object of somebody else next to the prefix.
 
         :raises NotExercisedError: when the store is unavailable.
         """
-        token = secrets.token_hex(6)
-        self.bucket = f"ingest-{token}"
-        #: keys of the pipeline have to begin with it
-        self.prefix = f"{token}/"
-        #: the key of the object of somebody else; it begins like the prefix
-        self.other_key = f"{token}-of-others/keep.txt"
-        try:
-            #: the store itself, which a check may stop
-            self.service = ctx.lab.object_store()
-            #: past the proxy, so that the journal has only requests of clients and of the pipeline
-            self.direct = self._client(str(self.service.address))
-            self.direct.make_bucket()
-            self.direct.put(self.other_key, _OTHERS)
-        except HarnessError as error:
-            raise NotExercisedError(f"the object store is unavailable: {error.what}") from None
-        self._stack = contextlib.ExitStack()
-        self.proxy = StoreProxy(lambda: self.service.address)
-
-    def __enter__(self) -> Self:
-        self._stack.enter_context(self.proxy)
+        with contextlib.ExitStack() as stack:
+            try:
+                #: the store itself
+                self.service: ObjectStore | OperatorStore = self._used(stack)
+                self.direct.put(self.other_key, _OTHERS)
+            except HarnessError as error:
+                raise NotExercisedError(f"the object store is unavailable: {error.what}") from None
+            stack.enter_context(self.proxy)
+            self._stack = stack.pop_all()
         return self
 
     def __exit__(self, *_: object) -> None:
+        """End the proxy, and delete what is left in an operator's store."""
         self._stack.close()
 
+    def _used(self, stack: contextlib.ExitStack) -> ObjectStore | OperatorStore:
+        if self._declared is None:
+            store = self._ctx.lab.object_store()
+            self.proxy = StoreProxy(lambda: store.address)
+            #: past the proxy, so that the journal has only requests of clients and of the pipeline
+            self.direct = S3(store.endpoint_url, store.access_key, store.secret_key, bucket=self.bucket)
+            self.direct.make_bucket()
+            return store
+        declared = replace(self._declared, prefix=self._folder)
+        # left behind as a fact: what was seen before is judged all the same
+        stack.enter_context(self._reported())
+        owned = stack.enter_context(operator_store(declared, os.environ, self._ctx.lab))
+        owned.wrote(self.other_key)
+        # nobody else knows the name of the folder
+        stack.callback(lambda: owned.wrote(*owned.client.keys(self._folder)))
+        self.direct = owned.client
+        self._require_any_host(owned)
+        self.proxy = self._proxy_of(owned)
+        self._ctx.fact("store", f"[store] of harness.toml, bucket {self.bucket}, below {self._folder}")
+        return owned
+
+    @contextlib.contextmanager
+    def _reported(self) -> Iterator[None]:
+        try:
+            yield
+        except HarnessError as error:
+            self._ctx.left_behind(f"{error.what}, below {self._folder} of the bucket {self.bucket}")
+
+    def _proxy_of(self, owned: OperatorStore) -> StoreProxy:
+        tls = ssl.create_default_context() if owned.endpoint_url.startswith("https://") else None
+        return StoreProxy(owned.address, tls=tls, within=Within(self.bucket, self._folder))
+
+    def _require_any_host(self, owned: OperatorStore) -> None:
+        """Require that the store accepts signatures for the addresses of the proxy.
+
+        :raises NotExercisedError: when it accepts those for its own address only.
+        """
+        key = f"{self._folder}probe.txt"
+        try:
+            # not the proxy of the check, whose journal has requests of clients and of the pipeline only
+            with self._proxy_of(owned) as proxy:
+                address = f"http://{proxy.internal}"
+                through = S3(address, owned.access_key, owned.secret_key, owned.region, bucket=self.bucket)
+                through.put(key, _OTHERS)
+                through.delete(key)
+        except S3Error as error:
+            raise NotExercisedError(
+                "the store of [store] answers its own address, and refuses a request that is signed for the address of "
+                f"the proxy in front of it: {error.what}"
+            ) from None
+
     def _client(self, address: str) -> S3:
-        return S3(f"http://{address}", self.service.access_key, self.service.secret_key, bucket=self.bucket)
+        service = self.service
+        return S3(f"http://{address}", service.access_key, service.secret_key, service.region, bucket=self.bucket)
 
     def variables(self) -> dict[str, str]:
         """Return the environment variables by which programs find the store."""
@@ -70,7 +134,7 @@ class CheckStore:
             "AWS_ENDPOINT_URL_S3": internal,
             "AWS_ACCESS_KEY_ID": self.service.access_key,
             "AWS_SECRET_ACCESS_KEY": self.service.secret_key,
-            "AWS_REGION": REGION,
+            "AWS_REGION": self.service.region,
         }
 
     def round_trip(self) -> None:
@@ -93,7 +157,7 @@ class CheckStore:
 
     def write_inside_proxy(self, key: str) -> None:
         """Write an object as a program of the pipeline would do it."""
-        self._client(str(self.proxy.internal)).put(key, b"written elsewhere\n")
+        self._client(str(self.proxy.internal)).put(f"{self._folder}{key}", b"written elsewhere\n")
 
     def digest(self, key: str) -> str:
         """Return the SHA-256 of an object; "" for one that is gone."""
