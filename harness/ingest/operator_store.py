@@ -1,29 +1,39 @@
 """An object store of an operator: the table `[store]` of `harness.toml`.
 
-It is used below one prefix only. Each check has a folder of its own there, which has to be empty before it; afterwards
-the objects that were written there are deleted, and no others.
+It is used below one prefix only. Each check has a folder of its own there, whose name nobody else knows; afterwards the
+folder is deleted, and nothing else. The name says which process it belongs to, so leftovers of a killed run are known.
 """
 
 from __future__ import annotations
 
 import contextlib
-from threading import Lock
+import hashlib
+import re
+import secrets
+import ssl
+from collections import Counter
 from typing import TYPE_CHECKING, Annotated, Protocol
 
 from msgspec import Meta, Struct
 
 from harness.engine.made_once import named_by
+from harness.engine.owner import Owner, this_host
 from harness.engine.protocol import Address
-from harness.errors import ConfigError, HarnessError, ServiceFailedError
+from harness.errors import ConfigError, ServiceFailedError
 from harness.host.env_secrets import fill_in, require_set, variables_of
 from harness.ingest.s3 import S3, S3Error, endpoint_parts
+from harness.ingest.store_answers import explained
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Iterator, Mapping
+    from collections.abc import Iterator, Mapping
 
+_OTHERS, _IN_USE = "of others", "of checks that may be running, here or elsewhere"
 _WHERE = "harness.toml, [store]"
 #: named in an error about leftovers
 _SHOWN = 5
+#: begins the name of the folder of a check
+_FOLDER = "harness-check"
+_OF_PROCESS = re.compile(rf"{_FOLDER}-(?P<host>[0-9a-f]{{8}})-(?P<pid>\d+)-(?P<started>\d+)-[0-9a-f]+/")
 
 _Variable = Annotated[str, Meta(pattern=r"^env:[A-Za-z_][A-Za-z0-9_]*$")]
 
@@ -35,8 +45,8 @@ class StoreDeclaration(Struct, frozen=True, kw_only=True, forbid_unknown_fields=
     endpoint: Annotated[str, Meta(pattern=r"^(https?://[^\s@/?#]+/?|env:[A-Za-z_][A-Za-z0-9_]*)$")]
     #: an existing bucket
     bucket: Annotated[str, Meta(pattern=r"^[a-z0-9][a-z0-9.-]{1,61}[a-z0-9]$")]
-    #: keys that runs use begin with it; it ends with a slash
-    prefix: Annotated[str, Meta(pattern=r"^[^/\s][^\r\n]*/$", max_length=200)]
+    #: keys that runs use begin with it; it ends with a slash, and has no empty part, `.` or `..`
+    prefix: Annotated[str, Meta(pattern=r"^(?!(.*/)?\.{0,2}/)[^\s][^\r\n\\]*/$", max_length=200)]
     #: a login that may list, read, write and delete there
     access_key: _Variable
     #: its secret
@@ -57,20 +67,44 @@ class Learns(Protocol):
 
 
 class OperatorStore:
-    """The store during one run: it remembers which objects the run wrote. Its `repr` shows no secret."""
+    """The part of the store that belongs to one check. Its `repr` shows no secret."""
 
-    def __init__(self, declared: StoreDeclaration, client: S3, access_key: str, secret_key: str) -> None:
-        self.client = client
-        self.bucket = declared.bucket
-        self.prefix = declared.prefix
-        self.region = declared.region
-        self.access_key = access_key
-        self.secret_key = secret_key
-        self._written: set[str] = set()
-        self._lock = Lock()
+    def __init__(self, declared: StoreDeclaration, variables: Mapping[str, str], redactor: Learns) -> None:
+        """Connect to nothing yet.
+
+        :param variables: name to value.
+        :param redactor: learns the keys, so that no output shows them.
+        :raises UsageError: naming every variable that is not set.
+        :raises ConfigError: when the address is invalid; the message does not repeat it.
+        """
+        require_set(variables_of(declared), variables, "[store]")
+        self.access_key, self.secret_key, endpoint = (
+            fill_in(text, variables) for text in (declared.access_key, declared.secret_key, declared.endpoint)
+        )
+        redactor.learn(self.access_key, self.secret_key)
+        self.bucket, self.region = declared.bucket, declared.region
+        try:
+            self.client = S3(endpoint, self.access_key, self.secret_key, declared.region, bucket=declared.bucket)
+        except ConfigError as error:
+            raise ConfigError(error.what, where="harness.toml, store.endpoint", hint=error.hint) from None
+        host = endpoint_parts(endpoint)[1]
+        if endpoint != declared.endpoint:
+            redactor.learn(endpoint, self.client.endpoint_url, host)
+        if host.startswith(f"{declared.bucket}."):
+            raise ConfigError(
+                "the endpoint begins with the bucket, expected the host without it: the harness names the bucket in "
+                "the path",
+                where="harness.toml, store.endpoint",
+            )
+        self._declared = declared
+        me = Owner.me("")
+        #: begins all keys of the check
+        self.folder = f"{declared.prefix}{_FOLDER}-{_host()}-{me.pid}-{me.started}-{secrets.token_hex(6)}/"
+        #: whether something may be in the folder
+        self.wrote = False
 
     def __repr__(self) -> str:
-        return f"OperatorStore({self.bucket!r}, {self.prefix!r})"
+        return f"OperatorStore({self.bucket!r}, {self.folder!r})"
 
     @property
     def endpoint_url(self) -> str:
@@ -81,126 +115,141 @@ class OperatorStore:
         _, host, port, _ = endpoint_parts(self.endpoint_url)
         return Address(host, port)
 
-    def wrote(self, *keys: str) -> None:
-        """Remember objects that the run writes, before it does: they are deleted when it ends.
+    @property
+    def tls(self) -> ssl.SSLContext | None:
+        """How to connect to it; None for plain HTTP."""
+        return ssl.create_default_context() if self.endpoint_url.startswith("https://") else None
 
-        :raises ServiceFailedError: for a key that does not begin with the prefix; it is not remembered.
+    @property
+    def place(self) -> str:
+        """The store in an error."""
+        return f"{_WHERE}, bucket {self.bucket}"
+
+    @property
+    def said(self) -> str:
+        """What the evidence says about the store; an address from a variable is named by the variable."""
+        product = self.client.server or "a product without a Server header"
+        return f"{self._declared.endpoint}, bucket {self.bucket}, prefix {self._declared.prefix}, answered by {product}"
+
+    def folder_of(self, key: str) -> str:
+        """Return the folder of a check that a key is in, without the prefix; "" for an object of others."""
+        found = _OF_PROCESS.match(key.removeprefix(self._declared.prefix))
+        return found[0] if found else ""
+
+    def census(self) -> str:
+        """Return how many objects are below the prefix, and whose they are, by the first page of a list.
+
+        :raises ServiceFailedError: when the store does not list them.
         """
-        for key in keys:
-            if not key.startswith(self.prefix):
-                raise ServiceFailedError(
-                    f"the key {key!r} does not begin with {self.prefix!r}, so the run must not use it", where=_WHERE
-                )
-            with self._lock:
-                self._written.add(key)
+        with self.explaining("list"):
+            page = self.client.page(self._declared.prefix)
+        counts = Counter(self._owner_of(key) for key in page)
+        theirs = [f"{key} {etag}" for key, etag in sorted(page.items()) if self._owner_of(key) == _OTHERS]
+        words = [f"{count} {whose}" for whose, count in sorted(counts.items())]
+        if theirs:
+            digest = hashlib.sha256("\n".join(theirs).encode()).hexdigest()[:12]
+            words.append(f"digest of those of others {digest}, the first one {theirs[0].rpartition(' ')[0]}")
+        return ", ".join(words) or "nothing"
 
-    def clean(self) -> None:
-        """Delete the objects that the run wrote.
+    def _owner_of(self, key: str) -> str:
+        folder = self.folder_of(key)
+        if not folder:
+            return _OTHERS
+        return "left by killed runs (harness reap deletes them)" if is_left_by_killed(folder) else _IN_USE
 
-        :raises ServiceFailedError: when one could not be deleted, or others are below the prefix: they stay.
+    def require_usable(self) -> None:
+        """Require the rights to list, write, read and delete, before a pipeline needs them.
+
+        :raises ServiceFailedError: when one is missing, or the store cannot be reached.
         """
-        failed: list[str] = []
-        left_out = 0
-        with self._lock:
-            written = sorted(self._written)
-        for number, key in enumerate(written):
-            try:
-                self.client.delete(key)
-            except S3Error as error:
-                failed.append(f"{key}: {error.what}")
-                if not error.status:
-                    # a store that is silent makes each further key wait for the whole timeout
-                    left_out = len(written) - number - 1
-                    break
-            else:
-                with self._lock:
-                    self._written.discard(key)
-        if failed:
-            shown = failed[-_SHOWN:]
-            if left_out:
-                shown.append(f"{left_out} further keys were not tried")
-            raise ServiceFailedError(
-                f"{len(failed) + left_out} of {len(written)} objects of the run could not be deleted",
-                where=self._place,
-                detail="\n".join(shown),
-                hint=f"delete the objects below {self.prefix} yourself",
-            )
+        key = f"{self.folder}probe.txt"
+        with self.explaining("list"):
+            self.client.first_key(self.folder)
+        self.wrote = True
+        with self.explaining("write"):
+            self.client.put(key, b"can this login write?\n")
+        with self.explaining("read"):
+            self.client.get(key)
+        with self.explaining("delete"):
+            self.client.delete(key)
+
+    @contextlib.contextmanager
+    def explaining(self, doing: str) -> Iterator[None]:
+        """Turn an error of the store into a sentence about `[store]`."""
         try:
-            left = self.client.keys(self.prefix)
+            yield
         except S3Error as error:
             raise ServiceFailedError(
-                f"the objects of the run were deleted, but the store does not list the rest: {error.what}",
-                where=self._place,
-            ) from None
-        if left:
-            raise ServiceFailedError(
-                f"found {len(left)} object{'s' * (len(left) > 1)} below {self.prefix} that the run did not write, and "
-                "deleted nothing of it",
-                where=self._place,
-                detail="\n".join(left[:_SHOWN]),
-                hint="delete them if nobody needs them: the next run needs an empty prefix",
-            )
-
-    def require_empty(self) -> None:
-        """Require that nothing is below the prefix.
-
-        :raises ConfigError: when something is, or the store cannot be used; nothing was written.
-        """
-        try:
-            found = self.client.first_key(self.prefix)
-        except S3Error as error:
-            raise ConfigError(
-                error.what,
-                where=self._place,
+                explained(error, doing),
+                where=self.place,
                 hint="check endpoint, bucket, access_key, secret_key and region of [store]",
             ) from None
-        if found:
-            raise ConfigError(
-                f"found the object {found!r}, expected nothing below the prefix {self.prefix!r}; nothing was written",
-                where=self._place,
-                hint="name a prefix of [store] that nothing else uses, or delete what an interrupted run left there",
-            )
+
+    def clean(self) -> None:
+        """Delete the folder of the check.
+
+        :raises ServiceFailedError: naming what is left.
+        """
+        remove_folder(self.client, self.folder, self.place)
 
     @property
     def _place(self) -> str:
         return f"{_WHERE}, bucket {self.bucket}"
 
 
-@contextlib.contextmanager
-def operator_store(
-    declared: StoreDeclaration, variables: Mapping[str, str], redactor: Learns
-) -> Iterator[OperatorStore]:
-    """Use an operator's store: its prefix is empty before the block, and cleaned up after it.
+def reap_store(declared: StoreDeclaration, variables: Mapping[str, str], redactor: Learns) -> list[str]:
+    """Delete the folders of checks whose process was on this host and is gone; return one line for each folder.
 
-    :param variables: name to value.
-    :param redactor: learns the keys, so that no output shows them.
-    :raises UsageError: naming every variable that is not set.
-    :raises ConfigError: when the address is invalid, the store refuses the keys, or the prefix is not empty.
-    :raises ServiceFailedError: when objects are left after the block. An error of the block is never masked.
+    :raises HarnessError: when the store cannot be used, or a folder not be deleted.
     """
-    store = _resolved(declared, variables, redactor)
-    store.require_empty()
+    store = OperatorStore(declared, variables, redactor)
+    with store.explaining("list"):
+        keys = store.client.keys(f"{declared.prefix}{_FOLDER}-{_host()}-")
+    removed = []
+    for folder, count in Counter(filter(None, (store.folder_of(key) for key in keys))).items():
+        if is_left_by_killed(folder):
+            remove_folder(store.client, f"{declared.prefix}{folder}", store.place)
+            removed.append(f"{count} object{'s' * (count > 1)} below {declared.prefix}{folder} of {declared.bucket}")
+    return removed
+
+
+def remove_folder(client: S3, folder: str, place: str) -> None:
+    """Delete the objects below a folder, and the uploads in parts that nobody completed.
+
+    :param place: of the store, for an error.
+    :raises ServiceFailedError: naming what is left.
+    """
+    failed: list[str] = []
+    hint = f"delete the objects below {folder} yourself, or run harness reap when the store is back"
     try:
-        yield store
-    except BaseException:
-        with contextlib.suppress(HarnessError):
-            store.clean()
-        raise
-    store.clean()
+        for key in client.keys(folder):
+            try:
+                client.delete(key)
+            except S3Error as error:
+                if not error.status:
+                    raise  # a store that is silent makes each further key wait for the whole timeout
+                failed.append(f"{key}: {error.what}")
+        client.abort_uploads(folder)
+        left = client.keys(folder)
+    except S3Error as error:
+        raise ServiceFailedError(f"objects below {folder} may be left: {error.what}", where=place, hint=hint) from None
+    if left:
+        raise ServiceFailedError(
+            f"{len(left)} object{'s' * (len(left) > 1)} below {folder} could not be deleted: {(failed or left)[0]}",
+            where=place,
+            detail="\n".join((failed or left)[:_SHOWN]),
+            hint=hint,
+        )
 
 
-def _resolved(declared: StoreDeclaration, variables: Mapping[str, str], redactor: Learns) -> OperatorStore:
-    require_set(variables_of(declared), variables, "[store]")
-    access_key, secret_key, endpoint = _values(declared, variables)
-    redactor.learn(access_key, secret_key)
-    try:
-        client = S3(endpoint, access_key, secret_key, declared.region, bucket=declared.bucket)
-    except ConfigError as error:
-        raise ConfigError(error.what, where="harness.toml, store.endpoint", hint=error.hint) from None
-    if endpoint != declared.endpoint:
-        redactor.learn(endpoint, client.endpoint_url, endpoint_parts(endpoint)[1])
-    return OperatorStore(declared, client, access_key, secret_key)
+def is_left_by_killed(folder: str) -> bool:
+    """Return whether the process that the name of a folder says was on this host, and is gone."""
+    found = _OF_PROCESS.match(folder)
+    if not found or found["host"] != _host():
+        return False
+    return Owner(run_id="", host=this_host(), pid=int(found["pid"]), started=int(found["started"])).is_gone()
 
 
-def _values(declared: StoreDeclaration, variables: Mapping[str, str]) -> Iterable[str]:
-    return (fill_in(text, variables) for text in (declared.access_key, declared.secret_key, declared.endpoint))
+def _host() -> str:
+    """Return a short name for the host and the pid namespace in which a pid is unique."""
+    return hashlib.sha256(this_host().encode()).hexdigest()[:8]

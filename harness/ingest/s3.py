@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import contextlib
 import http.client
+import socket
 import ssl
+from itertools import islice
 from typing import TYPE_CHECKING
 from urllib.parse import unquote_plus, urlsplit
 from xml.etree import ElementTree as ET
@@ -15,9 +17,13 @@ from harness.errors import ConfigError, HarnessError
 from harness.wire.s3_signature import Keys, path_of, presigned_query, query_of, signed_headers
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Mapping
+    from collections.abc import Callable, Iterator, Mapping
 
 _TIMEOUT_S = 10.0
+#: entries of one answer
+_PAGE = 1000
+#: answers of stores that have no list of uploads in parts: Bad Request, Not Found, Method Not Allowed, Not Implemented
+_WITHOUT_UPLOADS = (400, 404, 405, 501)
 _PORTS = {"http": 80, "https": 443}
 
 
@@ -70,6 +76,8 @@ class S3:
         self._keys = Keys(access_key=access_key, secret_key=secret_key, region=region)
         self._scheme, self._name, self._port, self._host = parts
         self._timeout_s = timeout_s
+        #: the product, as the header Server of its answers names it; "" before one does
+        self.server = ""
 
     def __repr__(self) -> str:
         return f"S3({self.endpoint_url!r}, bucket={self.bucket!r})"
@@ -142,6 +150,27 @@ class S3:
         """
         return next(self._keys_of(prefix, page=1), "")
 
+    def page(self, prefix: str) -> dict[str, str]:
+        """Return the first page of objects that begin with a prefix: key to ETag.
+
+        :raises S3Error: when the store refuses, or its answer is not a list.
+        """
+        return {_value(one, "Key"): _value(one, "ETag").strip('"') for one in islice(self._listed(prefix), _PAGE)}
+
+    def abort_uploads(self, prefix: str) -> None:
+        """End the uploads in parts that begin with a prefix. A store that does not list them keeps none.
+
+        :raises S3Error: when the store does not answer, or refuses to end one.
+        """
+        query = {"uploads": "", "prefix": prefix, "max-uploads": str(_PAGE), "encoding-type": "url"}
+        status, _, body = self._ask("GET", query=query, allowed=_WITHOUT_UPLOADS)
+        if status == http.client.OK:
+            root, decoded = self._document(body)
+            for one in _children(root, "Upload"):
+                if (key := decoded(_value(one, "Key"))).startswith(prefix):
+                    ended = {"uploadId": _value(one, "UploadId")}
+                    self._ask("DELETE", key, query=ended, allowed=(http.client.NOT_FOUND,))
+
     def presign(self, method: str, key: str, valid_s: int) -> str:
         """Return a URL that anybody may use for one method and object until it expires.
 
@@ -152,24 +181,31 @@ class S3:
         query = presigned_query(self._keys, method, self._host, path, valid_s=valid_s)
         return f"{self._scheme}://{self._host}{path}?{query}"
 
-    def _keys_of(self, prefix: str, page: int = 1000) -> Iterator[str]:
+    def _keys_of(self, prefix: str, page: int = _PAGE) -> Iterator[str]:
+        return (_value(one, "Key") for one in self._listed(prefix, page))
+
+    def _listed(self, prefix: str, page: int = _PAGE) -> Iterator[ET.Element]:
+        """Yield the entries of a list; their keys are decoded."""
         # XML cannot hold every character that a key may have
         query = {"list-type": "2", "prefix": prefix, "max-keys": str(page), "encoding-type": "url"}
         while True:
-            body = self._ask("GET", query=query)[2]
-            try:
-                root = ET.fromstring(body)  # noqa: S314 -- no entity is expanded without a DTD of its own
-            except ET.ParseError as error:
-                raise S3Error(f"the answer is not a list of objects: {error}", where=self._where()) from None
-            texts = {child.tag.rpartition("}")[2]: child.text or "" for child in root}
-            decoded = unquote_plus if texts.get("EncodingType") == "url" else str
-            for child in root:
-                if child.tag.rpartition("}")[2] == "Contents":
-                    yield decoded(next((part.text or "" for part in child if part.tag.rpartition("}")[2] == "Key"), ""))
-            token = texts.get("NextContinuationToken", "")
-            if texts.get("IsTruncated") != "true" or not token:
+            root, decoded = self._document(self._ask("GET", query=query)[2])
+            for one in _children(root, "Contents"):
+                for key in _children(one, "Key"):
+                    key.text = decoded(key.text or "")
+                yield one
+            token = _value(root, "NextContinuationToken")
+            if _value(root, "IsTruncated") != "true" or not token:
                 return
             query = query | {"continuation-token": token}
+
+    def _document(self, body: bytes) -> tuple[ET.Element, Callable[[str], str]]:
+        """Return a list, and the function that decodes its keys."""
+        try:
+            root = ET.fromstring(body)  # noqa: S314 -- no entity is expanded without a DTD of its own
+        except ET.ParseError as error:
+            raise S3Error(f"the answer is not a list of objects: {error}", where=self._where()) from None
+        return root, unquote_plus if _value(root, "EncodingType") == "url" else str
 
     def _where(self, key: str = "") -> str:
         return f"{self.endpoint_url}{path_of(self.bucket, key)}"
@@ -201,10 +237,10 @@ class S3:
             answer = connection.getresponse()
             content = answer.read()
         except (OSError, http.client.HTTPException) as error:
-            reason = str(error) or type(error).__name__
-            raise S3Error(f"the object store does not answer {method}: {reason}", where=self._where(key)) from None
+            raise S3Error(_unanswered(method, error), where=self._where(key)) from None
         finally:
             connection.close()
+        self.server = (answer.getheader("Server") or self.server).strip()
         if answer.status >= http.client.MULTIPLE_CHOICES and answer.status not in allowed:
             code, message = error_in(content)
             said = ": ".join(filter(None, (code, message))) or answer.reason
@@ -243,6 +279,30 @@ def endpoint_parts(endpoint_url: str) -> tuple[str, str, int, str]:
     host = f"[{name}]" if ":" in name else name
     default = _PORTS[parts.scheme]
     return parts.scheme, name, port or default, host if port in {None, default} else f"{host}:{port}"
+
+
+def _unanswered(method: str, error: OSError | http.client.HTTPException) -> str:
+    """Return a sentence about a store that did not answer."""
+    reason = str(error) or type(error).__name__
+    match error:
+        case ssl.SSLCertVerificationError():
+            return f"the certificate of the object store is not trusted here: {error.verify_message}"
+        case ssl.SSLError():
+            return f"no TLS connection to the object store: {error.reason or reason}"
+        case socket.gaierror():
+            return f"the host of the object store is unknown: {error.strerror or reason}"
+        case _:
+            return f"the object store does not answer {method}: {reason}"
+
+
+def _children(element: ET.Element, name: str) -> list[ET.Element]:
+    """Return the children of a name, in any namespace."""
+    return [child for child in element if child.tag.rpartition("}")[2] == name]
+
+
+def _value(element: ET.Element, name: str) -> str:
+    """Return the text of the first child of a name; "" without one."""
+    return next((child.text or "" for child in _children(element, name)), "")
 
 
 def error_in(body: bytes) -> tuple[str, str]:

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import io
 import socket
 import struct
 import tempfile
@@ -17,6 +18,7 @@ from typing import TYPE_CHECKING
 import h11
 
 from harness.ingest.digests import BodyDigest, Declared
+from harness.ingest.store_bounds import MOST_TO_DELETE_BYTES
 from harness.ingest.store_changes import Change
 from harness.ingest.store_requests import ANSWERS, NOT_ALLOWED, OUTSIDE, TOO_LARGE, S3Error
 from harness.ingest.store_upstream import (
@@ -39,6 +41,8 @@ if TYPE_CHECKING:
 
 _IN_MEMORY_BYTES = 1 << 20
 _RESET = struct.pack("ii", 1, 0)
+#: of a listener; a pipeline may write the second one
+_NAMES = ("127.0.0.1", "localhost")
 
 
 class _ResetError(Exception):
@@ -111,10 +115,10 @@ class Exchange:
         return self._client.our_state is h11.DONE and self._client.their_state is h11.DONE
 
     async def _exchange(self, request: h11.Request, entry: Entry) -> None:
-        fault, within = entry.fault, self._route.within
-        if within and not within.allows(entry.method, entry.bucket, entry.key):
-            await self._refuse(entry, OUTSIDE)
+        if error := self._refusal(request, entry):
+            await self._refuse(entry, error)
             return
+        fault = entry.fault
         if fault and fault.kind == "slow":
             await asyncio.sleep(fault.delay_s)
             if self._reader.at_eof() or self._reader.exception():
@@ -122,13 +126,7 @@ class Exchange:
                 raise GoneError
         elif fault and fault.kind == "down":
             raise _ResetError
-        elif fault and fault.kind in ANSWERS:
-            await self._refuse(entry, ANSWERS[fault.kind])
-            return
-        if entry.method == "CONNECT":
-            await self._refuse(entry, NOT_ALLOWED)
-            return
-        headers = _decoded(request)
+        headers = dict(_pairs(request))
         announced = int(headers.get("content-length", "0"))
         if announced > self._limits.body_bytes:
             await self._refuse(entry, TOO_LARGE, reads_body=False)
@@ -142,6 +140,9 @@ class Exchange:
                     break
             raise _ResetError
         declared = Declared.of(entry.method, headers)
+        if self._deletes_several(request):
+            await self._delete_several(request, entry, declared)
+            return
         if not declared.is_checkable:
             await self._forward(request, entry, self._counted(entry, BodyDigest(declared)))
             return
@@ -155,6 +156,39 @@ class Exchange:
                 return
             kept.seek(0)
             await self._forward(request, entry, pieces(kept), expects=False)
+
+    def _refusal(self, request: h11.Request, entry: Entry) -> S3Error | None:
+        """Return the answer to a request that does not go on to the store; None for the others."""
+        if within := self._route.within:
+            port = self._writer.get_extra_info("sockname")[1]
+            hosts = frozenset(f"{name}:{port}" for name in _NAMES)
+            if refusal := within.refusal(entry.method, _target(request), _pairs(request), hosts):
+                entry.refuse(refusal)
+                return OUTSIDE
+        if entry.fault and entry.fault.kind in ANSWERS:
+            return ANSWERS[entry.fault.kind]
+        return NOT_ALLOWED if entry.method == "CONNECT" else None
+
+    def _deletes_several(self, request: h11.Request) -> bool:
+        within = self._route.within
+        return bool(within and within.deletes_several(request.method.decode("latin-1"), _target(request)))
+
+    async def _delete_several(self, request: h11.Request, entry: Entry, declared: Declared) -> None:
+        """Read the keys first: a store never sees a request that has one of others."""
+        await self._continue()
+        digest, kept = BodyDigest(declared), bytearray()
+        async for data in self._counted(entry, digest):
+            if len(kept) <= MOST_TO_DELETE_BYTES:
+                kept += data
+        if len(kept) > MOST_TO_DELETE_BYTES:
+            await self._answer(entry, TOO_LARGE)
+        elif refusal := self._route.within and self._route.within.refusal_of_deletions(bytes(kept)):
+            entry.refuse(refusal)
+            await self._answer(entry, OUTSIDE)
+        elif error := digest.refusal():
+            await self._answer(entry, error)
+        else:
+            await self._forward(request, entry, pieces(io.BytesIO(kept)), expects=False)
 
     async def _head(self) -> h11.Request | None:
         """Return the next request; None when the connection ends before it, or idles too long."""
@@ -299,8 +333,12 @@ class Exchange:
         raise GoneError
 
 
-def _decoded(request: h11.Request) -> dict[str, str]:
-    return {name.decode("latin-1"): value.decode("latin-1") for name, value in request.headers}
+def _target(request: h11.Request) -> str:
+    return request.target.decode("latin-1")
+
+
+def _pairs(request: h11.Request) -> list[tuple[str, str]]:
+    return [(name.decode("latin-1"), value.decode("latin-1")) for name, value in request.headers]
 
 
 def _reset(writer: asyncio.StreamWriter) -> None:

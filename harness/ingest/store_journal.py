@@ -14,6 +14,7 @@ from harness.ingest.store_requests import OF_DOWNLOADS, Fault, StoreRequest, tar
 if TYPE_CHECKING:
     import h11
 
+    from harness.ingest.store_bounds import Refusal
     from harness.ingest.store_requests import Ending, Side
 
 #: a pipeline that asks without a pause, for several minutes
@@ -90,6 +91,11 @@ class Entry:
         if self._injected:
             self._faults.give_back(self._injected)
             self._injected = None
+
+    def refuse(self, refusal: Refusal) -> None:
+        """Note that the harness refuses the request: it meets no fault then."""
+        self.spare()
+        self._request = replace(self._request, refused=refusal.what, changes_others=refusal.changes)
 
     def end(self, ending: Ending) -> None:
         """End the request; only the first call counts."""

@@ -21,7 +21,8 @@ if TYPE_CHECKING:
     import ssl
     from collections.abc import Callable, Coroutine
 
-    from harness.ingest.store_requests import Fault, Side, StoreRequest, Within
+    from harness.ingest.store_bounds import Within
+    from harness.ingest.store_requests import Fault, Side, StoreRequest
 
 T = TypeVar("T")
 

@@ -103,25 +103,12 @@ BAD_DIGEST = S3Error(400, "BadDigest", "The SHA256 you specified did not match t
 INCOMPLETE_BODY = S3Error(400, "IncompleteBody", "The request body terminated unexpectedly")
 NOT_ALLOWED = S3Error(405, "MethodNotAllowed", "The specified method is not allowed against this resource.")
 TOO_LARGE = S3Error(400, "EntityTooLarge", "Your proposed upload exceeds the maximum allowed size")
-OUTSIDE = S3Error(403, "AccessDenied", "Access Denied: the key is outside of the folder of this test.")
+OUTSIDE = S3Error(403, "AccessDenied", "Access Denied: outside of S3_PREFIX, refused by the harness")
 #: operations that ask for the contents of an object, and not for its tags and the like
 _OF_CONTENTS = frozenset({"", "partNumber", "versionId", "partNumber&versionId"})
 
 
-class Within(Struct, frozen=True):
-    """The part of a store that a proxy lets requests reach, because the rest of it is somebody else's."""
-
-    bucket: str
-    prefix: str
-
-    def allows(self, method: str, bucket: str, key: str) -> bool:
-        """Return whether a request reaches nothing else. A bucket may be read, and not changed."""
-        if bucket != self.bucket:
-            return False
-        if not key:
-            return method in {"GET", "HEAD"}
-        # a store may resolve the parts of a path
-        return key.startswith(self.prefix) and not {".", "..", ""} & set(key.removesuffix("/").split("/"))
+_SERVER_ERROR = 500
 
 
 class StoreRequest(Struct, frozen=True, kw_only=True):
@@ -148,11 +135,26 @@ class StoreRequest(Struct, frozen=True, kw_only=True):
     #: bytes of the two bodies
     received: int = 0
     sent: int = 0
+    #: why the harness refused it, such as `lists outside of the prefix`; "" if it did not
+    refused: str = ""
+    #: whether it would have changed something that is not of the pipeline
+    changes_others: bool = False
     #: the kind of the fault that met it; "" for none
     fault: Kind | Literal[""] = ""
     #: of the complete body, of the upload or of the download, as it reached the other end; "" otherwise
     sha256: str = ""
     ending: Ending = "open"
+
+    @property
+    def named(self) -> str:
+        """The request in a few words, such as `GET /bucket?list-type&prefix`."""
+        operation = f"?{self.operation}" if self.operation else ""
+        return f"{self.method} /{self.bucket}{'/' if self.key else ''}{self.key}{operation}"
+
+    @property
+    def failed_by_itself(self) -> bool:
+        """Whether the store failed, and no fault was injected: with an error of its own, or without an answer."""
+        return not self.fault and (self.ending == "no-store" or self.status >= _SERVER_ERROR)
 
     @property
     def is_attempt(self) -> bool:
@@ -197,9 +199,18 @@ def target_of(raw: str) -> Target:
     return Target(
         bucket=unquote(bucket),
         key=unquote(key),
-        operation="&".join(sorted(name for name in names if not name.lower().startswith(_OTHER_PARAMETERS))),
+        operation="&".join(sorted(filter(_says_what_is_done, names))),
         signed_query=any(name.lower() in {"x-amz-signature", "signature"} for name in names),
     )
+
+
+def operations_of(query: str) -> frozenset[str]:
+    """Return the names of the parameters of a query that say what is done."""
+    return frozenset(filter(_says_what_is_done, (unquote(pair.partition("=")[0]) for pair in query.split("&") if pair)))
+
+
+def _says_what_is_done(name: str) -> bool:
+    return not name.lower().startswith(_OTHER_PARAMETERS)
 
 
 def _text(value: str) -> str:

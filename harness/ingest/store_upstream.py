@@ -12,8 +12,8 @@ from msgspec import Struct
 
 from harness.engine.protocol import Address
 from harness.errors import HarnessError
+from harness.ingest.store_bounds import Within
 from harness.ingest.store_changes import OF_CONNECTION
-from harness.ingest.store_requests import Within
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator

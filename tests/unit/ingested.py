@@ -66,7 +66,16 @@ def download(of: Upload, at: float, *, status: int = 200) -> StoreRequest:
     """Return a download by the pipeline, complete if the store answered 200."""
     sent = of.size if status == 200 else 0
     return StoreRequest(
-        at=at, seconds=0.01, side="internal", method="GET", key=of.key, status=status, sent=sent, ending="complete"
+        at=at,
+        seconds=0.01,
+        side="internal",
+        method="GET",
+        bucket="b",
+        key=of.key,
+        status=status,
+        sent=sent,
+        fault="unavailable" if status == 503 else "",
+        ending="complete",
     )
 
 

@@ -16,10 +16,12 @@ from harness.checks.judges.ingest_state import ProgramExit, without_ends
 from harness.checks.judging import reason_of
 from harness.ingest.cases import IngestCase
 from harness.ingest.pipeline_file import Settings, Status
+from harness.suites.ingest.conclusion import undecided
 from tests.unit.ingested import WORKS, broken, download, judge, retried, row, state, upload, words
 
 if TYPE_CHECKING:
     from harness.checks.judges.ingest_state import IngestState
+    from harness.ingest.store_requests import StoreRequest
 
 #: delays of retries of 16 uploads: they double, and differ between uploads
 _JITTERED = [tuple(0.2 * 2**number * (1 + 0.5 * (of % 8) / 7) for number in range(3)) for of in range(16)]
@@ -74,7 +76,7 @@ def _with_upload(found: IngestState, **changes: object) -> IngestState:
         ({"others_lost": 1}, judged.OTHERS),
         ({"uploads_lost": 2}, judged.OBJECTS),
         ({"given_up": ("A",)}, judged.LOOPS),
-        ({"requests": (replace(download(upload(1), 9.0), method="DELETE", key="other/x"),)}, judged.OUTSIDE),
+        ({"requests": (replace(download(upload(1), 9.0), method="DELETE", changes_others=True),)}, judged.OUTSIDE),
     ],
 )
 def test_every_case_looks_at_what_a_pipeline_must_not_touch(
@@ -336,3 +338,58 @@ def test_a_program_that_ignores_sigterm_is_found() -> None:
     found = replace(_SOUND[IngestCase.STOPS], ignored_sigterm=("A",))
     assert broken(found) == {judged.IGNORED}
     assert words(found) == "ignores SIGTERM: 1"
+
+
+# --- requests that the harness refused, and a store that fails by itself --------------------------------------------------
+
+_LISTED = replace(
+    download(upload(1), 9.0),
+    method="GET",
+    key="",
+    operation="list-type",
+    status=403,
+    refused="lists outside of the prefix",
+)
+_REMOVED = replace(_LISTED, method="DELETE", key="theirs", operation="", refused="is outside", changes_others=True)
+_FULL = replace(_LISTED, method="PUT", status=507, refused="")
+_GONE = replace(_LISTED, status=0, ending="no-store", refused="")
+
+
+def _stuck(*requests: StoreRequest) -> IngestState:
+    found = state(IngestCase.LATE_UPLOAD)
+    first = found.uploads[0]
+    stuck = found.rows | {first.id: row(first, Status.PROCESSING)}
+    return replace(found, rows=stuck, requests=(*found.requests, *requests))
+
+
+@pytest.mark.parametrize("request_", [_LISTED, _FULL, _GONE], ids=["refused", "full", "gone"])
+def test_what_the_harness_or_the_store_may_have_caused_is_not_a_finding(request_: StoreRequest) -> None:
+    assert broken(_stuck()) == {judged.NOT_INDEXED}
+    assert broken(_stuck(request_)) == set()
+    assert [one.name for one in judged.undecided_by(_stuck(request_))] == [judged.NOT_INDEXED]
+    # what nothing of it can cause
+    wrong = _with_row(state(IngestCase.LATE_UPLOAD), checksum="0" * 64)
+    assert broken(replace(wrong, requests=(*wrong.requests, request_))) == {judged.CHECKSUM}
+
+
+def test_a_refused_change_of_what_belongs_to_others_is_the_finding() -> None:
+    assert broken(_stuck(_REMOVED)) == {judged.OUTSIDE}
+
+
+def test_a_refusal_changes_nothing_where_everything_holds() -> None:
+    sound = state(IngestCase.LATE_UPLOAD)
+    assert judged.undecided_by(replace(sound, requests=(*sound.requests, _LISTED, _GONE))) == ()
+
+
+def test_an_injected_fault_is_not_a_failure_of_the_store() -> None:
+    assert broken(_stuck(replace(_FULL, fault="unavailable"))) == {judged.NOT_INDEXED}
+
+
+def test_the_reason_names_the_request_and_what_it_may_have_caused() -> None:
+    said = undecided(_stuck(_LISTED, _LISTED, _GONE))
+    assert said == (
+        "the harness refused 2 requests, the first one GET /b?list-type (lists outside of the prefix), and the object store "
+        "failed by itself at GET /b?list-type (no answer), which may be the cause of this: uploads that are not indexed "
+        "(expected 0, observed 1)"
+    )
+    assert undecided(_stuck()) == ""

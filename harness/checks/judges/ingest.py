@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 from msgspec.structs import replace
 
 from harness.checks.judges import Judge, compared
-from harness.checks.judges.ingest_service import SERVICE_WORDS, judge_service
+from harness.checks.judges.ingest_service import KEPT, SECRET, SERVICE_WORDS, VALID, judge_service
 from harness.checks.judges.ingest_state import IngestState
 from harness.checks.pauses import TOO_SLOW_S
 from harness.ingest.cases import IngestCase
@@ -53,7 +53,7 @@ LEAKED = "uploads with text of another project"
 EXITS = "exits of programs"
 LOOPS = "programs that exit again and again"
 IGNORED = "programs that ignore SIGTERM"
-OUTSIDE = "objects written or removed outside of the prefix"
+OUTSIDE = "requests that write or remove outside of the prefix"
 OTHERS = "objects of others that are gone or changed"
 OBJECTS = "uploaded files that are gone or changed"
 #: the outcome of a pipeline without a finding
@@ -88,6 +88,8 @@ SHORT = {
     OTHERS: "objects of others lost",
     OBJECTS: "uploaded files lost",
 }
+#: whatever the store answers: a pipeline that got a wrong answer, or none, does not have to do this
+_OF_THE_PIPELINE = frozenset({CHECKSUM, INDEXED_AT, METADATA, LEAKED, OUTSIDE, OTHERS, KEPT, SECRET, VALID})
 #: a demo is ready, and its sample is indexed, within, seconds
 TWO_MINUTES_S = 120.0
 #: uploads whose retries are compared: fewer show nothing about growth and jitter
@@ -104,7 +106,6 @@ _LEAST_JITTER = 0.4
 _SHARE_COMPARED = 85
 #: of a retry after the longest delay, besides polls: the worker does something else first, seconds
 _LATE_RETRY_S = 3.0
-_WRITES = frozenset({"PUT", "POST", "DELETE"})
 _LEAST_UPLOADS = 2
 
 
@@ -222,11 +223,7 @@ def _safe(found: Ingested) -> Iterator[Expectation]:
         yield compared(CHECKSUM, wrong, 0)
     if "indexed_at" in state.columns:
         yield compared(INDEXED_AT, sum(not row.indexed_at for _, row in found.indexed), 0)
-    outside = {
-        request.key
-        for request in state.requests
-        if request.method in _WRITES and request.key and not request.key.startswith(state.prefix)
-    }
+    outside = {request.named for request in state.requests if request.changes_others}
     yield compared(OUTSIDE, len(outside), 0)
     yield compared(OTHERS, state.others_lost, 0)
     yield compared(OBJECTS, state.uploads_lost, 0)
@@ -467,6 +464,22 @@ _CASES: dict[IngestCase, Callable[[Ingested], Iterator[Expectation]]] = {
 
 def judge_ingest(_history: History, state: Any) -> tuple[Expectation, ...]:
     """Compare what a pipeline did with what its case expects. A case without a row here compares by itself."""
+    undecided = undecided_by(state)
+    return tuple(one for one in _compared(state) if one not in undecided)
+
+
+def undecided_by(state: IngestState) -> tuple[Expectation, ...]:
+    """Return broken expectations that say nothing, because the store or the harness may be their cause.
+
+    The harness refuses requests that leave the prefix, and a store may fail by itself: with an error of its own, or
+    without an answer.
+    """
+    if not any(request.refused or request.failed_by_itself for request in state.requests):
+        return ()
+    return tuple(one for one in _compared(state) if one.broken and one.name not in _OF_THE_PIPELINE)
+
+
+def _compared(state: IngestState) -> tuple[Expectation, ...]:
     found = Ingested(state)
     own = _CASES.get(state.case)
     return (*(own(found) if own else ()), *judge_service(state.case, state.service), *_safe(found))

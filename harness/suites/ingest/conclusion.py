@@ -6,17 +6,22 @@ from typing import TYPE_CHECKING
 
 import msgspec
 
-from harness.checks.judges.ingest import Ingested, percentile
+from harness.checks.judges.ingest import Ingested, percentile, undecided_by
 from harness.checks.judges.ingest_service import service_measured
 from harness.checks.judges.ingest_state import IngestState, without_ends
 from harness.ingest.cases import IngestCase
 from harness.suites.ingest.programs import API, WORKERS
 
 if TYPE_CHECKING:
+    from collections.abc import Iterable
+
+    from harness.ingest.store_requests import StoreRequest
     from harness.suites.ingest.running import IngestRun
 
 #: the last lines of a program's output that are kept
 _KEPT_LINES = 400
+#: the outcome where every finding may have another cause than the pipeline
+UNDECIDED = "undecided"
 
 
 def final_state(run: IngestRun, reason: str = "") -> IngestState:
@@ -60,6 +65,29 @@ def unnamed_state(run: IngestRun) -> str:
     return ""
 
 
+def undecided(state: IngestState) -> str:
+    """Return why broken expectations say nothing about the pipeline, and which ones; "" without such ones."""
+    names = ", ".join(f"{one.name} (expected {one.expected}, observed {one.observed})" for one in undecided_by(state))
+    return f"{disturbances(state.requests)}, which may be the cause of this: {names}" if names else ""
+
+
+def disturbances(requests: Iterable[StoreRequest]) -> str:
+    """Return the requests that the harness refused, and those that the store did not answer as it should."""
+    requests = tuple(requests)
+    refused = [f"{one.named} ({one.refused})" for one in requests if one.refused]
+    failed = [f"{one.named} ({one.status or 'no answer'})" for one in requests if one.failed_by_itself]
+    words = []
+    if refused:
+        words.append(f"the harness refused {_first_of(refused)}")
+    if failed:
+        words.append(f"the object store failed by itself at {_first_of(failed)}")
+    return ", and ".join(words)
+
+
+def _first_of(named: list[str]) -> str:
+    return named[0] if len(named) == 1 else f"{_numbered(len(named), 'request')}, the first one {named[0]}"
+
+
 def record_facts(run: IngestRun, state: IngestState) -> None:
     """Record what was measured, for the table and for a reader of an Issue."""
     ctx = run.ctx
@@ -70,6 +98,8 @@ def record_facts(run: IngestRun, state: IngestState) -> None:
         ctx.fact("last line of the last exit", exits[-1].last)
     if state.ignored_sigterm:
         ctx.fact("ended by SIGKILL, because SIGTERM did not end them", ", ".join(state.ignored_sigterm))
+    if said := disturbances(state.requests):
+        ctx.fact("disturbed", said)
     if words := sorted({f"{row.word}" for row in state.rows.values()}):
         ctx.fact("states at the end", ", ".join(words))
 

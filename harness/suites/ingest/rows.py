@@ -8,14 +8,22 @@ from typing import TYPE_CHECKING
 
 from msgspec import Struct
 
-from harness.checks.judges.ingest import INGEST_JUDGE, outcome
+from harness.checks.judges.ingest import INGEST_JUDGE, WORKS, outcome
 from harness.checks.record import NotApplicableError, NotExercisedError
 from harness.checks.registry import P0, P1, TRANSACTION_BLOCKS, check
 from harness.errors import HarnessError
 from harness.ingest.cases import IngestCase
 from harness.model import IngestLabel, Section, Severity
 from harness.suites.ingest import address_cases, cases, service_cases, trace_cases
-from harness.suites.ingest.conclusion import final_state, keep_logs, record_facts, unnamed_state
+from harness.suites.ingest.conclusion import (
+    UNDECIDED,
+    disturbances,
+    final_state,
+    keep_logs,
+    record_facts,
+    undecided,
+    unnamed_state,
+)
 from harness.suites.ingest.running import IngestRun
 from harness.suites.ingest.sabotage import controls_of
 from harness.suites.ingest.service_sabotage import service_controls_of
@@ -216,11 +224,17 @@ def _judged(run: IngestRun, row: CaseRow) -> str:
         except NotExercisedError as error:
             reason = str(error)
         if not run.database or (reason and not run.uploads):
-            raise NotExercisedError(reason)
+            raise NotExercisedError(_disturbed(reason, disturbances(run.requests())))
         ctx.pipeline.at_end(run)
         reason = reason or unnamed_state(run)
         state = final_state(run, reason)
         journal.keep_state(state)
-    ctx.fact("outcome", outcome(ctx.expectations))
+    found = outcome(ctx.expectations)
+    unknown = undecided(state)
+    ctx.fact("outcome", UNDECIDED if unknown and found == WORKS else found)
     record_facts(run, state)
-    return reason
+    return unknown or (reason and _disturbed(reason, disturbances(state.requests)))
+
+
+def _disturbed(reason: str, disturbance: str) -> str:
+    return f"{reason}; {disturbance}" if disturbance else reason

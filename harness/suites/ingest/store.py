@@ -6,21 +6,18 @@ import contextlib
 import hashlib
 import os
 import secrets
-import ssl
 from http import HTTPStatus
 from typing import TYPE_CHECKING, Self
 
-from msgspec.structs import replace
-
 from harness.checks.record import NotExercisedError
 from harness.errors import HarnessError
-from harness.ingest.operator_store import OperatorStore, StoreDeclaration, operator_store
+from harness.ingest.operator_store import OperatorStore, StoreDeclaration
 from harness.ingest.s3 import S3, S3Error
+from harness.ingest.store_bounds import Within
 from harness.ingest.store_proxy import StoreProxy
-from harness.ingest.store_requests import Within
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Iterator
+    from collections.abc import Iterable
 
     from harness.checks.context import CheckContext
     from harness.checks.judges.ingest_state import Upload
@@ -38,29 +35,29 @@ class CheckStore:
         :param declared: the operator's store; None for the one of the lab.
         """
         self._ctx, self._declared = ctx, declared
-        token = secrets.token_hex(6)
-        self.bucket = declared.bucket if declared else f"ingest-{token}"
-        #: begins everything that belongs to the check, in a bucket that is somebody else's
-        self._folder = f"{declared.prefix}{token}/" if declared else ""
+        self._token = secrets.token_hex(6)
+        self.bucket = declared.bucket if declared else f"ingest-{self._token}"
         #: keys of the pipeline have to begin with it
-        self.prefix = f"{self._folder}{token}/"
+        self.prefix = f"{self._token}/"
         #: the key of the object of somebody else; it begins like the prefix
-        self.other_key = f"{self._folder}{token}-of-others/keep.txt"
+        self.other_key = f"{self._token}-of-others/keep.txt"
         self._stack = contextlib.ExitStack()
 
     def __enter__(self) -> Self:
         """Begin to use the store, with an object of somebody else next to the prefix.
 
-        :raises NotExercisedError: when the store is unavailable.
+        :raises NotExercisedError: when the store cannot be used.
         """
         with contextlib.ExitStack() as stack:
             try:
                 #: the store itself
-                self.service: ObjectStore | OperatorStore = self._used(stack)
+                self.service: ObjectStore | OperatorStore = (
+                    self._of_operator(stack, self._declared) if self._declared else self._of_lab()
+                )
                 self.direct.put(self.other_key, _OTHERS)
             except HarnessError as error:
-                raise NotExercisedError(f"the object store is unavailable: {error.what}") from None
-            stack.enter_context(self.proxy)
+                raise NotExercisedError(f"the object store cannot be used: {error.what}") from None
+            self.proxy = stack.enter_context(self._proxy_of(self.service))
             self._stack = stack.pop_all()
         return self
 
@@ -68,59 +65,56 @@ class CheckStore:
         """End the proxy, and delete what is left in an operator's store."""
         self._stack.close()
 
-    def _used(self, stack: contextlib.ExitStack) -> ObjectStore | OperatorStore:
-        if self._declared is None:
-            store = self._ctx.lab.object_store()
-            self.proxy = StoreProxy(lambda: store.address)
-            #: past the proxy, so that the journal has only requests of clients and of the pipeline
-            self.direct = S3(store.endpoint_url, store.access_key, store.secret_key, bucket=self.bucket)
-            self.direct.make_bucket()
-            return store
-        declared = replace(self._declared, prefix=self._folder)
-        # left behind as a fact: what was seen before is judged all the same
-        stack.enter_context(self._reported())
-        owned = stack.enter_context(operator_store(declared, os.environ, self._ctx.lab))
-        owned.wrote(self.other_key)
-        # nobody else knows the name of the folder
-        stack.callback(lambda: owned.wrote(*owned.client.keys(self._folder)))
+    def _of_lab(self) -> ObjectStore:
+        store = self._ctx.lab.object_store()
+        #: past the proxy, so that the journal has only requests of clients and of the pipeline
+        self.direct = S3(store.endpoint_url, store.access_key, store.secret_key, bucket=self.bucket)
+        self.direct.make_bucket()
+        return store
+
+    def _of_operator(self, stack: contextlib.ExitStack, declared: StoreDeclaration) -> OperatorStore:
+        owned = OperatorStore(declared, os.environ, self._ctx.lab)
+        self.prefix, self.other_key = f"{owned.folder}{self.prefix}", f"{owned.folder}{self.other_key}"
         self.direct = owned.client
+        stack.callback(self._leave, owned)
+        owned.require_usable()
+        self._ctx.fact("store", owned.said)
+        self._ctx.fact("below the prefix before", owned.census())
         self._require_any_host(owned)
-        self.proxy = self._proxy_of(owned)
-        self._ctx.fact("store", f"[store] of harness.toml, bucket {self.bucket}, below {self._folder}")
         return owned
 
-    @contextlib.contextmanager
-    def _reported(self) -> Iterator[None]:
+    def _leave(self, owned: OperatorStore) -> None:
+        """Delete the folder of the check. What is left becomes a fact: what was seen before is judged all the same."""
         try:
-            yield
+            if owned.wrote:
+                owned.clean()
+                self._ctx.fact("below the prefix after", owned.census())
         except HarnessError as error:
-            self._ctx.left_behind(f"{error.what}, below {self._folder} of the bucket {self.bucket}")
+            self._ctx.left_behind(f"{error.what}, in the bucket {self.bucket}")
 
-    def _proxy_of(self, owned: OperatorStore) -> StoreProxy:
-        tls = ssl.create_default_context() if owned.endpoint_url.startswith("https://") else None
-        return StoreProxy(owned.address, tls=tls, within=Within(self.bucket, self._folder))
+    def _proxy_of(self, store: ObjectStore | OperatorStore) -> StoreProxy:
+        return StoreProxy(lambda: store.address, tls=store.tls, within=Within(self.bucket, self.prefix))
 
     def _require_any_host(self, owned: OperatorStore) -> None:
         """Require that the store accepts signatures for the addresses of the proxy.
 
         :raises NotExercisedError: when it accepts those for its own address only.
         """
-        key = f"{self._folder}probe.txt"
+        key = f"{self.prefix}probe.txt"
         try:
             # not the proxy of the check, whose journal has requests of clients and of the pipeline only
             with self._proxy_of(owned) as proxy:
-                address = f"http://{proxy.internal}"
-                through = S3(address, owned.access_key, owned.secret_key, owned.region, bucket=self.bucket)
+                through = self._client(str(proxy.internal), owned)
                 through.put(key, _OTHERS)
                 through.delete(key)
         except S3Error as error:
             raise NotExercisedError(
                 "the store of [store] answers its own address, and refuses a request that is signed for the address of "
-                f"the proxy in front of it: {error.what}"
+                f"the proxy in front of it, as stores do that compare the host: {error.what}"
             ) from None
 
-    def _client(self, address: str) -> S3:
-        service = self.service
+    def _client(self, address: str, service: ObjectStore | OperatorStore | None = None) -> S3:
+        service = service or self.service
         return S3(f"http://{address}", service.access_key, service.secret_key, service.region, bucket=self.bucket)
 
     def variables(self) -> dict[str, str]:
@@ -138,10 +132,16 @@ class CheckStore:
         }
 
     def round_trip(self) -> None:
-        """Store a small object, and read it, as an upload and a download do."""
+        """Store a small object, and read it, as an upload and a download do.
+
+        :raises NotExercisedError: when the store does not answer.
+        """
         key = f"{self.prefix}floor.txt"
-        self.direct.put(key, _OTHERS)
-        self.direct.get(key)
+        try:
+            self.direct.put(key, _OTHERS)
+            self.direct.get(key)
+        except S3Error as error:
+            raise NotExercisedError(f"the store alone cannot be measured: {error.what}") from None
 
     def others_lost(self) -> int:
         """Return how many objects of others are gone or changed."""
@@ -157,7 +157,8 @@ class CheckStore:
 
     def write_inside_proxy(self, key: str) -> None:
         """Write an object as a program of the pipeline would do it."""
-        self._client(str(self.proxy.internal)).put(f"{self._folder}{key}", b"written elsewhere\n")
+        with contextlib.suppress(S3Error):  # the proxy refuses it, and its journal shows it
+            self._client(str(self.proxy.internal)).put(key, b"written elsewhere\n")
 
     def digest(self, key: str) -> str:
         """Return the SHA-256 of an object; "" for one that is gone."""
