@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import platform
 import shutil
 import sys
@@ -24,11 +25,13 @@ from harness.engine.virtual_environments import find_python
 from harness.errors import EngineUnavailableError, HarnessError
 from harness.host.journal import abandoned
 from harness.host.leftovers import about
+from harness.ingest.operator_store import reap_store
 from harness.job_engines.scratch import reap_scratch_folders
 from harness.lab.host import HOST
 from harness.lab.links import LINK
 from harness.lab.login_files import reap_login_files
 from harness.lab.topologies import load_topologies, select, wanted_by, with_versions
+from harness.redaction import Redactor
 from harness.store import require_writable
 
 if TYPE_CHECKING:
@@ -166,7 +169,8 @@ def reap(invocation: Invocation) -> int:
     """Remove the servers and files that killed runs left behind.
 
     Resources of a run whose process is alive are never removed. Rows that a killed run left in an environment of
-    harness.toml are named with the SQL that deletes them.
+    harness.toml are named with the SQL that deletes them. Objects that runs of this machine left in the store of
+    harness.toml are deleted; its variables have to be set.
     """
     chosen = invocation.settings.engine
     engines: list[Any] = [NativeEngine()] if chosen != "docker" else []
@@ -181,6 +185,7 @@ def reap(invocation: Invocation) -> int:
     for engine in engines:
         removed += engine.reap()
         engine.close()
+    removed += _reaped_in_store(invocation)
     for line in removed:
         sys.stdout.write(f"removed {line}\n")
     left = [about(note) for _, note in abandoned()]
@@ -189,3 +194,13 @@ def reap(invocation: Invocation) -> int:
     if not removed and not left:
         invocation.terminal.say("nothing to remove")
     return ExitCode.OK
+
+
+def _reaped_in_store(invocation: Invocation) -> list[str]:
+    """Delete what killed runs left in the store that harness.toml declares; return one line for each folder."""
+    declared, redact = invocation.settings.project_pipeline.store, Redactor()
+    try:
+        return reap_store(declared, os.environ, redact) if declared else []
+    except HarnessError as error:
+        invocation.terminal.say(f"skipped the store of [store]: {redact(error.what)}")
+        return []

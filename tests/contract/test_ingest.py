@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from typing import TYPE_CHECKING
 
 import pytest
@@ -25,6 +26,7 @@ from harness.redaction import Redactor
 from harness.store import RunStore, new_run_id
 from harness.suites.catalogue import catalogue
 from harness.suites.ingest.rows import ingest_checks
+from harness.suites.ingest.sabotage import Applied, Break
 from tests.unit.made_up import planned, record
 
 if TYPE_CHECKING:
@@ -37,6 +39,7 @@ pytestmark = pytest.mark.engine
 
 _REFERENCE = SHIPPED / "reference.toml"
 _THIEF = f"""
+import contextlib
 import os
 import runpy
 import sys
@@ -47,15 +50,24 @@ import boto3
 
 
 def remove():
-    store = boto3.client("s3", endpoint_url=os.environ["S3_ENDPOINT"])
+    store, bucket, prefix = boto3.client("s3", endpoint_url=os.environ["S3_ENDPOINT"]), os.environ["S3_BUCKET"], os.environ["S3_PREFIX"]
     while True:
-        for found in store.list_objects_v2(Bucket=os.environ["S3_BUCKET"]).get("Contents", []):
-            store.delete_object(Bucket=os.environ["S3_BUCKET"], Key=found["Key"])
+        with contextlib.suppress(Exception):
+            store.delete_object(Bucket=bucket, Key=prefix[:-1] + "-of-others/keep.txt")
+        for found in store.list_objects_v2(Bucket=bucket, Prefix=prefix).get("Contents", []):
+            store.delete_object(Bucket=bucket, Key=found["Key"])
         time.sleep(0.2)
 
 
 threading.Timer(2.0, remove).start()
 runpy.run_path({str(SHIPPED / "reference.py")!r}, run_name="__main__")
+"""
+_LISTER = """
+import os
+
+import boto3
+
+boto3.client("s3", endpoint_url=os.environ["S3_ENDPOINT"]).list_objects_v2(Bucket=os.environ["S3_BUCKET"])
 """
 #: the command of the worker, by the name of the pipeline
 _WORKERS = {
@@ -63,6 +75,7 @@ _WORKERS = {
     "exits": '["sh", "-c", "echo cannot connect to $DATABASE_URL; exit 3"]',
     "idles": '["sh", "-c", "echo $$ >> {folder}/pids; trap \'\' TERM; while :; do sleep 1; done"]',
     "thief": '["{python}", "{folder}/thief.py", "worker"]',
+    "lister": '["{python}", "{folder}/lister.py", "worker"]',
 }
 
 
@@ -72,6 +85,7 @@ class Stage:
     def __init__(self, engine: Engine, folder: Path) -> None:
         self.folder = folder
         (folder / "thief.py").write_text(_THIEF)
+        (folder / "lister.py").write_text(_LISTER)
         (folder / "pids").touch()
         self.checks: dict[str, Check] = {}
         self.controls: dict[tuple[str, str], Control] = {}
@@ -142,15 +156,16 @@ def test_a_worker_that_was_killed_loses_nothing(stage: Stage) -> None:
     assert result.status is Status.OK, result.reason
 
 
-def test_a_store_of_an_operator_is_used_below_its_prefix_and_left_clean(
-    stage: Stage, monkeypatch: pytest.MonkeyPatch
-) -> None:
+@pytest.fixture
+def operated(stage: Stage, monkeypatch: pytest.MonkeyPatch) -> S3:
+    """Return a bucket of an operator, with an object of his; the pipeline `operator` uses it below a prefix."""
     running = stage.lab.object_store()
     monkeypatch.setenv("OPS_ACCESS", running.access_key)
     monkeypatch.setenv("OPS_SECRET", running.secret_key)
     bucket = S3(running.endpoint_url, running.access_key, running.secret_key, bucket="staging-uploads")
     bucket.make_bucket()
-    bucket.put("theirs.txt", b"theirs")
+    for key in ("theirs.txt", "harness/theirs.txt"):
+        bucket.put(key, b"theirs")
     declared = StoreDeclaration(
         endpoint=running.endpoint_url,
         bucket="staging-uploads",
@@ -158,15 +173,51 @@ def test_a_store_of_an_operator_is_used_below_its_prefix_and_left_clean(
         access_key="env:OPS_ACCESS",
         secret_key="env:OPS_SECRET",
     )
-    pipeline = replace(load(stage.folder / "works.toml"), store=declared)
-    stage.checks |= {f"operator {one.id}": one for one in ingest_checks(pipeline) if isinstance(one, Check)}
-    result = stage.run("operator")
+    for name in ("works", "thief"):
+        pipeline = replace(load(stage.folder / f"{name}.toml"), store=declared)
+        for one in ingest_checks(pipeline):
+            if isinstance(one, Check):
+                stage.checks[f"operator {name} {one.id}"] = one
+    return bucket
+
+
+def test_a_store_of_an_operator_is_used_below_its_prefix_and_left_clean(stage: Stage, operated: S3) -> None:
+    result = stage.run("operator works")
     assert (result.status, result.facts.get("outcome")) == (Status.OK, "works"), result.reason
-    assert result.facts["store"].startswith("[store] of harness.toml, bucket staging-uploads, below harness/")
-    assert "left behind" not in result.facts
-    result = stage.run("operator", "end-to-end", "an-object-is-written-elsewhere")
-    assert result.status is Status.ISSUE, result.reason
-    assert bucket.keys() == ("theirs.txt",)
+    store = stage.lab.object_store()
+    assert result.facts["store"].startswith(
+        f"{store.endpoint_url}, bucket staging-uploads, prefix harness/, answered by "
+    )
+    assert result.facts["below the prefix before"] == result.facts["below the prefix after"]
+    assert result.facts["below the prefix after"].endswith("the first one harness/theirs.txt")
+    assert not {"left behind", "disturbed"} & result.facts.keys()
+    assert not any(secret in str(result) for secret in (store.access_key, store.secret_key))
+    assert operated.keys() == ("harness/theirs.txt", "theirs.txt")
+
+
+def test_a_control_works_in_a_store_of_an_operator(stage: Stage, operated: S3) -> None:
+    result = stage.run("operator works", "end-to-end", "an-object-is-written-elsewhere")
+    assert (result.status, broken(result)) == (Status.ISSUE, {judged.OUTSIDE})
+    assert operated.keys() == ("harness/theirs.txt", "theirs.txt")
+
+
+def test_a_store_that_is_gone_at_the_end_is_not_run_and_says_what_is_left(stage: Stage, operated: S3) -> None:
+    store = stage.lab.object_store()
+    ends = Control(
+        name="x",
+        check="ingest.end-to-end",
+        at="x",
+        needs=(),
+        apply=Applied(Break(name="x", at="x", at_end=lambda _: store.service.kill())),
+    )
+    stage.controls["ingest.end-to-end", "the-store-ends"] = ends
+    try:
+        result = stage.run("operator works", "end-to-end", "the-store-ends")
+    finally:
+        store.start()
+    assert result.status is Status.NOT_RUN
+    assert "cannot be read: the object store does not answer GET" in result.reason
+    assert "objects below harness/harness-check-" in result.facts["left behind"]
 
 
 def test_a_control_turns_a_case_to_an_issue_and_keeps_the_logs(stage: Stage) -> None:
@@ -198,9 +249,18 @@ def test_a_worker_that_never_works_and_never_ends_is_bounded_and_leaves_no_proce
 def test_a_worker_that_removes_objects_is_an_issue(stage: Stage, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("harness.suites.ingest.cases._MEASURED", 10)
     result = stage.run("thief", "latency")
-    assert result.status is Status.ISSUE
-    assert judged.OTHERS in broken(result)
-    assert judged.OUTSIDE in broken(result)
+    # the proxy refuses to delete what is not below the prefix, so the object of somebody else is still there
+    assert (result.status, broken(result)) == (Status.ISSUE, {judged.OUTSIDE, judged.OBJECTS})
+    assert re.search(r"DELETE /ingest-\w+/\w+-of-others/keep.txt \(is about a key outside", result.facts["disturbed"])
+
+
+@pytest.mark.usefixtures("impatient")
+def test_a_worker_that_needs_a_list_of_the_bucket_is_not_run(stage: Stage) -> None:
+    result = stage.run("lister")
+    assert (result.status, broken(result)) == (Status.NOT_RUN, set())
+    assert re.match(r"the harness refused \d+ requests, the first one GET /ingest-\w+\?list-type", result.reason)
+    assert judged.LOOPS in result.reason
+    assert result.facts["outcome"] == "undecided"
 
 
 def test_a_store_that_is_unavailable_is_not_run(stage: Stage, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -210,4 +270,4 @@ def test_a_store_that_is_unavailable_is_not_run(stage: Stage, monkeypatch: pytes
     monkeypatch.setattr(stage.lab, "object_store", unavailable)
     result = stage.run("works")
     assert result.status is Status.NOT_RUN
-    assert result.reason == "the object store is unavailable: the object store ended while starting: exit code 1"
+    assert result.reason == "the object store cannot be used: the object store ended while starting: exit code 1"

@@ -376,6 +376,11 @@ def test_a_refused_change_of_what_belongs_to_others_is_the_finding() -> None:
     assert broken(_stuck(_REMOVED)) == {judged.OUTSIDE}
 
 
+@pytest.mark.parametrize(("request_", "names"), [(_LISTED, {judged.OBJECTS}), (_GONE, set())], ids=["refused", "gone"])
+def test_a_store_that_fails_may_lose_objects(request_: StoreRequest, names: set[str]) -> None:
+    assert broken(replace(_stuck(request_), uploads_lost=1)) == names
+
+
 def test_a_refusal_changes_nothing_where_everything_holds() -> None:
     sound = state(IngestCase.LATE_UPLOAD)
     assert judged.undecided_by(replace(sound, requests=(*sound.requests, _LISTED, _GONE))) == ()

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 from msgspec.structs import replace
 
 from harness.checks.judges import Judge, compared
-from harness.checks.judges.ingest_service import KEPT, SECRET, SERVICE_WORDS, VALID, judge_service
+from harness.checks.judges.ingest_service import OF_THE_SERVICE, SERVICE_WORDS, judge_service
 from harness.checks.judges.ingest_state import IngestState
 from harness.checks.pauses import TOO_SLOW_S
 from harness.ingest.cases import IngestCase
@@ -88,8 +88,10 @@ SHORT = {
     OTHERS: "objects of others lost",
     OBJECTS: "uploaded files lost",
 }
-#: whatever the store answers: a pipeline that got a wrong answer, or none, does not have to do this
-_OF_THE_PIPELINE = frozenset({CHECKSUM, INDEXED_AT, METADATA, LEAKED, OUTSIDE, OTHERS, KEPT, SECRET, VALID})
+#: whatever the store answers: a pipeline that got a wrong answer, or none, does not have to break these
+_OF_THE_PIPELINE = OF_THE_SERVICE | {CHECKSUM, INDEXED_AT, METADATA, LEAKED, OUTSIDE}
+#: whatever the harness refuses; a store that fails may lose objects
+_OF_THE_STORE = frozenset({OTHERS, OBJECTS})
 #: a demo is ready, and its sample is indexed, within, seconds
 TWO_MINUTES_S = 120.0
 #: uploads whose retries are compared: fewer show nothing about growth and jitter
@@ -474,9 +476,11 @@ def undecided_by(state: IngestState) -> tuple[Expectation, ...]:
     The harness refuses requests that leave the prefix, and a store may fail by itself: with an error of its own, or
     without an answer.
     """
-    if not any(request.refused or request.failed_by_itself for request in state.requests):
+    fails = any(request.failed_by_itself for request in state.requests)
+    if not fails and not any(request.refused for request in state.requests):
         return ()
-    return tuple(one for one in _compared(state) if one.broken and one.name not in _OF_THE_PIPELINE)
+    decided = _OF_THE_PIPELINE if fails else _OF_THE_PIPELINE | _OF_THE_STORE
+    return tuple(one for one in _compared(state) if one.broken and one.name not in decided)
 
 
 def _compared(state: IngestState) -> tuple[Expectation, ...]:

@@ -44,6 +44,8 @@ CHANGES = "uploads without an audited change"
 ACTOR = "audited changes without the actor of their request"
 ATTRIBUTED = "audited changes without an actor"
 CORRELATION = "audited changes with another correlation id"
+#: whatever the store answers: a pipeline that got a wrong answer, or none, does not have to break these
+OF_THE_SERVICE = frozenset({KEPT, SECRET, VALID})
 #: words for the table
 SERVICE_WORDS = {
     READY: "not ready",
