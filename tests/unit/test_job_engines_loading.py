@@ -101,10 +101,14 @@ def test_placeholders_are_filled_and_variables_of_a_shell_are_kept(mine: JobEngi
         mine.command("cancel", python="/venv/python")
 
 
+@pytest.fixture(scope="module")
+def any_engine(tmp_path_factory: pytest.TempPathFactory) -> JobEngine:
+    return load(written(tmp_path_factory.mktemp("engine")))
+
+
 @given(st.text(st.characters(codec="utf-8"), max_size=30))
-def test_a_value_is_never_read_as_a_placeholder(tmp_path_factory: pytest.TempPathFactory, value: str) -> None:
-    engine = load(written(tmp_path_factory.getbasetemp()))
-    assert engine.command("work", python=value + "{folder}")[0] == value + "{folder}"
+def test_a_value_is_never_read_as_a_placeholder(any_engine: JobEngine, value: str) -> None:
+    assert any_engine.command("work", python=value + "{folder}")[0] == value + "{folder}"
 
 
 def test_the_identity_changes_with_the_program_and_with_the_file(mine: JobEngine, tmp_path: Path) -> None:
