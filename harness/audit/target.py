@@ -86,11 +86,20 @@ class AuditTarget(Struct, frozen=True, kw_only=True):
             return property_.omitted
         if property_ is Recorded.TIME:
             return property_.omitted if self.columns is not None and "captured_at" not in self.columns else None
-        return property_.missing if self.trial and property_ in self.trial.missing else None
+        return self.trial.lacking(property_) if self.trial else None
 
     def records(self, property_: Recorded) -> bool:
         """Return whether the trail has a property, as far as it is known."""
         return self.lacking(property_) is None
+
+    def records_operation(self, operation: str) -> bool:
+        """Return whether the trail records an operation: insert, update, delete or truncate.
+
+        :raises ValueError: for another operation.
+        """
+        if operation == "truncate":
+            return TrailFeature.TRUNCATE in self.claims
+        return self.records(Recorded(f"{operation}s"))
 
     def limit_of(self, check: str) -> TrailLimit | None:
         """Return the documented limit that a check may observe; None if the target file has none for it."""

@@ -1,17 +1,160 @@
-"""The trial of a trail: a few writes of the application, and which of the properties of a trail their changes have."""
+"""The trial of a trail: a few writes of the application, and which of the properties of a trail their changes have.
+
+One property that a trail lacks is one fact. Without the trial, each check that depends on it would report the same.
+"""
 
 from __future__ import annotations
 
-from msgspec import Struct
+from typing import TYPE_CHECKING, Any
 
+from msgspec import Struct, json
+
+from harness.audit.actor import Actor
 from harness.audit.changes import Change
 from harness.audit.target_file import Recorded
+from harness.database import SqlError, cancelled_after, describe
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from harness.audit.target import AuditTarget
+    from harness.database import Client
+
+#: the table that the trial writes to, which is captured, and its parts
+_SCHEMA, _TABLE = "public", "posts"
+_ADA, _BOB = Actor("user", "trial-ada"), Actor("user", "trial-bob")
+#: the writes of one transaction, by the property that they show
+_WRITES = {
+    Recorded.INSERTS: "INSERT INTO public.posts (slug, title) VALUES ('{slug}', 'first title')",
+    Recorded.UPDATES: "UPDATE public.posts SET title = 'second title' WHERE slug = '{slug}'",
+    Recorded.DELETES: "DELETE FROM public.posts WHERE slug = '{slug}'",
+}
+_OPERATIONS = {Recorded.INSERTS: "insert", Recorded.UPDATES: "update", Recorded.DELETES: "delete"}
+_ROWS = {"insert": "the inserted row", "update": "the updated row", "delete": "the deleted row"}
+#: a write of one row takes some milliseconds
+_LONGEST_S = 20.0
 
 
 class Trial(Struct, frozen=True, kw_only=True):
     """What a trial of the trail found."""
 
-    #: in one sentence each: what is missing of the properties that were not found
+    #: what is missing of the properties that were not found, in one sentence each without a full stop
     missing: dict[Recorded, str]
-    #: the changes of the trial, in the order of their capture
-    changes: tuple[Change, ...]
+    #: the property without which the others cannot be seen, because a write failed or nothing was recorded at all
+    failed: Recorded | None = None
+    #: the changes of the trial, in the order in which the trail has them
+    changes: tuple[Change, ...] = ()
+
+    def lacking(self, property_: Recorded) -> str | None:
+        """Return in one sentence why the trail lacks a property, with the check that shows it; None when it has it."""
+        if property_ in self.missing:
+            return property_.missing
+        if self.failed and property_ is not Recorded.TIME:
+            return f"a trial of the trail shows nothing about {property_.meaning}: see {self.failed.check}"
+        return None
+
+
+def try_trail(target: AuditTarget, application: Client, admin: Client) -> Trial:
+    """Write in two transactions, each with an actor of its own, and return which properties the trail has.
+
+    :param application: a direct connection of the application's role to a database in which nothing was written yet.
+    :param admin: reads the trail.
+    :raises SqlError: for a statement of the target that does not run.
+    :raises DatabaseError: for rows of the trail that have no canonical form.
+    """
+    for number, actor in enumerate((_ADA, _BOB)):
+        if problem := _write(target, application, actor, f"trial-{number}"):
+            return problem
+    changes = tuple(
+        change for change in target.changes(admin) if (change.table_schema, change.table_name) == (_SCHEMA, _TABLE)
+    )
+    expected = [shown for shown in _OPERATIONS if shown not in target.omits]
+    if not changes and expected:
+        return Trial(
+            missing={expected[0]: "no change was recorded for an insert, an update and a delete"}, failed=expected[0]
+        )
+    missing = {
+        property_: sentence for property_, sentence in _missing(target, changes) if property_ not in target.omits
+    }
+    return Trial(missing=missing, changes=changes)
+
+
+def _write(target: AuditTarget, client: Client, actor: Actor, slug: str) -> Trial | None:
+    """Write in one transaction; return the trial's end when a statement fails or does not end."""
+    convention = target.actor
+    declaration = convention.declaration(actor)
+    doing, at = "declaration of the actor", Recorded.ACTOR
+    with cancelled_after(client, _LONGEST_S) as late:
+        try:
+            if declaration and not convention.is_local:
+                client.execute(declaration.encode(), prepare=False)
+            with client.transaction():
+                if declaration and convention.is_local:
+                    client.execute(declaration.encode(), prepare=False)
+                for at, statement in _WRITES.items():
+                    doing = f"audited {_OPERATIONS[at]}"
+                    client.run(statement.format(slug=slug))
+                doing = "commit of an audited transaction"
+        except SqlError as error:
+            what = f"did not end within {_LONGEST_S:g} s" if late.is_set() else f"failed: {describe(error)}"
+            return Trial(missing={at: f"the {doing} {what}"}, failed=at)
+    return None
+
+
+def _missing(target: AuditTarget, changes: tuple[Change, ...]) -> Iterator[tuple[Recorded, str]]:
+    """Yield each property that the changes do not have, with a sentence."""
+    operations = [change.op for change in changes]
+    for shown, operation in _OPERATIONS.items():
+        if operation not in operations:
+            yield shown, f"no change was recorded for {'an' if operation[0] in 'iu' else 'a'} {operation}"
+    if sentence := _missing_actor(target, changes):
+        yield Recorded.ACTOR, sentence
+    if sentence := _missing_transaction(changes):
+        yield Recorded.TRANSACTION_ID, sentence
+    written = [change for change in changes if change.op in {"insert", "update"}]
+    if not any(change.data_after for change in written):
+        row = _ROWS[written[0].op] if written else "a changed row"
+        yield (
+            Recorded.IMAGE,
+            f"{row} has no image: data_after is {_shown(written[0].data_after) if written else 'NULL'}",
+        )
+    made = [operation for _ in (_ADA, _BOB) for operation in _ROWS]
+    made = [operation for operation in made if operation in operations]
+    if operations != made and sorted(operations) == sorted(made):
+        yield Recorded.ORDER, f"the writes {', '.join(made)} come back in the order {', '.join(operations)}"
+
+
+def _missing_actor(target: AuditTarget, changes: tuple[Change, ...]) -> str:
+    own = {actor.id for actor in (_ADA, _BOB)}
+    for change in changes:
+        row = _ROWS.get(change.op, f"the change {change.op}")
+        if change.actor is None:
+            return f"{row} has no actor"
+        if not isinstance(change.actor, dict):
+            return f"{row} has the actor {_shown(change.actor)}, needed a JSON object with type and id"
+        if change.actor.get("id") not in own:
+            declared = _shown(_ADA.reference) if target.actor.is_declared else "the declared one"
+            return f"{row} has the actor {_shown(change.actor)} instead of {declared}"
+    return ""
+
+
+def _missing_transaction(changes: tuple[Change, ...]) -> str:
+    for change in changes:
+        if change.transaction_id is None:
+            return f"{_ROWS.get(change.op, change.op)} has no transaction id"
+    number = len({change.transaction_id for change in changes})
+    if number == 1:
+        return "the changes of two transactions have the same transaction id"
+    return f"the changes of two transactions have {number} transaction ids" if number > len((_ADA, _BOB)) else ""
+
+
+def _shown(value: Any) -> str:
+    return "NULL" if value is None else spelled(value)
+
+
+def spelled(value: Any) -> str:
+    """Return a value of a change as JSON, or as Python spells what JSON has no form for."""
+    try:
+        return json.encode(value).decode()
+    except (TypeError, ValueError):
+        return repr(value)

@@ -182,6 +182,16 @@ class CheckContext(CheckBreaks, CheckOutcomes):
 
     # --- the trail ----------------------------------------------------------------------------------
 
+    def alter(self, table: str, statements: str, *, changed_from: bool = False) -> None:
+        """Run DDL as the owner, and attach capture to a table again where the audit target asks for it.
+
+        :param table: the audited table after the DDL, as an SQL identifier.
+        :param changed_from: whether it was attached with its prior values.
+        """
+        self.owner.run(statements)
+        if self.target.reattach:
+            self.target.attach(self.owner, table, changed_from=changed_from)
+
     def changes(self, table: str | None = None) -> list[Change]:
         """Return the captured changes of this database, oldest first; only those of one table when it is named."""
         return self.target.changes(self.admin, table)

@@ -8,10 +8,12 @@ from typing import TYPE_CHECKING
 from msgspec import Struct
 from msgspec.structs import replace
 
+from harness.audit.statements import explained
 from harness.audit.target import AuditTarget
+from harness.audit.trial import Trial, try_trail
 from harness.audit.verifying import columns_of, try_attaching, verify_statements
 from harness.config import at_key
-from harness.database import Client, SqlError, connect, create_database, describe, run_files
+from harness.database import Client, SqlError, connect, create_database, describe, drop_database, run_files
 from harness.errors import DatabaseError
 
 if TYPE_CHECKING:
@@ -52,11 +54,31 @@ def provision(lab: Lab, target: AuditTarget, fixtures: Fixtures, admin: Client, 
             attached = _attach(target, owner, fixtures)
             target.grant(installer, target.role)
             target = replace(target.with_found_tables(installer), columns=columns_of(target, installer))
+        if not target.is_reference:
+            target = replace(target, trial=_try(lab, target, admin, database))
     except SqlError as error:
         raise DatabaseError(
             f"the database could not be provisioned: {describe(error)}", where=f"topology {lab.topology.name}"
         ) from None
     return Provisioned(target=target, attached=attached)
+
+
+def _try(lab: Lab, target: AuditTarget, admin: Client, template: str) -> Trial:
+    """Try the trail in a clone of the template, so that nothing of the trial is left.
+
+    :raises DatabaseError: when the trail cannot be read.
+    """
+    name = f"{template}_trial"
+    create_database(admin, name, owner=lab.roles.owner.name, template=template, durable=lab.topology.postgres.durable)
+    try:
+        with (
+            connect(lab.direct(name), application_name="application") as application,
+            connect(lab.admin(name), application_name="pooler-harness trial") as reader,
+            explained("changes", at_key(target.where, "statements.changes")),
+        ):
+            return try_trail(target, application, reader)
+    finally:
+        drop_database(admin, name)
 
 
 @contextlib.contextmanager

@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable
 
     from harness.audit.target import AuditTarget
+    from harness.audit.target_file import Recorded
     from harness.host.site import Site
 
 T = TypeVar("T")
@@ -209,11 +210,22 @@ class CheckRecord:
         self.limit = Limit(outcome=outcome, source=source)
 
     def trail_limit(self, outcome: str) -> None:
-        """Record a limit of the audit trail itself. It is an Issue when the audit target names no documentation."""
-        source = self.target.documentation
-        observed = "documented" if source else "the audit target names no documentation"
-        if self.expect(f"the limit that {outcome}", observed, equals="documented"):
-            self.documented_limit(outcome, source)
+        """Record a limit of the audit trail itself. It is an Issue unless the target file has it among its `limits`."""
+        limit = self.target.limit_of(self.check)
+        observed = "documented" if limit else f"no entry for {self.check} among the `limits` of the target file"
+        if self.expect(f"the limit that {outcome}", observed, equals="documented") and limit:
+            self.documented_limit(outcome, self.target.place_of(limit))
+
+    def records(self, property_: Recorded) -> bool:
+        """Return whether the audit trail has a property. Expectations that depend on one that it lacks are left out."""
+        return self.target.records(property_)
+
+    def expected_ops(self, *operations: str) -> list[str]:
+        """Return those of these operations that the audit trail records, in the same order.
+
+        :param operations: insert, update, delete or truncate.
+        """
+        return [operation for operation in operations if self.target.records_operation(operation)]
 
     def _keep(self, client: Client, side: Side | None = None) -> Client:
         client.side = side or client.side

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING
 
 from msgspec import Struct
 
-from harness.audit.target_file import TrailFeature
+from harness.audit.target_file import Recorded, TrailFeature
 from harness.errors import ConfigError
 from harness.lab.effective import declared_limits
 from harness.model import IngestLabel, JobLabel, PathLabel, PoolMode, Prepare, Section, Severity, Topology
@@ -102,6 +102,7 @@ class Check(Struct, frozen=True, kw_only=True):
     requires_features: tuple[TrailFeature, ...]
     scope: str
     run: CheckFunction
+    records: tuple[Recorded, ...] = ()
     feature: str = ""
     serial_group: str = ""
     disrupts: bool = False
@@ -134,6 +135,9 @@ class Check(Struct, frozen=True, kw_only=True):
         for feature in self.requires_features:
             if feature not in target.claims:
                 return feature.unclaimed
+        for property_ in self.records:
+            if reason := target.lacking(property_):
+                return reason
         if self.scope and target.actor.scope != self.scope:
             return f"the audit target sets its actor for the {target.actor.scope}, not for the {self.scope}"
         return lacking(self.needs, topology) if topology else None
@@ -180,6 +184,7 @@ def check(
     needs: tuple[Capability, ...] = (),
     requires_features: tuple[TrailFeature, ...] = (),
     scope: str = "",
+    records: tuple[Recorded, ...] = (),
     feature: str = "",
     serial_group: str = "",
     disrupts: bool = False,
@@ -215,6 +220,8 @@ def check(
     :param requires_features: features that the audit target must claim. The check is N/A for other targets, with the
         sentence of the first feature that is not claimed. Every target qualifies when empty.
     :param scope: `transaction` or `session`: N/A for audit targets that set the actor for the other; any when empty.
+    :param records: properties of the audit trail that all expectations depend on. The check is N/A for a trail that
+        lacks one, with a pointer to the check that shows it. None when empty.
     :param feature: the title of the row in the feature map that the check fills; none when empty.
     :param serial_group: the name of a group. Groups run one after another, and the checks of one group side by side.
         When empty, the check runs next to all others.
@@ -256,6 +263,7 @@ def check(
             needs=needs,
             requires_features=requires_features,
             scope=scope,
+            records=records,
             run=function,
             feature=feature,
             serial_group=serial_group,

@@ -121,7 +121,7 @@ def load_project(today: str) -> Project:
     _require_known_names(file, (*file.readiness, *file.workflows), checks, path)
     if is_own_map(file.readiness_map):
         _require_known_names(file, areas, checks, Path(file.readiness_map))
-    _require_current(file.known_issues, checks, path, today)
+    require_current(file.known_issues, checks, path, today)
     for entry in file.quarantine:  # the check of an expired one decides again, which the report says
         _require_all_known("quarantine: unknown check", (entry.check,), checks, path)
         _require_date("quarantine", entry.expires, path)
@@ -160,13 +160,21 @@ def _require_all_known(mistake: str, names: Iterable[str], known: Iterable[str],
             raise ConfigError(f"{mistake} {name!r}", where=str(path), hint=config.nearest(name, known))
 
 
-def _require_current(known_issues: tuple[KnownIssue, ...], checks: set[str], path: Path, today: str) -> None:
+def require_current(
+    known_issues: tuple[KnownIssue, ...], checks: set[str], path: Path, today: str, key: str = "known_issues"
+) -> None:
+    """Reject accepted Issues of unknown checks, and those whose date has passed.
+
+    :param path: the file that has them, under `key`.
+    :param today: YYYY-MM-DD.
+    :raises ConfigError: for the first such entry.
+    """
     for entry in known_issues:
-        _require_all_known("known_issues: unknown check", (entry.check,), checks, path)
-        _require_date("known_issues", entry.expires, path)
+        _require_all_known(f"{key}: unknown check", (entry.check,), checks, path)
+        _require_date(key, entry.expires, path)
         if entry.expires < today:
             raise ConfigError(
-                f"known_issues: the entry for {entry.check} expired on {entry.expires}",
+                f"{key}: the entry for {entry.check} expired on {entry.expires}",
                 where=str(path),
                 hint="fix the Issue, or enter a later date and give the reason at the linked address",
             )

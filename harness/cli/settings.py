@@ -15,12 +15,12 @@ from harness.audit.target_loading import load_target
 from harness.checks.documented import require_sound
 from harness.checks.load import LoadSettings
 from harness.cli.parser import one_of
-from harness.cli.project_file import load_project
+from harness.cli.project_file import load_project, require_current
 from harness.cli.settings_options import SettingsOptions
 from harness.engine.protocol import ENGINE_NAMES, EngineName
 from harness.engine.recipes import PULLS, ImagePolicy, products
 from harness.engine.storage import StoragePolicy
-from harness.errors import UsageError
+from harness.errors import ConfigError, UsageError
 from harness.host.declarations import (
     CommandDeclaration,
     EnvironmentDeclaration,
@@ -135,6 +135,8 @@ def read_settings(options: SettingsOptions | None = None, today: str | None = No
     named = options.audit_target or file.audit_target
     # the SQL files in harness.toml belong to the target that it names
     target_sql = options.audit_sql or (file.audit_sql if named == file.audit_target else ())
+    target = load_target(named, target_sql)
+    _require_known_checks(target, today)
     return Settings(
         engine=options.engine or _variable("HARNESS_ENGINE", ENGINE_NAMES, file.engine),
         storage=StoragePolicy(
@@ -149,11 +151,11 @@ def read_settings(options: SettingsOptions | None = None, today: str | None = No
         own_topologies=Path(file.topologies or places.TOPOLOGIES),
         images=_images(options, file.images),
         chosen_images=tuple(_image_pairs(options)),
-        known_issues=file.known_issues,
+        known_issues=(*file.known_issues, *target.accepted),
         quarantine=tuple(entry for entry in file.quarantine if entry.expires >= today),
         expired_quarantine=tuple(entry for entry in file.quarantine if entry.expires < today),
         versions=_pairs("--set", options.versions, expected="PRODUCT=VERSION", example="postgres=17"),
-        target=load_target(named, target_sql),
+        target=target,
         target_named=named,
         target_sql=target_sql,
         attestations=file.attestations,
@@ -171,6 +173,18 @@ def read_settings(options: SettingsOptions | None = None, today: str | None = No
         readiness=project.readiness,
         workflows=file.workflows,
     )
+
+
+def _require_known_checks(target: AuditTarget, today: str) -> None:
+    """Reject limits and accepted Issues of a target that name unknown checks, and those that have expired."""
+    known = {check.id for check in catalogue().checks}
+    require_current(target.accepted, known, Path(target.where), today, "accepted")
+    for limit in target.limits:
+        if limit.check not in known:
+            where = config.at_key(target.where, "limits.check")
+            raise ConfigError(
+                f"limits: unknown check {limit.check!r}", where=where, hint=config.nearest(limit.check, known)
+            )
 
 
 def _images(options: SettingsOptions, declared: ImagePolicy) -> ImagePolicy:

@@ -25,6 +25,7 @@ from harness.suites import (
     resilience,
     retention,
     soak,
+    trail,
     trail_breaks,
 )
 from harness.suites.commands import command_checks
@@ -95,6 +96,7 @@ def _of_every_project() -> Catalogue:
 def _suites() -> Catalogue:
     return build_catalogue(
         (
+            trail,
             *capture.MODULES,
             *actor.MODULES,
             *redaction.MODULES,

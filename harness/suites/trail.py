@@ -1,0 +1,84 @@
+"""Trail: what an audit trail records at all, as a few writes of the application show it.
+
+Each property is one row. The checks that depend on a property are N/A for a trail without it, and point to its row. A
+property that a target file omits is shown as well, as a limit that the trail documents or as an Issue.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+from msgspec.structs import replace
+
+from harness.audit.target_file import Recorded
+from harness.audit.trial import try_trail
+from harness.checks.record import NotApplicableError
+from harness.checks.registry import P0, P1, Check, Control, breaks, check
+from harness.model import Section
+from harness.suites.areas import ACTOR_SETTING, CAPTURE_TRIGGER
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from harness.checks.context import CheckContext
+    from harness.model import Severity
+
+    Rows = list[dict[str, Any]]
+
+_FOUND = "recorded"
+
+
+def _without(column: str) -> Callable[[Rows], Rows]:
+    return lambda rows: [row | {column: None} for row in rows]
+
+
+def _without_operation(operation: str) -> Callable[[Rows], Rows]:
+    return lambda rows: [row for row in rows if row["op"].lower() != operation]
+
+
+#: by property: the claim, the severity, and what a control changes of the rows that are read
+_PROPERTIES: dict[Recorded, tuple[str, Severity, Callable[[Rows], Rows]]] = {
+    Recorded.ACTOR: ("the trail records who made a change", P0, _without("actor")),
+    Recorded.TRANSACTION_ID: ("the trail records which changes share a transaction", P1, _without("transaction_id")),
+    Recorded.INSERTS: ("the trail records inserts", P0, _without_operation("insert")),
+    Recorded.UPDATES: ("the trail records updates", P0, _without_operation("update")),
+    Recorded.DELETES: ("the trail records deletes", P0, _without_operation("delete")),
+    Recorded.IMAGE: ("the trail records the row after the change", P0, _without("data_after")),
+    Recorded.ORDER: ("the trail records the order of changes", P1, lambda rows: rows[::-1]),
+}
+
+
+def _shown_by(property_: Recorded) -> tuple[Check, Control]:
+    """Return the check that shows a property, and its control."""
+    claim, severity, broken = _PROPERTIES[property_]
+
+    @check(
+        property_.check,
+        claim=claim,
+        section=Section.ACTOR if property_ is Recorded.ACTOR else Section.CAPTURE,
+        severity=severity,
+        area=ACTOR_SETTING if property_ is Recorded.ACTOR else CAPTURE_TRIGGER,
+    )
+    def shown(ctx: CheckContext) -> None:
+        if property_ in ctx.target.omits:
+            ctx.trail_limit(f"the trail does not record {property_.meaning}")
+            return
+        trial = try_trail(ctx.target, ctx.direct_client(), ctx.admin)
+        if trial.failed not in {None, property_} and (reason := trial.lacking(property_)):
+            raise NotApplicableError(reason)
+        ctx.expect(property_.meaning, trial.missing.get(property_, _FOUND), equals=_FOUND)
+
+    @breaks(shown, at=property_.meaning)
+    def lost_when_read(ctx: CheckContext) -> None:
+        ctx.target = replace(ctx.target, observed=broken)
+
+    return shown, lost_when_read
+
+
+ACTOR = _shown_by(Recorded.ACTOR)
+TRANSACTION_ID = _shown_by(Recorded.TRANSACTION_ID)
+INSERTS = _shown_by(Recorded.INSERTS)
+UPDATES = _shown_by(Recorded.UPDATES)
+DELETES = _shown_by(Recorded.DELETES)
+IMAGE = _shown_by(Recorded.IMAGE)
+ORDER = _shown_by(Recorded.ORDER)
