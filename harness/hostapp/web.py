@@ -9,15 +9,14 @@ from typing import TYPE_CHECKING, Any
 import msgspec
 import psycopg
 from starlette.applications import Starlette
-from starlette.exceptions import HTTPException
 from starlette.middleware import Middleware
 from starlette.responses import JSONResponse, Response
 from starlette.routing import Route
 
 from . import correlation, counters, validation
 from .audited import Action, NotAuditedError, attest, audited_transaction, is_unreachable
+from .error_responses import error_responses
 from .jobs import QUEUE, TitleChange
-from .log_lines import described
 from .requests import Callers, Observed, RefusedError, document_of
 
 if TYPE_CHECKING:
@@ -68,12 +67,7 @@ class Host:
         return Starlette(
             routes=routes,
             middleware=[Middleware(Observed, counters=self._tools.counters, routes=templates)],
-            exception_handlers={
-                HTTPException: _http_error,
-                RefusedError: _refused,
-                NotAuditedError: _not_audited,
-                psycopg.Error: _database_error,
-            },
+            exception_handlers={**error_responses(_LOG, is_unreachable), NotAuditedError: _not_audited},
         )
 
     async def create_post(self, request: Request) -> Response:
@@ -196,25 +190,6 @@ class Host:
         return Response(text, media_type=counters.CONTENT_TYPE)
 
 
-async def _http_error(_request: Request, error: Exception) -> Response:
-    status = getattr(error, "status_code", 500)
-    return JSONResponse({"error": str(getattr(error, "detail", ""))}, status, headers=getattr(error, "headers", None))
-
-
-async def _refused(_request: Request, error: Exception) -> Response:
-    if not isinstance(error, RefusedError):
-        raise error
-    return JSONResponse(error.body, error.status, headers=error.headers)
-
-
 async def _not_audited(_request: Request, error: Exception) -> Response:
     _LOG.error("the write was rolled back: %s", error)
     return JSONResponse({"error": "the write was rolled back, because it could not be audited"}, 500)
-
-
-async def _database_error(_request: Request, error: Exception) -> Response:
-    """Return 503 when the database is unreachable, and 500 when it rejected a statement, also one of the trail."""
-    _LOG.error("database error: %s", described(error))
-    if isinstance(error, psycopg.Error) and is_unreachable(error):
-        return JSONResponse({"error": "the database is unavailable"}, 503, headers={"retry-after": "1"})
-    return JSONResponse({"error": "the database rejected the request; nothing was written"}, 500)

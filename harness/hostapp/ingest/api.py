@@ -11,12 +11,12 @@ from typing import TYPE_CHECKING, Any
 
 import psycopg
 from starlette.applications import Starlette
-from starlette.exceptions import HTTPException
 from starlette.middleware import Middleware
 from starlette.responses import JSONResponse, Response
 from starlette.routing import Route
 
 from ..correlation import correlation_id
+from ..error_responses import error_responses
 from ..log_lines import described
 from ..requests import Callers, Observed, RefusedError, document_of
 from .audit import Action
@@ -79,12 +79,7 @@ class Api:
         return Starlette(
             routes=routes,
             middleware=[Middleware(Observed, counters=self._metrics, routes=templates)],
-            exception_handlers={
-                HTTPException: _http_error,
-                RefusedError: _refused,
-                InvalidError: _invalid,
-                psycopg.Error: _database_error,
-            },
+            exception_handlers={**error_responses(_LOG, is_transient), InvalidError: _invalid},
             lifespan=self._lifespan,
         )
 
@@ -184,24 +179,5 @@ class Api:
         return Response(self._metrics.exposition(dict(rows)), media_type=CONTENT_TYPE)
 
 
-async def _http_error(_request: Request, error: Exception) -> Response:
-    status = getattr(error, "status_code", 500)
-    return JSONResponse({"error": str(getattr(error, "detail", ""))}, status, headers=getattr(error, "headers", None))
-
-
-async def _refused(_request: Request, error: Exception) -> Response:
-    if not isinstance(error, RefusedError):
-        raise error
-    return JSONResponse(error.body, error.status, headers=error.headers)
-
-
 async def _invalid(_request: Request, error: Exception) -> Response:
     return JSONResponse({"errors": getattr(error, "errors", {})}, 400)
-
-
-async def _database_error(_request: Request, error: Exception) -> Response:
-    """Return 503 when the database is away, full or busy, and 500 when it rejected a statement."""
-    _LOG.error("database error: %s", described(error))
-    if isinstance(error, psycopg.Error) and is_transient(error):
-        return JSONResponse({"error": "the database is unavailable"}, 503, headers={"retry-after": "1"})
-    return JSONResponse({"error": "the database rejected the request; nothing was written"}, 500)
