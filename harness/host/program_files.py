@@ -1,7 +1,9 @@
-"""The files that decide what a project's own programs do: the named ones, and those next to them that they may import.
+"""The files that decide what a project's own programs do: those that its commands name, and those that these mention.
 
-Which files a program imports is only known when it runs, so all sources of its folder count. An edit of one that it
-does not import makes evidence count less than it could; the other mistake would keep evidence about another program.
+What a program loads is only known when it runs. So a file counts if a command names it, or if a file that counts
+mentions its name, in whatever language: `import steps`, `require("./steps")`, `. ./steps.sh` and `open("steps.sql")`.
+A file that is mentioned and not loaded makes evidence count less than it could. The other mistake would keep evidence
+about another program. What runs and tools write next to a program changes nothing.
 """
 
 from __future__ import annotations
@@ -17,73 +19,118 @@ from harness.errors import ConfigError
 from harness.host.folder_state import TOOL_FOLDERS, git_output
 
 if TYPE_CHECKING:
-    from collections.abc import Collection, Iterable, Iterator
+    from collections.abc import Iterable, Iterator
 
-#: names of files that programs import, in the languages of workers; of files without git, only these count
-_SOURCES = (
-    *(".py", ".pyx", ".js", ".cjs", ".mjs", ".ts", ".cts", ".mts", ".sh", ".bash", ".sql", ".rb", ".php", ".pl"),
-    *(".ex", ".exs", ".erl", ".go", ".rs", ".java", ".kt", ".scala", ".clj", ".cs", ".lua"),
+#: a file below the folder of a declaration, as a whole argument or within one, such as a command of a shell
+_FILE = re.compile(r"^\{folder\}/(?P<name>[^{}]+)$")
+_FILE_WITHIN = re.compile(r"\{folder\}/(?P<name>[^\s{}'\";|&<>()]+)")
+#: the folder itself, such as a working directory
+_FOLDER = re.compile(r"(?<!\$)\{folder\}(?!/[^\s{}'\";|&<>()])")
+_WORD, _GLOB = re.compile(r"[A-Za-z_][\w-]*"), re.compile(r"\*(\.\w+)")
+#: what programs are made of; files that git does not track only count if their names end like this
+_SOURCES = frozenset(
+    (
+        *(".py", ".pyx", ".js", ".cjs", ".mjs", ".ts", ".cts", ".mts", ".sh", ".bash", ".sql", ".rb", ".php", ".pl"),
+        *(".ex", ".exs", ".erl", ".go", ".rs", ".java", ".kt", ".scala", ".clj", ".cs", ".fs", ".jar", ".so", ".lua"),
+        *(".mako", ".toml"),
+    )
 )
-#: documents next to a program, which git tracks too
-_DOCUMENTS = (".md", ".rst", ".adoc")
+#: in addition to the folders of tools: results of runs, and environments
+_WRITTEN = TOOL_FOLDERS | {"reports"}
 #: declarations of other programs, and of this one: what it declares is in the digest already
 _PROJECT_FILE, _DECLARES = "harness.toml", re.compile(rb"^\[commands\]", re.MULTILINE)
-#: in one folder: entries that are looked at, files that count, and their bytes
+#: in one folder: entries that are looked at; of one program: files that count, and their bytes
 _MOST_ENTRIES, _MOST_FILES, _MOST_BYTES = 50_000, 5_000, 256 * 1024 * 1024
+#: of a longer file, nothing that it mentions is looked for
+_LONGEST_SOURCE = 1_000_000
 _LONGEST_S = 10.0
 
 
-def program_digest(declared: bytes, programs: Iterable[Path], *, top: Path, where: str) -> str:
+def named_files(arguments: Iterable[str], folder: Path) -> list[Path]:
+    """Return the files that the arguments of a command name with `{folder}/…`."""
+    return [
+        folder / found["name"]
+        for argument in arguments
+        for found in (_FILE if _FILE.match(argument) else _FILE_WITHIN).finditer(argument)
+    ]
+
+
+def program_digest(declared: bytes, arguments: Iterable[str], *, folder: Path, where: str) -> str:
     """Return a digest of a declaration and of the files that decide what its programs do.
 
     :param declared: the declaration, such as the bytes of a TOML file.
-    :param programs: files and folders that its commands name; one that does not exist counts as such.
-    :param top: the folder from which files are named in the digest, so that a copy elsewhere has the same one.
+    :param arguments: of all commands.
+    :param folder: of the declaration. Files are named from it, so that a copy elsewhere has the same digest.
     :param where: the file with the declaration, for errors about it.
-    :raises ConfigError: when a file cannot be read, or a folder holds more than is read.
+    :raises ConfigError: when a file cannot be read, or the programs consist of more than is read.
     """
     digest, left = hashlib.sha256(declared), _MOST_BYTES
-    for path in program_files(programs, where=where):
-        name = os.path.relpath(path, top)
+    for path in program_files(arguments, folder, where=where):
         try:
             content = path.read_bytes() if (left := left - path.stat().st_size) >= 0 else b""
         except OSError as error:
             raise ConfigError(f"{path} cannot be read: {error.strerror}", where=where) from None
         if left < 0:
             raise _too_much(path.parent, f"{_MOST_BYTES // 1024**2} MiB", where)
-        digest.update(os.fsencode(f"\0{name}\0") + hashlib.sha256(content).digest())
+        digest.update(os.fsencode(f"\0{os.path.relpath(path, folder)}\0") + hashlib.sha256(content).digest())
     return digest.hexdigest()[:16]
 
 
-def program_files(programs: Iterable[Path], *, where: str) -> list[Path]:
+def program_files(arguments: Iterable[str], folder: Path, *, where: str) -> list[Path]:
     """Return the files that decide what programs do, in a fixed order.
 
-    Of the folder of a program, with the folders below it, these are the files that git tracks, except documents, and
-    sources that git does not ignore. Where git tracks no file, these are the sources. Caches, virtual environments and
-    names that begin with a dot do not count, and neither do `harness.toml` and other declarations. A named file does.
-
-    :param programs: files, and folders of programs.
+    :param arguments: of all commands.
+    :param folder: of the declaration.
     :param where: the file with the declaration, for errors about it.
-    :raises ConfigError: when a folder holds more files than are read.
+    :raises ConfigError: when the programs consist of more files than are read.
     """
-    named = {path.resolve() for path in programs}
-    folders = {path if path.is_dir() else path.parent for path in named if path.exists()}
-    outermost = [folder for folder in folders if not any(other in folder.parents for other in folders)]
-    found = {path for path in named if _is_file(path)}
-    for folder in outermost:
-        found.update(_of_folder(folder, where))
+    arguments, folder = tuple(arguments), folder.resolve()
+    named = [path.resolve() for path in named_files(arguments, folder)]
+    whole = {path if path.is_dir() else path.parent for path in named if path.exists()} - {folder}
+    if any(_FOLDER.search(argument) for argument in arguments):
+        whole.add(folder)
+    known = _Folder(folder, where)
+    found: set[Path] = set()
+    waiting = [path for path in named if _is_file(path)]
+    for inside in whole:  # a program in a folder of its own is more than one file
+        waiting += known.files if inside == folder else _Folder(inside, where).files
+    waiting += known.mentioned_by("\n".join(arguments))
+    while waiting:
+        path = waiting.pop()
+        if path not in found:
+            found.add(path)
+            waiting += known.mentioned_by(_text_of(path))
+        if len(found) > _MOST_FILES:
+            raise _too_much(folder, f"{_MOST_FILES} files", where)
     return sorted(found)
 
 
-def _of_folder(folder: Path, where: str) -> list[Path]:
-    files: list[Path] = []
-    for path in _known_to_git(folder) or _sources_below(folder, where):
-        of_tools = _is_of_tools(path.relative_to(folder).parts)
-        if not of_tools and _is_file(path) and not _is_declaration(path):
-            files.append(path)
-        if len(files) > _MOST_FILES:
-            raise _too_much(folder, f"{_MOST_FILES} files", where)
-    return files
+class _Folder:
+    """The files of a folder that may be parts of programs.
+
+    With git, these are the files that it tracks, and sources that it does not ignore. Where git tracks no file, these
+    are the sources. Caches, virtual environments and names that begin with a dot are left out.
+    """
+
+    def __init__(self, folder: Path, where: str) -> None:
+        self._folder = folder
+        listed = _known_to_git(folder) or _sources_below(folder, where)
+        self.files = [path for path in listed if _is_file(path) and not _is_declaration(path)]
+        #: by the name of a file without its ending, or of a folder in this one
+        self._by_name: dict[str, list[Path]] = {}
+        self._by_ending: dict[str, list[Path]] = {}
+        for path in self.files:
+            first = path.relative_to(folder).parts[0]
+            self._by_name.setdefault(first.partition(".")[0], []).append(path)
+            if path.parent == folder:
+                self._by_ending.setdefault(path.suffix, []).append(path)
+
+    def mentioned_by(self, text: str) -> Iterator[Path]:
+        """Yield the files whose names a text has, all files of a folder that it names, and those of a `*.sql`."""
+        for name in self._by_name.keys() & set(_WORD.findall(text)):
+            yield from self._by_name[name]
+        for ending in self._by_ending.keys() & set(_GLOB.findall(text)):
+            yield from self._by_ending[ending]
 
 
 def _known_to_git(folder: Path) -> list[Path]:
@@ -91,27 +138,39 @@ def _known_to_git(folder: Path) -> list[Path]:
     tracked = _listed(folder, "--cached")
     if not tracked:
         return []
-    new = [path for path in _listed(folder, "--others", "--exclude-standard") if path.suffix in _SOURCES]
-    return [path for path in tracked if path.suffix not in _DOCUMENTS] + new
+    new = [name for name in _listed(folder, "--others", "--exclude-standard") if _is_source(name)]
+    return [folder / name for name in (*tracked, *new)]
 
 
-def _listed(folder: Path, *which: str) -> list[Path]:
+def _listed(folder: Path, *which: str) -> list[str]:
     output = git_output(folder, "ls-files", "-z", *which, "--", ".", timeout_s=_LONGEST_S) or ""
-    return [folder / name for name in output.split("\0") if name]
+    return [name for name in output.split("\0") if name]
 
 
 def _sources_below(folder: Path, where: str) -> Iterator[Path]:
     entries = 0
     for at, folders, names in os.walk(folder):
-        folders[:] = sorted(name for name in folders if not _is_of_tools((name,)))
+        folders[:] = sorted(name for name in folders if not _is_written(name))
         entries += len(folders) + len(names)
         if entries > _MOST_ENTRIES:
             raise _too_much(folder, f"{_MOST_ENTRIES} entries", where)
-        yield from (Path(at) / name for name in sorted(names) if name.endswith(_SOURCES))
+        yield from (Path(at) / name for name in sorted(names) if _is_source(name))
 
 
-def _is_of_tools(parts: Collection[str]) -> bool:
-    return any(part.startswith(".") or part in TOOL_FOLDERS for part in parts)
+def _is_source(name: str) -> bool:
+    return os.path.splitext(name)[1] in _SOURCES and not any(map(_is_written, name.split("/")))  # noqa: PTH122
+
+
+def _is_written(part: str) -> bool:
+    """Return whether a part of a path says that tools or runs wrote what it names."""
+    return part in _WRITTEN or part.startswith(".") or part.endswith(".egg-info")
+
+
+def _text_of(path: Path) -> str:
+    try:
+        return path.read_text(encoding="utf-8", errors="replace") if path.stat().st_size <= _LONGEST_SOURCE else ""
+    except OSError:
+        return ""  # the digest reports it
 
 
 def _is_declaration(path: Path) -> bool:

@@ -13,7 +13,7 @@ from packaging.requirements import InvalidRequirement, Requirement
 
 from harness import config
 from harness.errors import ConfigError, UsageError
-from harness.host.program_files import program_digest
+from harness.host.program_files import named_files, program_digest
 from harness.job_engines.target_file import NEEDS, Documented, JobEngineFile, JobFeature, Packages, Settings, Variant
 
 if TYPE_CHECKING:
@@ -24,12 +24,6 @@ SHIPPED = Path(__file__).resolve().parent / "targets"
 _NAME = re.compile(r"^[a-z][a-z0-9-]{0,39}$")
 #: `{word}` in an argument; a shell's `${word}` is left as it is
 _PLACEHOLDER = re.compile(r"(?<!\$)\{([a-z_]+)\}")
-#: a file next to the target, as an argument names it
-_FILE = re.compile(r"^\{folder\}/(?P<name>[^{}]+)$")
-#: the same within an argument, such as a command of a shell
-_FILE_WITHIN = re.compile(r"\{folder\}/(?P<name>[^\s{}'\";|&<>()]+)")
-#: the folder itself, such as a working directory
-_FOLDER = re.compile(r"(?<!\$)\{folder\}(?!/[^\s{}'\";|&<>()])")
 _NPM = re.compile(r"^(?:@[a-z0-9][\w.-]*/)?[a-z0-9][\w.-]*@\d+\.\d+\.\d+(?:[-+][\w.-]+)?$", re.ASCII)
 #: placeholders of every command
 _EVERYWHERE = ("folder", "python", "node")
@@ -66,7 +60,7 @@ class JobEngine(Struct, frozen=True, kw_only=True):
     file: JobEngineFile
     #: whether it ships with the harness
     shipped: bool
-    #: a digest of the file, and of the programs that its commands name with the files next to them
+    #: a digest of the file and of its programs; see :mod:`harness.host.program_files`
     fingerprint: str
 
     @property
@@ -213,7 +207,7 @@ def _wrong_commands(file: JobEngineFile, folder: Path) -> Iterator[_Problem]:
                 )
         if missing := [placeholder for placeholder in _KEYS[name] if placeholder not in found]:
             yield key, f"needs {_braced(missing)}, which no argument contains", f"add {_braced(missing)} as an argument"
-        for program in _files(arguments, folder):
+        for program in named_files(arguments, folder):
             if not file.not_run and not program.is_file():
                 yield key, f"no such file {program}", "{folder} is the folder of the target file"
 
@@ -275,20 +269,10 @@ def _braced(placeholders: tuple[str, ...] | list[str]) -> str:
     return ", ".join(f"{{{placeholder}}}" for placeholder in placeholders)
 
 
-def _files(arguments: tuple[str, ...], folder: Path) -> list[Path]:
-    return [
-        folder / found["name"]
-        for argument in arguments
-        for found in (_FILE if _FILE.match(argument) else _FILE_WITHIN).finditer(argument)
-    ]
-
-
 def _digest(path: Path, file: JobEngineFile, folder: Path) -> str:
     try:
         declared = path.read_bytes()
     except OSError as error:
         raise ConfigError(f"{path} cannot be read: {error.strerror}", where=str(path)) from None
-    programs = {program for _, arguments in _commands(file) for program in _files(arguments, folder)}
-    if any(_FOLDER.search(argument) for _, arguments in _commands(file) for argument in arguments):
-        programs.add(folder)
-    return program_digest(declared, programs, top=folder, where=str(path))
+    arguments = (argument for _, arguments in _commands(file) for argument in arguments)
+    return program_digest(declared, arguments, folder=folder, where=str(path))
