@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import sys
+from contextlib import closing
 from typing import TYPE_CHECKING
 
 import msgspec
 import pytest
+from msgspec.structs import replace
 
 from harness.audit.target_loading import reference_target
 from harness.checks.execution import run_check
@@ -15,6 +17,7 @@ from harness.checks.registry import Check, Control
 from harness.checks.workspace import Workspace
 from harness.engine.owner import Owner, process_started
 from harness.job_engines.loading import load
+from harness.job_engines.target_file import Case
 from harness.job_engines.workers import Supervisor
 from harness.lab.lab import stand_up_for_faults
 from harness.lab.topologies import load_topologies, wanted_by
@@ -30,6 +33,7 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from harness.engine.protocol import Engine
+    from harness.model import Topology
 
 pytestmark = pytest.mark.engine
 
@@ -73,6 +77,8 @@ elif VARIANT == "idles":
     while True:
         signal.pause()
 else:
+    if VARIANT == "leaves":
+        connection.execute("LISTEN my_jobs; PREPARE left_here AS SELECT 1")
     while True:
         with connection.transaction():
             claimed = connection.execute("SELECT key FROM my_jobs WHERE state = 'waiting' LIMIT 1 FOR UPDATE SKIP LOCKED")
@@ -105,15 +111,17 @@ summary = "begins its jobs for ever"
 summary = "deletes a job, and begins the others for ever"
 [variants.broken]
 summary = "cannot create its schema"
+[variants.leaves]
+summary = "leaves a channel and a prepared statement on its server connection"
 [variants.exits]
 summary = "exits at once, and prints its address"
 """
 
 
 class Stage:
-    """A lab without a pooler, a run that keeps evidence, and the checks of an engine."""
+    """A lab, without a pooler by default, a run that keeps evidence, and the checks of an engine."""
 
-    def __init__(self, engine: Engine, folder: Path) -> None:
+    def __init__(self, engine: Engine, folder: Path, topology: Topology | None = None) -> None:
         self.pids = folder / "pids"
         (folder / "program.py").write_text(PROGRAM)
         (folder / "my-jobs.toml").write_text(
@@ -122,17 +130,19 @@ class Stage:
         declared = list(job_checks([load(folder / "my-jobs.toml")]))
         self.checks = {one.id: one for one in declared if isinstance(one, Check)}
         self.controls = {(one.check, one.name): one for one in declared if isinstance(one, Control)}
-        redact, topology = Redactor(), load_topologies()["direct"]
+        redact, topology = Redactor(), topology or load_topologies()["direct"]
         engine.prepare(wanted_by(topology), lambda _: None)
         self.lab = stand_up_for_faults(engine, topology, Owner.me(new_run_id()), redact)
         self.store = RunStore(folder / "reports", record(new_run_id()), redact)
         self.workspace = Workspace(self.lab, reference_target(), catalogue().fixtures, store=self.store)
 
-    def run(self, variant: str, control: str = "") -> Result:
-        """Run the case `works` of a variant."""
-        check = self.checks[f"jobs.my-jobs-{variant}-works"]
+    def run(self, variant: str, control: str = "", case: Case = Case.WORKS) -> Result:
+        """Run a case of a variant."""
+        check = self.checks[f"jobs.my-jobs-{variant}-{case}"]
         broken = self.controls[check.id, control] if control else None
-        return run_check(check, planned("direct", check.id), self.lab.topology, self.workspace, control=broken)
+        return run_check(
+            check, planned(self.lab.topology.name, check.id), self.lab.topology, self.workspace, control=broken
+        )
 
     def evidence(self, result: Result) -> str:
         """Return all that is kept of a result."""
@@ -167,6 +177,18 @@ def broken(result: Result) -> set[str]:
 def test_an_engine_of_a_user_works(stage: Stage) -> None:
     result = stage.run("works")
     assert (result.status, result.facts.get("outcome")) == (Status.OK, "works"), result.reason
+
+
+@pytest.mark.parametrize(("reset_query", "left"), [("DISCARD ALL", set()), ("", {judged.STATEMENTS, judged.CHANNELS})])
+def test_in_session_mode_a_worker_leaves_what_the_reset_query_does_not_remove(
+    some_engine: Engine, tmp_path: Path, reset_query: str, left: set[str]
+) -> None:
+    session = load_topologies()["session"]
+    assert session.pooler
+    pooler = replace(session.pooler, settings={"server_reset_query": reset_query})
+    with closing(Stage(some_engine, tmp_path, replace(session, pooler=pooler))) as stage:
+        result = stage.run("leaves", case=Case.LEAVES_NOTHING)
+    assert (result.status, broken(result)) == (Status.ISSUE if left else Status.OK, left), result.reason
 
 
 def test_a_schema_that_cannot_be_created_at_all_is_not_run(stage: Stage) -> None:

@@ -293,6 +293,14 @@ def test_a_worker_may_exit_after_a_fault(case: Case) -> None:
     assert broken(history, replace(state, exits=exits)) == set()
 
 
+def test_a_worker_that_needs_no_supervisor_does_not_exit_after_a_fault() -> None:
+    history, state = sound(Case.FAULTS)
+    promised = replace(state, settings=replace(state.settings, needs_supervisor=False))
+    assert broken(history, promised) == set()
+    exits = (ExitedWorker(worker="a", code=1, seconds=1.0, sqlstates=("57P01",)),)
+    assert broken(history, replace(promised, exits=exits)) == {judged.EXITS}
+
+
 def test_a_worker_that_was_not_frozen_does_not_exit() -> None:
     history, state = sound(Case.CLAIMS)
     exits = (ExitedWorker(worker="b", code=1, seconds=1.0, sqlstates=("42P05",)),)

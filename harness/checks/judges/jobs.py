@@ -136,6 +136,8 @@ def _faults(jobs: Jobs) -> Iterator[Expectation]:
     failed = sum(one.operation == LATE and one.outcome == "fail" for one in jobs.history.operations)
     yield compared(LATE_FAILED, failed, 0)
     yield compared(LOOPS, len(jobs.state.given_up), 0)
+    if not jobs.state.settings.needs_supervisor:
+        yield compared(EXITS, len(jobs.state.exits), 0)
     if jobs.state.settings.exactly_once:
         yield compared(TWICE, len(jobs.twice), 0)
 
@@ -272,7 +274,7 @@ _CASES: dict[Case, Callable[[Jobs], Iterator[Expectation]]] = {
 }
 
 
-#: cases in which a fault may end a worker; that of claims looks at its exits itself
+#: cases in which a fault may end a worker; they look at its exits themselves
 _MAY_EXIT = frozenset({Case.FAULTS, Case.CLAIMS})
 
 

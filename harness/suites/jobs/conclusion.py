@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from harness.checks.judges.job_state import ExitedWorker, Foreseen, JobsState
+from harness.checks.judges.jobs import STUCK
 from harness.job_engines.loading import documented_for_all
 from harness.suites.jobs.programs import ACTOR_ID, CORRELATION
 
@@ -84,6 +85,8 @@ def record_facts(run: JobRun) -> None:
     if printed := run.printed_sqlstates:
         ctx.fact("SQLSTATEs that workers printed", ", ".join(printed))
     seen = {found.name for found in ctx.expectations if found.observed not in {"0", "yes"}}
+    if STUCK in seen and (rescue := run.engine.file.sql.rescue):
+        ctx.fact("what frees stuck jobs", " ".join(rescue.split()))
     matching = [entry for entry in documented(run) if entry.expectation in seen or (seen and not entry.expectation)]
     for advice in matching[:1]:
         ctx.fact("instead", advice.instead)
