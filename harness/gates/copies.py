@@ -8,6 +8,7 @@ import os
 import re
 import shutil
 from pathlib import Path
+from types import MappingProxyType
 from typing import TYPE_CHECKING
 
 from msgspec import Struct
@@ -20,7 +21,7 @@ from harness.job_engines.scratch import scratch_folder
 from harness.lint.secrets import masked
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator, Sequence
+    from collections.abc import Callable, Iterator, Mapping, Sequence
 
     from harness.gates.tree import Tree
 
@@ -36,6 +37,7 @@ _NOT_HERE = re.compile(
 _FULL = frozenset({errno.ENOSPC, errno.EDQUOT})
 _CANNOT_START = frozenset({126, 127})
 _LONGEST_LINE = 160
+_NOTHING: Mapping[str, str] = MappingProxyType({})
 _GIT = ("git", "-c", "commit.gpgSign=false", "-c", "gc.auto=0", "-c", "core.fsmonitor=false")
 
 
@@ -161,10 +163,13 @@ class Copies:
                 self._left_out[f".git (git {arguments[0]} failed)"] = None
                 break
 
-    def run(self, command: Sequence[str], folder: Path, deadline_s: float) -> Ran:
-        """Run a command of the repository in a copy."""
+    def run(self, command: Sequence[str], folder: Path, deadline_s: float, given: Mapping[str, str] = _NOTHING) -> Ran:
+        """Run a command of the repository in a copy.
+
+        :param given: its environment variables, in addition to those of this process.
+        """
         try:
-            result = self._run(command, folder, {"CI": "true", "PWD": str(folder)}, deadline_s)
+            result = self._run(command, folder, {"CI": "true", "PWD": str(folder), **given}, deadline_s)
         except HarnessError as error:
             return Ran(cannot_run=error.what)
         if result.exit_code is None:

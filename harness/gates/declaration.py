@@ -26,7 +26,7 @@ Gate = Literal[
 
 
 class Seed(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
-    """A mistake that a check must notice: a patch to apply, or a file to write."""
+    """A mistake that a check must notice: a patch to apply, a file to write, or a program that fails."""
 
     #: a patch, as `git diff` prints it
     patch: _Path | Literal[""] = ""
@@ -34,6 +34,8 @@ class Seed(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     file: _Path | Literal[""] = ""
     #: the content of `file`
     text: str = ""
+    #: a program, such as `curl`, that a stand-in replaces: it exits with 1
+    program: Annotated[str, Meta(pattern=r"^(\w[\w.+-]*)?$", max_length=100)] = ""
     #: a text that the output must then contain: the check fails because of this seed
     expect: str = ""
 
@@ -134,12 +136,15 @@ def require_sound(declared: GatesDeclaration, path: Path) -> None:
     for check in declared.checks:
         if names.count(check.name) > 1:
             raise ConfigError(f"gates.checks: {check.name} is declared twice, expected one", where=str(path))
-        if bool(check.seed.patch) == bool(check.seed.file):
-            found = "both" if check.seed.patch else "neither"
+        found = [key for key in ("patch", "file", "program") if getattr(check.seed, key)]
+        if len(found) != 1:
             raise ConfigError(
-                f"gates.checks: {check.name}.seed: found {found} of patch and file, expected one of them",
+                f"gates.checks: {check.name}.seed: found {' and '.join(found) or 'none'} of patch, file and program, "
+                "expected one of them",
                 where=str(path),
                 hint='write seed = { file = "src/seed.py", text = "import os\\n" }',
             )
-        if check.seed.patch and check.seed.text:
-            raise ConfigError(f"gates.checks: {check.name}.seed: text belongs to file, not to patch", where=str(path))
+        if not check.seed.file and check.seed.text:
+            raise ConfigError(
+                f"gates.checks: {check.name}.seed: text belongs to file, not to {found[0]}", where=str(path)
+            )

@@ -14,8 +14,9 @@ from harness.gates.quarantine import quarantine_row
 from harness.gates.runbooks import runbook_rows
 from harness.gates.secret_rows import secret_rows
 from harness.gates.seeding import seeded_rows
+from harness.gates.smoke import smoke_row
 from harness.gates.tree import Tree
-from harness.gates.workflow_rows import workflow_rows
+from harness.gates.workflow_rows import read_workflows, workflow_rows
 from harness.model import Status
 
 if TYPE_CHECKING:
@@ -50,6 +51,11 @@ GATES = (
         "No step, script or task hides the failure of a check.",
         "tasks that are known by their name only: those of nox, tox, just and other runners",
     ),
+    Gate(
+        "smoke.fails",
+        "A smoke script fails when each program that it runs fails, and the code of the repository is broken.",
+        "whether it notices other mistakes",
+    ),
     Gate("seeded", "Each declared check passes, and fails with its seeded mistake.", "whether the seeds are typical"),
     Gate("template.fields", "The template of pull requests has the fields.", "whether authors fill them"),
     Gate("codeowners.patterns", "CODEOWNERS exists, and its patterns match files.", "whether the owners exist"),
@@ -81,8 +87,11 @@ def judge_gates(
         raise UsageError("not a folder", where=str(root), hint="name the folder of a repository: harness gates .")
     tree = Tree(root)
     copies = Copies(tree, declared.also_copy, say, stopped) if runs else None
+    workflows = read_workflows(tree, declared.steps)
+    has_smoke = any(check.name == "smoke" for check in declared.checks)
     rows = [
-        *workflow_rows(tree, declared.steps),
+        *workflow_rows(tree, workflows),
+        smoke_row(tree, workflows, copies, declared=has_smoke),
         *seeded_rows(tree, declared.checks, copies),
         template_row(tree, declared.template_fields),
         owners_row(tree),

@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import os
 from typing import TYPE_CHECKING
 
 from harness.errors import HarnessError
 from harness.gates.rows import GateRow, Place, issue, not_run
+from harness.gates.stand_ins import stand_in
+from harness.job_engines.scratch import scratch_folder
 from harness.model import Status
 
 if TYPE_CHECKING:
@@ -53,6 +56,8 @@ def _in_copy(  # noqa: PLR0911 -- one for each outcome
             return not_run(gate, f"`{command}` fails, and the copy is incomplete{missing}", "name it in also_copy")
         reason = f"`{command}` fails without its seed: exit code {clean.exit_code}: {clean.last_line}"
         return issue(gate, reason, "make the check pass on the repository as it is", _output(clean))
+    if check.seed.program:
+        return _without_program(check, copies, folder)
     if problem := plant(tree, check.seed, folder, copies):
         return not_run(gate, f"the seed cannot be planted: {problem}", "correct the seed")
     seeded = copies.run(check.run, folder, check.deadline_s)
@@ -68,6 +73,28 @@ def _in_copy(  # noqa: PLR0911 -- one for each outcome
         return not_run(gate, reason, "correct `expect`, or the seed", _output(seeded))
     reason = f"`{command}` passes, and fails with the mistake of {seed}: exit code {seeded.exit_code}"
     return GateRow(gate=gate, status=Status.OK, reason=reason + missing)
+
+
+def _without_program(check: SeededCheck, copies: Copies, folder: Path) -> GateRow:
+    gate, command, program = f"seeded.{check.name}", " ".join(check.run), check.seed.program
+    with scratch_folder() as scratch:
+        programs = stand_in(scratch, [program])
+        path = os.pathsep.join((str(programs.folder), os.environ.get("PATH", os.defpath)))
+        seeded = copies.run(check.run, folder, check.deadline_s, {"PATH": path})
+        called = bool(programs.called)
+    if not called:
+        reason = f"`{command}` does not run {program} from PATH, so its seed shows nothing"
+        return not_run(gate, reason, "name a program that it runs", _output(seeded))
+    if seeded.cannot_run and not seeded.exit_code:
+        return not_run(gate, f"`{command}` with its seed: {seeded.cannot_run}", "correct the seed")
+    if not seeded.exit_code:
+        reason = f"`{command}` passes although {program} fails"
+        return issue(gate, reason, "let the check fail", _output(seeded))
+    if check.seed.expect and check.seed.expect not in seeded.output:
+        reason = f"`{command}` fails with its seed, but its output lacks {check.seed.expect!r}: {seeded.last_line}"
+        return not_run(gate, reason, "correct `expect`, or the seed", _output(seeded))
+    reason = f"`{command}` passes, and fails when {program} fails: exit code {seeded.exit_code}"
+    return GateRow(gate=gate, status=Status.OK, reason=reason)
 
 
 def _output(ran: Ran) -> tuple[Place, ...]:

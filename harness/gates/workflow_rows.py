@@ -30,12 +30,16 @@ _WORDS = {
 _SHOWN = 5
 
 
-def workflow_rows(tree: Tree, declared: Steps) -> list[GateRow]:
-    """Return the rows of continuous integration."""
+def read_workflows(tree: Tree, declared: Steps) -> Workflows:
+    """Return what all workflows execute."""
     expansion = Expansion(tree, declared)
     gitlab = gitlab_workflow(tree, expansion)
     parts = [*github_workflows(tree, expansion), *([gitlab] if gitlab else [])]
-    found = joined([*parts, Workflows(unread=tuple(expansion.unread))])
+    return joined([*parts, Workflows(unread=tuple(expansion.unread))])
+
+
+def workflow_rows(tree: Tree, found: Workflows) -> list[GateRow]:
+    """Return the rows of continuous integration."""
     other = [name for name in tree.files if name.startswith(_OTHER_SYSTEMS)]
     return [_present(found, other), *(_kind_row(kind, found, other) for kind in Kind), _failures(found)]
 

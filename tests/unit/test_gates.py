@@ -16,7 +16,7 @@ from hypothesis import strategies as st
 
 from harness.cli.main import main
 from harness.errors import ConfigError
-from harness.gates import copies
+from harness.gates import copies, smoke
 from harness.gates.copies import Copies
 from harness.gates.declaration import GatesDeclaration, Seed, SeededCheck, load_declaration
 from harness.gates.documents import owns
@@ -55,7 +55,7 @@ def test_a_repository_that_keeps_all_gates_is_ok(tmp_path: Path) -> None:
 
 def test_nothing_of_the_repository_runs_by_default(tmp_path: Path) -> None:
     rows = rows_of(repository(tmp_path / "r"))
-    assert {gate for gate, row in rows.items() if row.status is NOT_RUN} == {"seeded.lint", "runbooks.commands"}
+    assert {gate for gate, row in rows.items() if row.status is NOT_RUN} == {"smoke.fails", "seeded.lint", "runbooks.commands"}
     assert {row.status for row in rows.values()} == {OK, NOT_RUN}
 
 
@@ -68,6 +68,7 @@ VIOLATIONS: list[tuple[str, dict[str, str | None], str]] = [
     ("workflow.unit", {CI: GOOD[CI].replace("pytest tests", "pytest --co -q | tee log")}, "the pipe hides its failure"),
     ("workflow.smoke", {"scripts/smoke.sh": None, CI: GOOD[CI].replace("run: ./scripts/smoke.sh", "run: ls")}, "a smoke test"),
     ("workflow.failures", {CI: GOOD[CI].replace("run: mypy", "run: mypy\n        continue-on-error: true")}, "continue-on-error"),
+    ("smoke.fails", {"scripts/smoke.sh": "#!/bin/sh\ncurl -f localhost\ntest -f src/app.py\n"}, "exits with 0 although what it runs (curl) fails"),
     ("seeded.lint", {"harness.toml": GOOD["harness.toml"].replace("! grep -rn eval src", "true")}, "passes with the mistake"),
     ("seeded.lint", {"src/other.py": "eval(2)"}, "fails without its seed"),
     ("template.fields", {".github/pull_request_template.md": None}, "no template"),
@@ -87,7 +88,7 @@ VIOLATIONS: list[tuple[str, dict[str, str | None], str]] = [
 
 @pytest.mark.parametrize(("gate", "changes", "reason"), VIOLATIONS, ids=[f"{v[0]}-{v[2][:30]}" for v in VIOLATIONS])
 def test_each_gate_turns_to_issue(tmp_path: Path, gate: str, changes: dict[str, str | None], reason: str) -> None:
-    rows = rows_of(repository(tmp_path / "r", changes), runs=gate.startswith(("seeded", "runbooks")))
+    rows = rows_of(repository(tmp_path / "r", changes), runs=gate.startswith(("smoke", "seeded", "runbooks")))
     assert rows[gate].status is ISSUE, rows[gate]
     assert reason in " ".join([rows[gate].reason, *map(str, rows[gate].places)])
     assert rows[gate].fix
@@ -401,6 +402,25 @@ def test_a_seeded_check(tmp_path: Path, command: tuple[str, ...], seed: Seed, st
     assert (row.status, reason in row.reason) == (status, True), row
 
 
+@pytest.mark.parametrize(
+    ("command", "program", "status", "reason"),
+    [
+        ("test-tool", "test-tool", OK, "passes, and fails when test-tool fails: exit code 1"),
+        ("test-tool || true", "test-tool", ISSUE, "passes although test-tool fails"),
+        ("true", "test-tool", NOT_RUN, "does not run test-tool from PATH"),
+        ("false", "test-tool", ISSUE, "fails without its seed"),
+    ],
+)
+def test_a_program_that_fails_is_a_seed(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, command: str, program: str, status: Status, reason: str
+) -> None:
+    write(tmp_path, "bin/test-tool", "#!/bin/sh\n")
+    (tmp_path / "bin/test-tool").chmod(0o755)
+    monkeypatch.setenv("PATH", f"{tmp_path / 'bin'}{os.pathsep}{os.environ['PATH']}")
+    row = seeded(repository(tmp_path / "r"), "sh", "-c", command, seed=Seed(program=program))
+    assert (row.status, reason in row.reason) == (status, True), row
+
+
 def test_no_part_of_a_secret_is_left_where_a_long_line_of_output_is_cut(tmp_path: Path) -> None:
     start = "x" * (290 - len("token = ''"))  # the line is cut within the token
     row = seeded(repository(tmp_path / "r", {}), "echo", f"{start} token = '{TOKEN}'", seed=BAD)
@@ -408,6 +428,57 @@ def test_no_part_of_a_secret_is_left_where_a_long_line_of_output_is_cut(tmp_path
     [place] = row.places
     assert place.what.startswith(start)
     assert TOKEN[:6] not in place.what
+
+
+# --- smoke scripts ---------------------------------------------------------------------------------------------
+
+SMOKE = "scripts/smoke.sh"
+
+
+@pytest.mark.parametrize(
+    ("script", "status", "reason"),
+    [
+        ("set -e\ncurl -f localhost\necho passed\n", OK, "fails when what it runs (curl) fails: exit code 1"),
+        ("set -e\nno-such-program --version\n", OK, "(no-such-program)"),
+        ("curl -f localhost\ntest -f src/app.py\n", ISSUE, "exits with 0 although what it runs (curl) fails"),
+        ("docker info || { echo skipped; exit 0; }\ncurl -f localhost\n", ISSUE, "(docker)"),
+        ('set -e\nfor n in 1 2 3; do curl -f localhost && ok=1; sleep 60; done\ntest -z "$no"\n', ISSUE, "(curl)"),
+        ("set -e\n./scripts/start.sh\n", OK, "(start.sh)"),
+        ("./scripts/start.sh\ntest -f src/app.py\n", ISSUE, "(start.sh)"),
+        (". scripts/start.sh\ncurl -f localhost\n", OK, "(start.sh)" ),
+        ('set -eu\ntest "$NO_SUCH_VARIABLE"\ncurl -f localhost\n', NOT_RUN, "fails before it runs a program"),
+        ("grep -q smoke scripts/smoke.sh\n", NOT_RUN, "runs no program that can be replaced"),
+        ("curl -f localhost; /bin/ls -d scripts\n", NOT_RUN, "/bin/ls cannot be replaced"),
+        ("curl -f localhost; (exec 3<>/dev/tcp/localhost/1) 2>&-; test -d scripts\n", NOT_RUN, "/dev/tcp cannot be"),
+        ("while ! curl -f localhost; do sleep 1; done\n", NOT_RUN, "did not end within"),
+    ],
+)  # fmt: skip
+def test_a_smoke_script_runs_where_nothing_works(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, script: str, status: Status, reason: str
+) -> None:
+    monkeypatch.setattr(smoke, "_DEADLINE_S", 1.0 if "while" in script else 60.0)
+    files = {SMOKE: f"#!/usr/bin/env bash\n{script}", "scripts/start.sh": "#!/bin/sh\ndocker compose up -d\n"}
+    row = rows_of(repository(tmp_path / "r", files), runs=True)["smoke.fails"]
+    assert (row.status, reason in row.reason) == (status, True), row
+    if status is not OK:
+        assert row.fix
+
+
+def test_a_smoke_test_that_is_no_shell_script_needs_a_declared_check(tmp_path: Path) -> None:
+    files = {CI: GOOD[CI].replace("./scripts/smoke.sh", "python smoke.py"), "smoke.py": "import app\n"}
+    row = rows_of(repository(tmp_path / "r", files), runs=True)["smoke.fails"]
+    assert (row.status, "seed" in row.fix) == (NOT_RUN, True)
+    declared = "[[gates.checks]]\nname = 'smoke'\nrun = ['python', 'smoke.py']\nseed = { file = 'app.py' }\n"
+    row = rows_of(repository(tmp_path / "d", {**files, "harness.toml": declared}))["smoke.fails"]
+    assert (row.status, row.reason) == (NA, "not a shell script; see the declared check `smoke`")
+
+
+def test_a_stand_in_runs_nothing_and_removes_nothing(tmp_path: Path) -> None:
+    outside = tmp_path / "outside"
+    outside.mkdir()
+    script = f"#!/bin/sh\nset -e\nrm -rf {outside}\npython3 -c 'open(\"{outside}/new\", \"w\")'\n"
+    assert rows_of(repository(tmp_path / "r", {SMOKE: script}), runs=True)["smoke.fails"].status is OK
+    assert (outside.is_dir(), list(outside.iterdir())) == (True, [])
 
 
 # --- declarations, owners and the command line -----------------------------------------------------------------
@@ -419,7 +490,7 @@ def test_no_part_of_a_secret_is_left_where_a_long_line_of_output_is_cut(tmp_path
         ("[gates]\ntemplate = 1\n", "template"),
         ("[gates.omit]\n'secrets.tree' = 'we have many of them'\n", "secrets.tree"),
         ("[gates]\nrunbooks = ['../x']\n", "runbooks"),
-        ("[[gates.checks]]\nname = 'a'\nrun = ['x']\nseed = {}\n", "found neither of patch and file"),
+        ("[[gates.checks]]\nname = 'a'\nrun = ['x']\nseed = {}\n", "found none of patch, file and program"),
         ("[[gates.checks]]\nname='a'\nrun=['x']\nseed={file='f'}\n" * 2, "declared twice"),
     ],
 )
@@ -476,7 +547,7 @@ def test_rows_are_printed_for_people_and_machines(tmp_path: Path, capsys: pytest
     capsys.readouterr()
     assert main(["gates", str(root), "--json"]) == 1
     document = json.loads(capsys.readouterr().out)
-    assert document["counts"] == {"OK": 11, "Issue": 1, "N/A": 0, "Not run": 2}
+    assert document["counts"] == {"OK": 11, "Issue": 1, "N/A": 0, "Not run": 3}
     [row] = [row for row in document["rows"] if row["status"] == "Issue"]
     assert row["places"] == [{"path": ".github/CODEOWNERS", "line": 1, "what": "/gone matches no file"}]
 

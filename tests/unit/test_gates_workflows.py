@@ -15,7 +15,7 @@ from harness.gates.programs import kinds_of
 from harness.gates.shell import commands_of
 from harness.gates.shell_words import UnreadableScriptError
 from harness.gates.tree import Tree
-from harness.gates.workflow_rows import workflow_rows
+from harness.gates.workflow_rows import read_workflows, workflow_rows
 from harness.model import Status
 from tests.unit.repositories import CI, WORKFLOW, workflow, write
 
@@ -202,7 +202,9 @@ def test_what_a_command_checks(command: str, kinds: set[str]) -> None:
 def rows(root: Path, steps: Steps | None = None, **files: str) -> dict[str, GateRow]:
     for name, text in {"scripts/smoke.sh": "#!/bin/sh\ncurl -f localhost/health\n", **files}.items():
         write(root, name, text)
-    return {row.gate.removeprefix("workflow."): row for row in workflow_rows(Tree(root), steps or Steps())}
+    tree = Tree(root)
+    found = workflow_rows(tree, read_workflows(tree, steps or Steps()))
+    return {row.gate.removeprefix("workflow."): row for row in found}
 
 
 def status_of(root: Path, gate: str, text: str, **files: str) -> Status:
