@@ -59,6 +59,8 @@ class _Smoke(Struct, frozen=True, kw_only=True):
     folder: str
     #: names of the programs in it
     programs: tuple[str, ...]
+    #: names of the files that it reads with `source`
+    sourced: frozenset[str]
     out_of_reach: str = ""
 
 
@@ -124,6 +126,9 @@ def _smoke(tree: Tree, step: Executed) -> _Smoke | Place:
         given={found[1]: found[2] for word in step.words if (found := _ASSIGNMENT.fullmatch(word))},
         folder=step.folder,
         programs=tuple(name for name in programs if _NAME.fullmatch(name)),
+        sourced=frozenset(
+            PurePosixPath(words[1]).name for words in ran if words[0] in {"source", "."} and len(words) > 1
+        ),
         out_of_reach="/dev/tcp" if "/dev/tcp/" in text else far,
     )
 
@@ -131,7 +136,7 @@ def _smoke(tree: Tree, step: Executed) -> _Smoke | Place:
 def _run(tree: Tree, smoke: _Smoke, copies: Copies, folder: Path, scratch: Path) -> tuple[Status, str]:
     """Run a smoke script where nothing works, and return its status with the end of a sentence."""
     programs = stand_in_for_all(scratch, smoke.programs)
-    _break(tree, smoke.script, folder, programs)
+    _break(tree, smoke, folder, programs)
     ran = copies.run(smoke.arguments, folder / smoke.folder, _DEADLINE_S, {**smoke.given, "PATH": str(programs.folder)})
     called = programs.called
     shown = ", ".join(called[:5]) + (f" and {len(called) - 5} more" if len(called) > 5 else "")  # noqa: PLR2004
@@ -148,11 +153,11 @@ def _run(tree: Tree, smoke: _Smoke, copies: Copies, folder: Path, scratch: Path)
     return Status.ISSUE, f"exits with 0 although what it runs ({shown}) fails"
 
 
-def _break(tree: Tree, script: str, folder: Path, programs: StandIns) -> None:
-    """Replace all code of a copy but one script: programs and shell scripts fail, and no other source can be read."""
+def _break(tree: Tree, smoke: _Smoke, folder: Path, programs: StandIns) -> None:
+    """Replace all code of a copy but that of the smoke script: shell scripts fail, and no other source can be read."""
     for name in tree.files:
         file = folder / name
-        if name == script or file.is_symlink() or not file.is_file():
+        if name == smoke.script or file.name in smoke.sourced or file.is_symlink() or not file.is_file():
             continue
         if file.suffix in _CODE:
             file.write_text(_BROKEN)

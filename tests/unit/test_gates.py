@@ -445,7 +445,7 @@ SMOKE = "scripts/smoke.sh"
         ('set -e\nfor n in 1 2 3; do curl -f localhost && ok=1; sleep 60; done\ntest -z "$no"\n', ISSUE, "(curl)"),
         ("set -e\n./scripts/start.sh\n", OK, "(start.sh)"),
         ("./scripts/start.sh\ntest -f src/app.py\n", ISSUE, "(start.sh)"),
-        (". scripts/start.sh\ncurl -f localhost\n", OK, "(start.sh)" ),
+        (". scripts/start.sh\ncurl -f localhost\n", OK, "(docker, curl)" ),
         ('set -eu\ntest "$NO_SUCH_VARIABLE"\ncurl -f localhost\n', NOT_RUN, "fails before it runs a program"),
         ("grep -q smoke scripts/smoke.sh\n", NOT_RUN, "runs no program that can be replaced"),
         ("curl -f localhost; /bin/ls -d scripts\n", NOT_RUN, "/bin/ls cannot be replaced"),
