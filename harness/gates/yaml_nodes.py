@@ -42,6 +42,11 @@ class Node(Struct, frozen=True):
         return isinstance(self.raw, yaml.SequenceNode)
 
     @property
+    def is_reference(self) -> bool:
+        """Whether GitLab replaces it by what it names."""
+        return self.is_list and self.raw.tag == "!reference"
+
+    @property
     def is_table(self) -> bool:
         return isinstance(self.raw, yaml.MappingNode)
 

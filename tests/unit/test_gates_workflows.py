@@ -484,6 +484,16 @@ def test_declared_steps_are_recognised(tmp_path: Path) -> None:
     assert [found[gate].status for gate in ("unit", "failures")] == [OK, OK]
 
 
+RULES = "  rules:\n    - {}\n    - {}\n    - {}\n"
+REQUEST, PUSH, OPEN = (
+    f"if: '{condition}'"
+    for condition in (
+        '$CI_PIPELINE_SOURCE == "merge_request_event"',
+        "$CI_COMMIT_BRANCH",
+        "$CI_COMMIT_BRANCH && $CI_OPEN_MERGE_REQUESTS",
+    )
+)
+NEVER = "\n      when: never"
 GITLAB = "unit:\n  script:\n    - pytest{}\n"
 
 
@@ -518,6 +528,25 @@ GITLAB = "unit:\n  script:\n    - pytest{}\n"
         (GITLAB.format("") + "  rules:\n    - if: $CI_COMMIT_TAG\n    - when: on_success\n", "unit", OK),
         (GITLAB.format("") + "  rules:\n    - allow_failure: true\n", "unit", ISSUE),
         (GITLAB.format("") + "  rules:\n    - when: manual\n", "unit", NOT_RUN),
+        (GITLAB.format("") + "  rules:\n    - when: manual\n      allow_failure: true\n", "unit", ISSUE),
+        (GITLAB.format("") + "  when: manual\n  allow_failure: false\n", "unit", NOT_RUN),
+        (GITLAB.format("") + "  when: on_failure\n", "unit", ISSUE),
+        (GITLAB.format("") + "  rules:\n    - when: never\n", "unit", ISSUE),
+        (GITLAB.format("") + RULES.format(REQUEST + NEVER, PUSH + NEVER, "when: on_success"), "unit", ISSUE),
+        (GITLAB.format("") + RULES.format(REQUEST + NEVER, "when: on_success", "when: never"), "unit", OK),
+        (GITLAB.format("") + RULES.format("if: $SKIP" + NEVER, REQUEST, "when: never"), "unit", NOT_RUN),
+        (GITLAB.format("") + RULES.format("if: $CI_COMMIT_TAG" + NEVER, REQUEST, "when: never"), "unit", OK),
+        (GITLAB.format("") + "  allow_failure: true\n  rules:\n    - allow_failure: false\n", "unit", OK),
+        (GITLAB.format("") + "  except: [merge_requests, branches]\n", "unit", ISSUE),
+        (GITLAB.format("") + "  except: [tags]\n", "unit", OK),
+        (GITLAB.format("") + "  only: {changes: [src/**]}\n", "unit", NOT_RUN),
+        (GITLAB.format("") + "  only: [/^feature-/]\n", "unit", NOT_RUN),
+        ("workflow:\n" + RULES.format("if: $CI_COMMIT_TAG", "when: never", "when: never") + GITLAB.format(""), "unit", ISSUE),
+        ("workflow:\n" + RULES.format(REQUEST, OPEN + NEVER, PUSH) + GITLAB.format(""), "unit", OK),
+        (GITLAB.format("").replace("- pytest", "- set +e\n    - pytest\n    - echo done"), "unit", ISSUE),
+        (GITLAB.format("").replace("- pytest", "- pytest\n    - exit 0"), "unit", OK),
+        (".rules:\n  rules:\n    - when: never\n" + GITLAB.format("") + "  rules:\n    - !reference [.rules, rules]\n", "unit", ISSUE),
+        (".base:\n  script: [pytest]\nunit:\n  script:\n    - !reference [.base, script]\n", "unit", OK),
         (".base:\n  script: [pytest]\nunit:\n  extends: .base\n", "unit", OK),
         ("include: other.yml\n" + GITLAB.format(""), "lint", NOT_RUN),
         (GITLAB.format(""), "lint", ISSUE),
