@@ -12,6 +12,7 @@ from msgspec import Struct
 from msgspec.structs import replace
 
 from harness.gates.expansion import Expansion, Source
+from harness.gates.github_filters import filters_of
 from harness.gates.programs import Kind
 from harness.gates.rows import Place
 from harness.gates.shell_rules import Fate
@@ -114,18 +115,17 @@ class _File:
         event = next((value for name, value in triggers.items() if name == "pull_request"), None)
         if event is None and "pull_request" not in triggers.words():
             return Workflows(elsewhere=(Place(self._path, triggers.line, f"on: {', '.join(triggers.words())}"),))
-        types = event["types"].words() if event is not None else []
-        if types and not {"opened", "synchronize"} <= set(types):
-            what = f"on pull_request, but only for {', '.join(types)}: not for each commit"
-            return Workflows(elsewhere=(Place(self._path, triggers.line, what),))
-        executed = tuple(self._jobs(root, self._path, _Around(), 0))
-        filters = [
-            f"{name}: {', '.join(value.words())}" for name, value in (event or Node()).items() if name != "types"
-        ]
-        what = f"on pull_request, {'; '.join(filters)}" if filters else "on pull_request"
+        filters = filters_of(event or Node(), self._tree)
+        what = f"on pull_request, {filters.shown}" if filters.shown else "on pull_request"
+        place = Place(self._path, triggers.line, filters.never or filters.unclear or what)
+        around = _Around(never=filters.never, fate=Fate(unclear=filters.unclear))
+        executed = [replace(step, excluded=filters.excluded) for step in self._jobs(root, self._path, around, 0)]
         return Workflows(
-            triggers=(Place(self._path, triggers.line, what),),
-            executed=executed,
+            triggers=() if filters.never or filters.unclear else (place,),
+            excluded=() if filters.never or filters.unclear else (filters.excluded,),
+            doubtful=(place,) if filters.unclear else (),
+            elsewhere=(place,) if filters.never else (),
+            executed=tuple(executed),
             broken=tuple(self._broken),
             unread=tuple(self._unread),
         )
@@ -135,13 +135,15 @@ class _File:
         jobs = dict(root["jobs"].items())
         inner = _with_needs(jobs, {name: _around(job, around, default) for name, job in jobs.items()})
         for name, job in jobs.items():
-            self._judge_summary(name, job, path)
+            self._judge_summary(name, job, path, jobs)
             if job["uses"].exists:
                 yield from self._reused(job["uses"], path, inner[name], depth)
+            later = job.all_text()
             for step in job["steps"].entries():
-                yield from self._step(step, path, inner[name], depth)
+                is_seen = bool(step["id"].text) and f"steps.{step['id'].text}.outcome" in later
+                yield from self._step(step, path, inner[name], depth, is_seen=is_seen)
 
-    def _judge_summary(self, name: str, job: Node, path: str) -> None:
+    def _judge_summary(self, name: str, job: Node, path: str, jobs: dict[str, Node]) -> None:
         """A job that runs after failures, and looks at no result, is green when the checks that it needs are red."""
         needs = job["needs"].words()
         if not needs or not _EVEN_AFTER_FAILURES.search(job["if"].text):
@@ -155,6 +157,16 @@ class _File:
                 f"job {name} runs after failures of {', '.join(needs)} (`if: {job['if'].text}`), and checks no result"
             )
             self._broken.append(Place(path, job["if"].line, what))
+        elif "'failure'" in (text := job.all_text()) and not re.search(r"'(?:success|skipped)'", text):
+            self._judge_skipped(name, needs, jobs, Place(path, job["if"].line, ""))
+
+    def _judge_skipped(self, name: str, needs: list[str], jobs: dict[str, Node], place: Place) -> None:
+        """A job whose needed job failed is skipped, so that a summary of failures alone is green."""
+        for needed in needs:
+            behind = [other for other in jobs.get(needed, Node())["needs"].words() if other not in needs]
+            if behind:
+                what = f"job {name} looks for failures only: if {behind[0]} fails, {needed} is skipped, and it is green"
+                self._unread.append(replace(place, what=what))
 
     def _reused(self, uses: Node, path: str, around: _Around, depth: int) -> Iterator[Executed]:
         target = uses.text.removeprefix("./")
@@ -166,8 +178,14 @@ class _File:
             return
         yield from self._jobs(root, target, around, depth + 1)
 
-    def _step(self, step: Node, path: str, around: _Around, depth: int) -> Iterator[Executed]:
+    def _step(self, step: Node, path: str, around: _Around, depth: int, *, is_seen: bool = False) -> Iterator[Executed]:
+        """Yield what a step executes.
+
+        :param is_seen: whether another step looks at its outcome.
+        """
         inner = _around(step, around, Node())
+        if is_seen and inner.fate.lost and not around.fate.lost:
+            inner = replace(inner, fate=Fate(unclear="another step looks at its outcome").within(around.fate))
         if step["run"].text:
             yield from self._run(step, path, inner)
         elif step["uses"].text.startswith("./"):

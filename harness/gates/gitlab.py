@@ -47,7 +47,12 @@ def gitlab_workflow(tree: Tree, expansion: Expansion) -> Workflows | None:
         decision = Decision(decision.fate.within(all_jobs.fate), all_jobs.never or decision.never)
         triggers += [] if decision.never else [Place(_FILE, job.line - 1, f"job {name}")]
         executed += _scripts(root, job, decision, expansion, unread)
-    return Workflows(triggers=tuple(triggers[:1]), executed=tuple(executed), unread=tuple(unread))
+    return Workflows(
+        triggers=tuple(triggers[:1]),
+        excluded=(frozenset(),) * len(triggers[:1]),
+        executed=tuple(executed),
+        unread=tuple(unread),
+    )
 
 
 def _of(root: Node, job: Node, key: str, depth: int = 0) -> Node:

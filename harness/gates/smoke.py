@@ -21,6 +21,7 @@ from harness.gates.rows import GateRow, Place, judged, not_run
 from harness.gates.shell import commands_of
 from harness.gates.shell_words import UnreadableScriptError
 from harness.gates.stand_ins import stand_in_for_all
+from harness.gates.tree import CODE
 from harness.job_engines.scratch import scratch_folder
 from harness.model import Status
 
@@ -35,12 +36,6 @@ _DECLARE = 'declare a check with a mistake: [[gates.checks]] name = "smoke", run
 _DEADLINE_S = 20.0
 _MOST = 5
 _SHELLS = frozenset({"bash", "sh", "dash", "zsh"})
-_CODE = frozenset(
-    (
-        *(".py", ".js", ".mjs", ".cjs", ".jsx", ".ts", ".tsx", ".go", ".rs", ".rb", ".ex", ".exs", ".erl", ".java"),
-        *(".kt", ".scala", ".cs", ".fs", ".php", ".c", ".cc", ".cpp", ".h", ".swift", ".clj", ".lua", ".pl", ".sql"),
-    )
-)
 #: no language reads it
 _BROKEN = ")]} broken {[(\n"
 #: programs that have no stand-in: by an absolute path or a variable, and connections of Bash itself
@@ -159,7 +154,7 @@ def _break(tree: Tree, smoke: _Smoke, folder: Path, programs: StandIns) -> None:
         file = folder / name
         if name == smoke.script or file.name in smoke.sourced or file.is_symlink() or not file.is_file():
             continue
-        if file.suffix in _CODE:
+        if file.suffix in CODE:
             file.write_text(_BROKEN)
         elif file.suffix == ".sh" or os.access(file, os.X_OK):
             file.write_text(programs.script)

@@ -30,6 +30,8 @@ class Executed(Struct, frozen=True, kw_only=True):
     never: str = ""
     #: whether it cannot fail, or others decide what its failure means
     harmless: bool = False
+    #: files of code whose changes alone do not start its workflow
+    excluded: frozenset[str] = frozenset()
     #: the command, without quotes, and the folder in which it runs
     words: tuple[str, ...] = ()
     folder: str = ""
@@ -44,6 +46,10 @@ class Workflows(Struct, frozen=True, kw_only=True):
     """All workflows for pull requests. `broken` are places that nobody needs to run to know that they fail."""
 
     triggers: tuple[Place, ...] = ()
+    #: of each trigger, files of code whose changes alone do not start the workflow
+    excluded: tuple[frozenset[str], ...] = ()
+    #: triggers that may exclude pull requests into the main branch
+    doubtful: tuple[Place, ...] = ()
     executed: tuple[Executed, ...] = ()
     broken: tuple[Place, ...] = ()
     #: files and steps that were not read
@@ -56,6 +62,8 @@ def joined(parts: Iterable[Workflows]) -> Workflows:
     found = list(parts)
     return Workflows(
         triggers=tuple(place for part in found for place in part.triggers),
+        excluded=tuple(names for part in found for names in part.excluded),
+        doubtful=tuple(place for part in found for place in part.doubtful),
         executed=tuple(step for part in found for step in part.executed),
         broken=tuple(place for part in found for place in part.broken),
         unread=tuple(place for part in found for place in part.unread),

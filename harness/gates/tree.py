@@ -14,6 +14,13 @@ from harness.preflight.git_access import GitFailure, git_text
 MOST_FILES = 200_000
 #: larger files are named, not read
 LARGEST_FILE = 2_000_000
+#: suffixes of source files, but for shell scripts
+CODE = frozenset(
+    (
+        *(".py", ".js", ".mjs", ".cjs", ".jsx", ".ts", ".tsx", ".go", ".rs", ".rb", ".ex", ".exs", ".erl", ".java"),
+        *(".kt", ".scala", ".cs", ".fs", ".php", ".c", ".cc", ".cpp", ".h", ".swift", ".clj", ".lua", ".pl", ".sql"),
+    )
+)
 _DEEP = {"**/": "(?:[^/]+/)*", "/**": "/.*", "**": ".*"}
 _MOST_DEEP = 3
 _GENERATED = frozenset({".git", ".hg", ".nox", ".tox", ".venv", "venv", "node_modules", "__pycache__", ".mypy_cache"})
@@ -56,6 +63,17 @@ class Tree:
     @cached_property
     def folders(self) -> frozenset[str]:
         return frozenset(parent.as_posix() for name in self.files for parent in Path(name).parents)
+
+    @cached_property
+    def code(self) -> tuple[str, ...]:
+        """The source files, with shell scripts."""
+        return tuple(name for name in self.files if Path(name).suffix in {*CODE, ".sh"})
+
+    @cached_property
+    def main_branch(self) -> str:
+        """The main branch, if the clone knows it."""
+        found = git_text(self.root, "symbolic-ref", "--short", "refs/remotes/origin/HEAD")
+        return "" if isinstance(found, GitFailure) else found.strip().removeprefix("origin/")
 
     def inside(self, name: str) -> Path | None:
         """Return the regular file with this name; None when it is missing, or its links lead out of the repository."""

@@ -13,6 +13,8 @@ from harness.gates.steps import Workflows, joined
 from harness.model import Status
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+
     from harness.gates.declaration import Steps
     from harness.gates.tree import Tree
 
@@ -44,10 +46,13 @@ def workflow_rows(tree: Tree, found: Workflows) -> list[GateRow]:
     return [_present(found, other), *(_kind_row(kind, found, other) for kind in Kind), _failures(found)]
 
 
-def _present(found: Workflows, other: list[str]) -> GateRow:
+def _present(found: Workflows, other: list[str]) -> GateRow:  # noqa: PLR0911 -- one for each outcome
     gate, fix = "workflow.present", "add a workflow that runs on pull_request"
     if found.broken and not found.triggers:
         return judged(gate, broken=found.broken, ok="", fix="correct the workflow")
+    if found.triggers and (names := _excluded(found.excluded)):
+        reason = f"a pull request that changes only {names} runs no workflow: `paths` exclude it"
+        return not_run(gate, reason, "remove the filter, or let people decide", found.triggers)
     if found.triggers:
         broken = [place for place in found.broken if place.what.startswith(("invalid", "not a workflow"))]
         return judged(
@@ -57,6 +62,8 @@ def _present(found: Workflows, other: list[str]) -> GateRow:
             ok="a workflow runs for pull requests",
             fix="correct the workflow",
         )
+    if found.doubtful:
+        return judged(gate, undecided=found.doubtful, ok="", fix="name the main branch in `branches`")
     if found.unread:
         return judged(gate, undecided=found.unread, ok="", fix=fix)
     if other:
@@ -64,10 +71,22 @@ def _present(found: Workflows, other: list[str]) -> GateRow:
     return issue(gate, "no workflow runs for pull requests", fix, found.elsewhere)
 
 
-def _kind_row(kind: Kind, found: Workflows, other: list[str]) -> GateRow:
+def _excluded(parts: Sequence[frozenset[str]]) -> str:
+    """Return a file that each of the parts excludes, and how many there are; "" without one."""
+    common = sorted(frozenset.intersection(*parts)) if parts else []
+    return common[0] + (f" (or {len(common) - 1} other files)" if common[1:] else "") if common else ""
+
+
+def _kind_row(  # noqa: PLR0911 -- one for each outcome
+    kind: Kind, found: Workflows, other: list[str]
+) -> GateRow:
     gate = f"workflow.{kind}"
     steps = [step for step in found.executed if kind in step.kinds]
-    kept = [step.place for step in steps if not (step.lost or step.unclear or step.never)]
+    keeping = [step for step in steps if not (step.lost or step.unclear or step.never)]
+    kept = [step.place for step in keeping]
+    if kept and (names := _excluded([step.excluded for step in keeping])):
+        reason = f"`paths` exclude {names}, and whether a change of it alone needs {_WORDS[kind]} is not known"
+        return not_run(gate, reason, "remove the filter, or let people decide", tuple(dict.fromkeys(kept))[:_SHOWN])
     if kept:
         reason = f"{_WORDS[kind]}: {kept[0].what}"
         return GateRow(gate=gate, status=Status.OK, reason=reason, places=tuple(dict.fromkeys(kept))[:_SHOWN])

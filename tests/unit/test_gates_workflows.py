@@ -17,7 +17,7 @@ from harness.gates.shell_words import UnreadableScriptError
 from harness.gates.tree import Tree
 from harness.gates.workflow_rows import read_workflows, workflow_rows
 from harness.model import Status
-from tests.unit.repositories import CI, WORKFLOW, workflow, write
+from tests.unit.repositories import CI, WORKFLOW, in_git, workflow, write
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -434,11 +434,70 @@ def test_the_place_of_a_hidden_failure_is_where_it_is_hidden(tmp_path: Path) -> 
         ("pull_request_target", ISSUE),
         ("{pull_request: {types: [labeled]}}", ISSUE),
         ("{pull_request: {types: [opened, synchronize, reopened]}}", OK),
+        ("{pull_request: {branches: [main]}}", OK),
+        ("{pull_request: {branches: ['**']}}", OK),
+        ("{pull_request: {branches: ['release/**']}}", NOT_RUN),
+        ("{pull_request: {branches: ['**', '!main']}}", OK),
+        ("{pull_request: {branches-ignore: ['dependabot/**']}}", OK),
+        ("{pull_request: {branches-ignore: [main]}}", NOT_RUN),
+        ("{pull_request: {paths-ignore: ['docs/**', '**.md']}}", OK),
+        ("{pull_request: {paths: ['**']}}", OK),
+        ("{pull_request: {paths: [src/**]}}", NOT_RUN),
+        ("{pull_request: {paths: ['**', '!scripts/**']}}", NOT_RUN),
+        ("{pull_request: {paths-ignore: ['scripts/*.sh']}}", NOT_RUN),
     ],
 )
 def test_what_runs_for_pull_requests(tmp_path: Path, trigger: str, status: Status) -> None:
     text = WORKFLOW.replace("on:\n  pull_request:\n", f"on: {trigger}\n")
     assert status_of(tmp_path, "present", text) is status
+
+
+@pytest.mark.parametrize(
+    ("trigger", "status"),
+    [
+        ("branches: [main]", ISSUE),
+        ("branches-ignore: [next]", ISSUE),
+        ("branches: [next]", OK),
+        ("branches: ['ne*']", OK),
+    ],
+)
+def test_the_main_branch_is_the_one_that_the_clone_knows(tmp_path: Path, trigger: str, status: Status) -> None:
+    in_git(tmp_path, "init", "--quiet")
+    in_git(tmp_path, "symbolic-ref", "refs/remotes/origin/HEAD", "refs/remotes/origin/next")
+    text = WORKFLOW.replace("  pull_request:\n", f"  pull_request:\n    {trigger}\n")
+    assert [status_of(tmp_path, gate, text) for gate in ("present", "unit")] == [status, status]
+
+
+def test_workflows_with_filters_protect_the_files_that_one_of_them_covers(tmp_path: Path) -> None:
+    filtered = WORKFLOW.replace("  pull_request:\n", "  pull_request:\n    paths: [{}]\n")
+    files = {CI: filtered.format("'web/**'"), ".github/workflows/api.yml": filtered.format("'api/**', 'scripts/**'")}
+    code = {"web/a.ts": "", "api/a.py": ""}
+    found = rows(tmp_path, None, **files, **code)
+    assert [found[gate].status for gate in ("present", "lint", "unit")] == [OK, OK, OK]
+    found = rows(tmp_path, None, **files, **code, **{"tools/a.py": ""})
+    assert [found[gate].status for gate in ("present", "lint", "unit")] == [NOT_RUN, NOT_RUN, NOT_RUN]
+    assert "tools/a.py" in found["unit"].reason
+
+
+@pytest.mark.parametrize(
+    ("steps", "status"),
+    [
+        (("- run: pytest\n  id: unit\n  continue-on-error: true",), ISSUE),
+        (
+            (
+                "- run: pytest\n  id: unit\n  continue-on-error: true",
+                "- run: exit 1\n  if: steps.unit.outcome == 'failure'",
+            ),
+            NOT_RUN,
+        ),
+        (('- run: pytest || echo "failed=yes" >> "$GITHUB_OUTPUT"',), NOT_RUN),
+        (('- run: if pytest; then echo "ok=1" >> $GITHUB_OUTPUT; else echo "ok=0" >> $GITHUB_OUTPUT; fi',), NOT_RUN),
+    ],
+)
+def test_an_outcome_that_a_later_step_looks_at_is_not_lost(
+    tmp_path: Path, steps: tuple[str, ...], status: Status
+) -> None:
+    assert status_of(tmp_path, "unit", workflow(*steps)) is status
 
 
 def test_a_summary_job_that_checks_no_result_hides_failures(tmp_path: Path) -> None:
@@ -451,6 +510,26 @@ def test_a_summary_job_that_checks_no_result_hides_failures(tmp_path: Path) -> N
     assert status_of(tmp_path, "failures", called) is NOT_RUN
     text = WORKFLOW + job.format("test '${{ needs.checks.result }}' = success")
     assert status_of(tmp_path, "failures", text) is OK
+
+
+@pytest.mark.parametrize(
+    ("needs", "check", "status"),
+    [
+        ("[test]", "contains(needs.*.result, 'failure')", NOT_RUN),
+        ("[lint, test]", "contains(needs.*.result, 'failure')", OK),
+        ("[test]", "needs.test.result != 'success'", OK),
+        ("[test]", "contains(needs.*.result, 'failure') || contains(needs.*.result, 'skipped')", OK),
+    ],
+)
+def test_a_summary_of_failures_is_green_for_a_job_that_was_skipped(
+    tmp_path: Path, needs: str, check: str, status: Status
+) -> None:
+    text = "on: pull_request\njobs:\n" + JOB.format("lint", "", "ruff check .")
+    text += JOB.format("test", "    needs: [lint]\n", "pytest")
+    text += JOB.format("all-green", f"    needs: {needs}\n    if: always()\n", f"exit 1\n        if: {check}")
+    found = rows(tmp_path, None, **{CI: text})["failures"]
+    assert found.status is status
+    assert status is OK or "if lint fails, test is skipped" in found.reason
 
 
 def test_values_of_a_matrix_are_read(tmp_path: Path) -> None:
@@ -541,11 +620,21 @@ GITLAB = "unit:\n  script:\n    - pytest{}\n"
         (GITLAB.format("") + "  except: [tags]\n", "unit", OK),
         (GITLAB.format("") + "  only: {changes: [src/**]}\n", "unit", NOT_RUN),
         (GITLAB.format("") + "  only: [/^feature-/]\n", "unit", NOT_RUN),
-        ("workflow:\n" + RULES.format("if: $CI_COMMIT_TAG", "when: never", "when: never") + GITLAB.format(""), "unit", ISSUE),
+        (
+            "workflow:\n" + RULES.format("if: $CI_COMMIT_TAG", "when: never", "when: never") + GITLAB.format(""),
+            "unit",
+            ISSUE,
+        ),
         ("workflow:\n" + RULES.format(REQUEST, OPEN + NEVER, PUSH) + GITLAB.format(""), "unit", OK),
         (GITLAB.format("").replace("- pytest", "- set +e\n    - pytest\n    - echo done"), "unit", ISSUE),
         (GITLAB.format("").replace("- pytest", "- pytest\n    - exit 0"), "unit", OK),
-        (".rules:\n  rules:\n    - when: never\n" + GITLAB.format("") + "  rules:\n    - !reference [.rules, rules]\n", "unit", ISSUE),
+        (
+            ".rules:\n  rules:\n    - when: never\n"
+            + GITLAB.format("")
+            + "  rules:\n    - !reference [.rules, rules]\n",
+            "unit",
+            ISSUE,
+        ),
         (".base:\n  script: [pytest]\nunit:\n  script:\n    - !reference [.base, script]\n", "unit", OK),
         (".base:\n  script: [pytest]\nunit:\n  extends: .base\n", "unit", OK),
         ("include: other.yml\n" + GITLAB.format(""), "lint", NOT_RUN),
