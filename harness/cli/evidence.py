@@ -154,13 +154,18 @@ def _job_engines_now(runs: Iterable[StoredRun]) -> dict[tuple[str, str], str]:
 
 
 def _pipelines_now(runs: Sequence[StoredRun], settings: Settings) -> dict[tuple[str, str], str]:
-    """Return the identity that the ingest pipeline of a report has now, by target and check, if its file is here."""
-    newest = newest_pipeline(runs)
-    _, file = newest
+    """Return the identity that the ingest pipeline of a report has now, by target and check, if its file is here.
+
+    The store of `[store]` belongs to it, also to that of a shipped pipeline.
+    """
+    newest = name, file = newest_pipeline(runs)
+    if not name:
+        return {}
     project = settings.project_pipeline
-    now = project.identity if file == project.own_file else pipeline_now(file, project.store)
+    is_project = newest == (project.name, project.own_file)
+    now = project.identity if is_project else pipeline_now(file or name, project.store)
     rows = (row for run in runs for row in run.record.plan if row.ingest and row.ingest.identity == newest)
-    return {(row.target, row.check): now for row in rows} if file and now else {}
+    return {(row.target, row.check): now for row in rows} if now else {}
 
 
 def _of_other_code(reports: Path, of_this_code: int, code: str) -> list[str]:

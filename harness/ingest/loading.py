@@ -153,16 +153,19 @@ def of_project(file: Pipeline, project_file: Path) -> LoadedPipeline:
     return _loaded(PROJECT, file, project_file, declared, own_file=str(project_file))
 
 
-def fingerprint_now(path: str, store: StoreDeclaration | None = None) -> str:
-    """Return the identity that a pipeline of one's own has now; "" if its file is not here.
+def fingerprint_now(name: str, store: StoreDeclaration | None = None) -> str:
+    """Return the identity that a pipeline has now; "" if it is not here.
 
-    :param path: of a file that was valid when its checks ran, but for `harness.toml`, whose pipeline the settings have.
+    :param name: of a shipped one, or the path of a file that was valid when its checks ran; not `harness.toml`, whose
+        pipeline the settings have.
     :param store: the operator's store that it is tried with now.
     """
     try:
-        return msgspec.structs.replace(load(Path(path)), store=store).identity
+        return msgspec.structs.replace(find(name), store=store).identity
+    except UsageError:
+        return ""
     except ConfigError:
-        return "invalid" if Path(path).exists() else ""
+        return "invalid" if Path(name).exists() else ""
 
 
 def _loaded(name: str, file: Pipeline, path: Path, declared: bytes, *, own_file: str) -> LoadedPipeline:

@@ -258,7 +258,7 @@ class _Merging:
             elif self._declarations[key] != plan[key].declared_as and plan[key].job:
                 self._leave_out(run.record.run_id, plan[key], "the files of its job engine")
             elif self._declarations[key] != plan[key].declared_as and plan[key].ingest:
-                self._leave_out(run.record.run_id, plan[key], "the ingest pipeline, or its files")
+                self._leave_out(run.record.run_id, plan[key], "the ingest pipeline, its files, or its store")
             elif self._declarations[key] != plan[key].declared_as:
                 self._notes.append(
                     f"run {run.record.run_id} is left out for {result.check}: its declaration in harness.toml has "

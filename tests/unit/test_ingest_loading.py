@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 import tomllib
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -12,6 +13,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from msgspec.structs import replace
 
+from harness.cli.evidence import _pipelines_now
 from harness.cli.exit_codes import ExitCode
 from harness.cli.main import main
 from harness.cli.selection import select_rows
@@ -257,7 +259,7 @@ def test_evidence_about_another_pipeline_does_not_count(tmp_path: Path) -> None:
     assert (row.status, row.planned.declared_as) == (Verdict.ISSUE, "other d2")
     [row] = merge([first], [], job_engines={("direct", END_TO_END): "shop d9"}).rows
     assert row.status is Verdict.NOT_RUN
-    assert row.result.reason == "what the evidence is about has changed: the ingest pipeline, or its files"
+    assert row.result.reason == "what the evidence is about has changed: the ingest pipeline, its files, or its store"
 
 
 def test_a_report_is_about_the_pipeline_of_the_newest_run(tmp_path: Path) -> None:
@@ -296,3 +298,29 @@ def test_a_comparison_names_the_pipeline_that_is_another_one(tmp_path: Path) -> 
     assert difference.concerns("direct", END_TO_END)
     assert not difference.concerns("direct", "capture.insert")
     assert differences(evidence(3, "shop d1"), evidence(4, "shop d1"), {"direct": "direct"}) == ()
+
+
+_STORE = '[store]\nendpoint = "{}"\nbucket = "b-1"\nprefix = "p/"\naccess_key = "env:A"\nsecret_key = "env:S"\n'
+
+
+def test_the_store_of_a_project_belongs_to_the_pipeline_that_a_report_is_about(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    shipped = find(REFERENCE)
+    label = IngestLabel(pipeline=REFERENCE, title=shipped.title, case="end-to-end")
+    identities = set()
+    for text in ("", _STORE.format("http://one:9000"), _STORE.format("http://two:9000")):
+        Path("harness.toml").write_text(text)
+        settings = read_settings()
+        identities.add(settings.pipeline.identity)
+        assert read_settings(SettingsOptions(pipeline=REFERENCE)).pipeline.identity == settings.pipeline.identity
+        [row] = [row for row in select_rows(settings, ["direct"], [], [END_TO_END]).plan(settings) if row.ingest]
+        assert row.declared_as == settings.pipeline.identity
+        planned_row = replace(_row_of(shipped.identity), ingest=label)
+        run = store_run(tmp_path / "run", [result("direct", END_TO_END)], replace(record(), plan=(planned_row,)))
+        [merged] = merge([run], [], job_engines=_pipelines_now([run], settings)).rows
+        assert merged.status is (Verdict.NOT_RUN if text else Verdict.OK)
+        shutil.rmtree(tmp_path / "run")
+    assert len(identities) == 3
+    assert fingerprint_now("no-such-pipeline") == ""
