@@ -27,7 +27,7 @@ from harness.ingest.store_answers import explained
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
 
-_OTHERS, _IN_USE = "of others", "of checks that may be running, here or elsewhere"
+_OTHERS, _IN_USE = "of others", "of other runs, which may still be running"
 _WHERE = "harness.toml, [store]"
 #: named in an error about leftovers
 _SHOWN = 5
@@ -97,9 +97,8 @@ class OperatorStore:
                 where="harness.toml, store.endpoint",
             )
         self._declared = declared
-        me = Owner.me("")
         #: begins all keys of the check
-        self.folder = f"{declared.prefix}{_FOLDER}-{_host()}-{me.pid}-{me.started}-{secrets.token_hex(6)}/"
+        self.folder = f"{declared.prefix}{_mine()}{secrets.token_hex(6)}/"
         #: whether something may be in the folder
         self.wrote = False
 
@@ -128,8 +127,8 @@ class OperatorStore:
     @property
     def said(self) -> str:
         """What the evidence says about the store; an address from a variable is named by the variable."""
-        product = self.client.server or "a product without a Server header"
-        return f"{self._declared.endpoint}, bucket {self.bucket}, prefix {self._declared.prefix}, answered by {product}"
+        header = f"the header Server says {self.client.server}" if self.client.server else "no header Server"
+        return f"{self._declared.endpoint}, bucket {self.bucket}, prefix {self._declared.prefix}, {header}"
 
     def folder_of(self, key: str) -> str:
         """Return the folder of a check that a key is in, without the prefix; "" for an object of others."""
@@ -139,11 +138,13 @@ class OperatorStore:
     def census(self) -> str:
         """Return how many objects are below the prefix, and whose they are, by the first page of a list.
 
+        Those of checks of this run are left out.
+
         :raises ServiceFailedError: when the store does not list them.
         """
         with self.explaining("list"):
             page = self.client.page(self._declared.prefix)
-        counts = Counter(self._owner_of(key) for key in page)
+        counts = Counter(filter(None, map(self._owner_of, page)))
         theirs = [f"{key} {etag}" for key, etag in sorted(page.items()) if self._owner_of(key) == _OTHERS]
         words = [f"{count} {whose}" for whose, count in sorted(counts.items())]
         if theirs:
@@ -155,6 +156,8 @@ class OperatorStore:
         folder = self.folder_of(key)
         if not folder:
             return _OTHERS
+        if folder.startswith(_mine()):
+            return ""
         return "left by killed runs (harness reap deletes them)" if is_left_by_killed(folder) else _IN_USE
 
     def require_usable(self) -> None:
@@ -248,6 +251,12 @@ def is_left_by_killed(folder: str) -> bool:
     if not found or found["host"] != _host():
         return False
     return Owner(run_id="", host=this_host(), pid=int(found["pid"]), started=int(found["started"])).is_gone()
+
+
+def _mine() -> str:
+    """Return what the names of all folders of this process begin with."""
+    me = Owner.me("")
+    return f"{_FOLDER}-{_host()}-{me.pid}-{me.started}-"
 
 
 def _host() -> str:

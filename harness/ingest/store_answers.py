@@ -42,6 +42,9 @@ def explained(error: S3Error, doing: str) -> str:
     :param doing: the right that was tried: `list`, `write`, `read` or `delete`.
     """
     meaning = _MEANINGS.get(error.code) or _BY_STATUS.get(error.status, "")
-    if not meaning and error.status in {HTTPStatus.FORBIDDEN, HTTPStatus.UNAUTHORIZED}:
+    if not meaning and error.status >= HTTPStatus.INTERNAL_SERVER_ERROR:
+        # rclone answers 500 when its disk is full
+        meaning = "the object store fails, or is full"
+    elif not meaning and error.status in {HTTPStatus.FORBIDDEN, HTTPStatus.UNAUTHORIZED}:
         meaning = f"the keys lack the right to {doing} there"
     return f"{meaning}: {error.what}" if meaning else error.what

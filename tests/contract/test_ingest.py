@@ -186,7 +186,7 @@ def test_a_store_of_an_operator_is_used_below_its_prefix_and_left_clean(stage: S
     assert (result.status, result.facts.get("outcome")) == (Status.OK, "works"), result.reason
     store = stage.lab.object_store()
     assert result.facts["store"].startswith(
-        f"{store.endpoint_url}, bucket staging-uploads, prefix harness/, answered by "
+        f"{store.endpoint_url}, bucket staging-uploads, prefix harness/, the header Server says "
     )
     assert result.facts["below the prefix before"] == result.facts["below the prefix after"]
     assert result.facts["below the prefix after"].endswith("the first one harness/theirs.txt")

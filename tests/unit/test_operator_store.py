@@ -189,7 +189,7 @@ def test_the_rights_are_tried_in_a_folder_of_the_check_and_nothing_is_left(bucke
     assert store.folder.startswith("harness/harness-check-")
     assert {key for _, key in bucket.requests} == {"", f"{store.folder}probe.txt"}
     assert bucket.objects == {"harness/theirs": b"theirs"}
-    assert store.said == "env:S3_URL, bucket staging-uploads, prefix harness/, answered by TestStore/2"
+    assert store.said == "env:S3_URL, bucket staging-uploads, prefix harness/, the header Server says TestStore/2"
     assert store.address.port == int(bucket.url.rpartition(":")[2])
     assert SECRET not in repr(store)
 
@@ -243,7 +243,10 @@ def test_a_census_says_whose_the_objects_are(bucket: Bucket) -> None:
     elsewhere = "harness/harness-check-00000000-1-1-00/a"
     bucket.objects = dict.fromkeys(("harness/x", "harness/y", f"{gone}a", f"{store.folder}a", elsewhere), b"1")
     before = store.census()
-    assert "1 left by killed runs (harness reap deletes them), 2 of checks that may be running" in before
+    assert (
+        "1 left by killed runs (harness reap deletes them), 1 of other runs, which may still be running, 2 of others"
+        in before
+    )
     assert "2 of others, digest of those of others " in before
     assert before.endswith("the first one harness/x")
     bucket.objects["harness/y"] = b"changed"
@@ -288,7 +291,9 @@ def test_a_variable_that_is_not_set_is_named(bucket: Bucket, missing: str) -> No
         ("PUT", 507, "", "the object store is full"),
         ("PUT", 507, "XMinioStorageFull", "the object store is full"),
         ("PUT", 403, "QuotaExceeded", "the object store is full"),
-        ("PUT", 599, "", "the object store answers PUT with 599"),
+        ("PUT", 500, "InternalError", "the object store fails, or is full: the object store answers PUT with 500"),
+        ("PUT", 599, "", "the object store fails, or is full: the object store answers PUT with 599"),
+        ("PUT", 418, "", "the object store answers PUT with 418"),
     ],
 )
 def test_each_refusal_is_one_clear_sentence_without_secrets(
@@ -420,7 +425,9 @@ def test_a_check_uses_a_folder_of_its_own_and_leaves_it_empty(bucket: Bucket, co
         assert len(bucket.objects) == 3
     assert bucket.objects == {"harness/of-others": b"theirs"}
     assert context.left == []
-    assert context.facts["store"].endswith("bucket staging-uploads, prefix harness/, answered by TestStore/2")
+    assert context.facts["store"].endswith(
+        "bucket staging-uploads, prefix harness/, the header Server says TestStore/2"
+    )
     assert context.facts["below the prefix before"] == context.facts["below the prefix after"]
     assert "1 of others" in context.facts["below the prefix after"]
     assert not {SECRET, "ACCESSKEYOFOPS"} & set(" ".join(context.facts.values()).split())
