@@ -102,7 +102,9 @@ class Within(Struct, frozen=True):
         return None
 
     def _own(self, key: str) -> bool:
-        return key.startswith(self.prefix) and not {".", ".."} & set(_decoded(key).replace("\\", "/").split("/"))
+        parts = _decoded(key).replace("\\", "/").split("/")
+        # a store may read bytes that are not UTF-8 as dots
+        return key.startswith(self.prefix) and not {".", ".."} & set(parts) and "\ufffd" not in key
 
     def _of_object(self, method: str, key: str, names: frozenset[str]) -> Refusal | None:
         if not self._own(key):

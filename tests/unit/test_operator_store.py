@@ -8,6 +8,7 @@ import http.server
 import ssl
 import subprocess
 import threading
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 from urllib.parse import parse_qs, unquote, urlsplit
 
@@ -15,6 +16,7 @@ import pytest
 
 from harness import config
 from harness.checks.record import NotExercisedError
+from harness.cli.main import main
 from harness.engine.owner import Owner
 from harness.errors import ConfigError, ServiceFailedError, UsageError
 from harness.ingest.operator_store import OperatorStore, StoreDeclaration, reap_store
@@ -25,7 +27,6 @@ from harness.suites.ingest.store import CheckStore
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
-    from pathlib import Path
 
     from harness.engine.protocol import Address
 
@@ -262,6 +263,26 @@ def test_reap_deletes_the_folders_of_processes_that_are_gone_only(bucket: Bucket
     assert removed == [f"2 objects below {gone} of staging-uploads"]
     assert bucket.objects == kept
     assert reap_store(declared(), bucket.variables, Redactor()) == []
+
+
+def test_reap_needs_the_variables_and_goes_on_without_them(
+    bucket: Bucket, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    Path("harness.toml").write_text("[store]\n" + "".join(f'{name} = "{text}"\n' for name, text in DECLARED.items()))
+    monkeypatch.setattr("harness.cli.machine.NativeEngine.reap", lambda _: [])
+    monkeypatch.setattr("harness.cli.machine.reap_login_files", list)
+    monkeypatch.setattr("harness.cli.machine.reap_scratch_folders", list)
+    assert main(["reap", "--engine", "native"]) == 0
+    assert "skipped the store of [store]: " in capsys.readouterr().err
+    mine, me = opened(bucket).folder, Owner.me("")
+    gone = mine.replace(f"-{me.pid}-{me.started}-", f"-{me.pid}-1-")
+    bucket.objects[f"{gone}a"] = b"1"
+    for name, value in bucket.variables.items():
+        monkeypatch.setenv(name, value)
+    assert main(["reap", "--engine", "native"]) == 0
+    assert capsys.readouterr().out == f"removed 1 object below {gone} of staging-uploads\n"
+    assert bucket.objects == {}
 
 
 @pytest.mark.parametrize("missing", ["S3_URL", "S3_ACCESS", "S3_SECRET"])

@@ -67,6 +67,7 @@ def test_a_request_below_the_prefix_passes(method: str, target: str) -> None:
         ("DELETE", f"{IN}/%2E./..%2Fothers", "is about a key outside of the prefix", True),
         ("DELETE", f"{IN}/%252e%252e/others", "is about a key outside of the prefix", True),
         ("GET", f"{IN}/..%5Cothers", "is about a key outside of the prefix", False),
+        ("PUT", f"{IN}/%c0%ae%c0%ae/others", "is about a key outside of the prefix", False),
         ("PUT", f"{IN}/./a", "is about a key outside of the prefix", False),
         ("PUT", "/c/own/p/a", "is about another bucket", True),
         ("PUT", "/b%2Fother/own/p/a", "is about another bucket", True),
