@@ -77,7 +77,7 @@ BEGIN
             AND (d.classid = 'pg_attrdef'::regclass AND d.objid = e.oid
                 OR d.classid = 'pg_class'::regclass AND d.objid = g.attrelid AND d.objsubid = g.attnum)
         JOIN pg_attribute s ON s.attrelid = g.attrelid AND s.attnum = d.refobjsubid AND s.attnum <> g.attnum
-        WHERE g.attrelid = relation AND g.attgenerated <> '' AND s.attname::text = ANY (protected));
+        WHERE g.attrelid = relation AND g.attgenerated <> '' AND s.attname::text = ANY (excluded || masked));
 END
 $$;
 
