@@ -1,0 +1,120 @@
+"""The sound trails and their faulty variants install, attach and run their statements on a real server."""
+
+from __future__ import annotations
+
+import os
+import tomllib
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import pytest
+
+import harness
+from harness.audit.target_loading import load_target
+from harness.database import connect
+from harness.engine.choice import choose
+from harness.engine.owner import Owner
+from harness.engine.recipes import ImagePolicy
+from harness.errors import EngineUnavailableError
+from harness.events import silent
+from harness.lab.lab import stand_up
+from harness.lab.topologies import load_topologies, wanted_by
+from harness.redaction import Redactor
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from harness.database import Client
+
+pytestmark = pytest.mark.engine
+
+TRAILS = Path(harness.__file__).parent / "mutants" / "trails"
+SOUND = [path.stem for path in sorted((TRAILS / "sound").glob("*.toml"))]
+VARIANTS = [
+    variant
+    for path in sorted((TRAILS / "variants").glob("*.toml"))
+    for variant in tomllib.loads(path.read_text(encoding="utf-8"))["variant"]
+]
+NAMES = [f"{variant['trail']}-{variant['name']}" for variant in VARIANTS]
+
+#: the tables with a trigger of the trail in a schema
+ATTACHED = """
+SELECT DISTINCT c.relname
+FROM pg_trigger t
+JOIN pg_class c ON c.oid = t.tgrelid
+JOIN pg_proc f ON f.oid = t.tgfoid
+JOIN pg_namespace n ON n.oid = f.pronamespace
+WHERE n.nspname = %s
+ORDER BY c.relname"""
+
+
+@pytest.fixture(scope="module")
+def owner() -> Iterator[Client]:
+    """Connect as the owner of the database of a direct topology."""
+    topology = load_topologies()["direct"]
+    try:
+        engine = choose("auto", ImagePolicy(), wanted_by(topology), silent)
+        engine.prepare(wanted_by(topology), silent)
+    except EngineUnavailableError as error:
+        if os.environ.get("CI"):
+            raise
+        pytest.skip(error.what)
+    lab = stand_up(engine, topology, Owner.me("mutant-trails"), Redactor())
+    try:
+        with connect(lab.owner()) as client:
+            yield client
+    finally:
+        lab.close()
+
+
+def use(owner: Client, trail: str, sql: Path) -> None:
+    """Install a trail, run its statements, attach a table and its partitions, and roll everything back."""
+    target = load_target(str(TRAILS / "sound" / f"{trail}.toml"), [str(sql)])
+    with owner.transaction(force_rollback=True):
+        target.install_in(owner)
+        target.verify_in(owner)
+        owner.run("CREATE TABLE public.trial (id integer PRIMARY KEY, note text) PARTITION BY RANGE (id)")
+        owner.run("CREATE TABLE public.trial_1 PARTITION OF public.trial FOR VALUES FROM (0) TO (10)")
+        owner.run("CREATE TABLE public.plain (id integer PRIMARY KEY, note text)")
+        for _ in range(2):
+            target.attach(owner, "public.trial")
+            target.attach(owner, "public.plain")
+        schema = target.tables[0].partition(".")[0]
+        attached = owner.rows(ATTACHED, [schema])
+        assert [name for (name,) in attached] == ["plain", "trial", "trial_1"]
+        target.detach(owner, "public.plain")
+
+
+@pytest.mark.parametrize("trail", SOUND)
+def test_a_sound_trail_records_what_was_written(owner: Client, trail: str) -> None:
+    target = load_target(str(TRAILS / "sound" / f"{trail}.toml"))
+    with owner.transaction(force_rollback=True):
+        target.install_in(owner)
+        owner.run("CREATE TABLE public.plain (b text, a integer, note numeric, PRIMARY KEY (b, a))")
+        target.attach(owner, "public.plain")
+        owner.value("SELECT set_config(%s, %s, true)", [target.actor.setting, '{"type": "user", "id": "Ada"}'])
+        owner.run("INSERT INTO public.plain VALUES ('x', 1, 1.0), ('x', 2, 2)")
+        owner.run("UPDATE public.plain SET note = 1.00 WHERE a = 1")
+        owner.run("DELETE FROM public.plain WHERE a = 2")
+        changes = target.changes(owner)
+    assert [(change.op, change.table_pk, change.changed_fields) for change in changes] == [
+        ("insert", {"b": "x", "a": 1}, None),
+        ("insert", {"b": "x", "a": 2}, None),
+        ("update", {"b": "x", "a": 1}, ("note",)),
+        ("delete", {"b": "x", "a": 2}, None),
+    ]
+    assert [change.actor for change in changes] == [{"type": "user", "id": "Ada"}] * 4
+    assert len({change.transaction_id for change in changes}) == 1
+
+
+@pytest.mark.parametrize("variant", VARIANTS, ids=NAMES)
+def test_a_faulty_variant_installs_and_attaches(owner: Client, variant: dict[str, object], tmp_path: Path) -> None:
+    trail = str(variant["trail"])
+    sql = (TRAILS / "sound" / f"{trail}.sql").read_text(encoding="utf-8")
+    pairs = variant.get("replace", [])
+    assert isinstance(pairs, list)
+    for old, new in pairs:
+        sql = sql.replace(old, new)
+    file = tmp_path / f"{trail}.sql"
+    file.write_text(f"{sql}\n{variant.get('append', '')}", encoding="utf-8")
+    use(owner, trail, file)
