@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Protocol
 
 from msgspec import Struct
 
-from harness.model import Proof, Result, RunRecord, TopologyEvidence
+from harness.model import ObservedProof, Proof, Result, RunRecord, TopologyEvidence
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -95,6 +95,13 @@ class ControlFinished(Struct, frozen=True):
     proof: Proof
 
 
+class MutationFinished(Struct, frozen=True):
+    proof: ObservedProof
+    #: how many mutations of the topology have their outcome, and how many it tries
+    done: int
+    of: int
+
+
 class LabStopped(Struct, frozen=True):
     topology: str
 
@@ -117,6 +124,7 @@ Event = (
     | CheckProgress
     | CheckFinished
     | ControlFinished
+    | MutationFinished
     | LabStopped
     | RunEnded
 )

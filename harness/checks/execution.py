@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     from harness.audit.target import AuditTarget
     from harness.checks.context import CheckContext
     from harness.checks.load import LoadSettings
-    from harness.checks.registry import Check, Control
+    from harness.checks.registry import Check, CheckFunction, Control
     from harness.checks.workspace import Workspace
     from harness.model import Topology
 
@@ -60,6 +60,7 @@ def run_check(
     workspace: ContextSource,
     *,
     control: Control | None = None,
+    prepare: CheckFunction | None = None,
     interrupted: Event | None = None,
     attempt: int = 1,
 ) -> Result:
@@ -72,6 +73,7 @@ def run_check(
     :param topology: None for an environment.
     :param workspace: makes the context.
     :param control: a deliberate break that is applied before the check.
+    :param prepare: runs before the check, and changes nothing that the check sees, such as to watch what it reads.
     :param interrupted: set when the run has to end; no later expectation counts.
     :param attempt: its number, of a row that is tried several times.
     :raises HarnessError: when no context could be made, although the run was not interrupted.
@@ -103,6 +105,8 @@ def run_check(
             ctx.check, ctx.control = check.id, control.name if control else ""
             ctx.ends_with(interrupted or Event())
             ctx.attempt_number = attempt
+            if prepare:
+                prepare(ctx)
             error = _run_body(check, control, ctx)
             ctx.complete()
             verdict = judge(check, ctx, error, shared=topology is None)

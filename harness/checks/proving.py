@@ -15,6 +15,7 @@ if TYPE_CHECKING:
     from threading import Event
 
     from harness.checks.collection import Catalogue
+    from harness.checks.observing import Observer
     from harness.checks.registry import Check, TrailBreak
     from harness.checks.workspace import Workspace
     from harness.events import Listener
@@ -25,7 +26,10 @@ if TYPE_CHECKING:
 class Prover:
     """Proves checks in the labs of a run. It stores each proof as it is made, and none after the run was stopped."""
 
-    def __init__(self, catalogue: Catalogue, store: RunStore, listener: Listener, stop: Event) -> None:
+    def __init__(
+        self, catalogue: Catalogue, store: RunStore, listener: Listener, stop: Event, observer: Observer
+    ) -> None:
+        self._observer = observer
         self._catalogue = catalogue
         self._checks = {check.id: check for check in catalogue.checks}
         self._store = store
@@ -37,7 +41,11 @@ class Prover:
 
         :return: the result without a control; None when the run was stopped before all controls had their proof.
         """
-        plain = run_check(check, row, topology, workspace, interrupted=self._stop)
+        watch = self._observer.watch(row)
+        plain = run_check(check, row, topology, workspace, prepare=watch, interrupted=self._stop)
+        self._observer.keep(row, plain)
+        if not workspace.target.is_reference:  # controls break the reference layer
+            return plain
         for control in self._catalogue.controls_of(check.id):
             if self._stop.is_set():
                 return None

@@ -8,10 +8,12 @@ from typing import TYPE_CHECKING
 from msgspec.structs import replace
 
 from harness.checks.execution import accept_known, in_quarantine, run_check
+from harness.checks.observing import Observer
 from harness.checks.ordering import breaks_tried_in
 from harness.checks.proving import Prover
 from harness.events import CheckFinished, CheckStarted
 from harness.model import EndedBy, PlannedCheck, Result, Status
+from harness.mutants.observed import MUTATIONS
 from harness.store import utc_now
 
 if TYPE_CHECKING:
@@ -40,7 +42,8 @@ class RowRunner:
         self._notify = listener
         self._stop = stop
         self._checks = {check.id: check for check in settings.catalogue.checks}
-        self._prover = Prover(settings.catalogue, store, listener, stop)
+        self._observer = Observer(settings.catalogue, store, listener, stop)
+        self._prover = Prover(settings.catalogue, store, listener, stop, self._observer)
         self._lock = Lock()
         #: of the rows that have a result, by target and check: of the last attempt
         self._statuses: dict[tuple[str, str], Status] = {}
@@ -86,8 +89,19 @@ class RowRunner:
     def prove_trail(
         self, pool: ThreadPoolExecutor, rows: Sequence[PlannedCheck], topology: Topology, workspace: Workspace
     ) -> None:
-        """Try the breaks of the audit trail that this topology tries, on the rows that are OK without them."""
+        """Try the breaks of the audit trail that this topology tries, and the mutations of the rows that checks read.
+
+        Both are tried on the rows that are OK without them.
+        """
         sound = [row for row in rows if self._statuses.get((row.target, row.check)) is Status.OK]
+        if workspace.target.is_reference:
+            self._break_trail(pool, sound, topology, workspace)
+        if topology.name in self._settings.observed_in:
+            self._observer.try_mutations(pool, MUTATIONS, topology, workspace)
+
+    def _break_trail(
+        self, pool: ThreadPoolExecutor, sound: Sequence[PlannedCheck], topology: Topology, workspace: Workspace
+    ) -> None:
         breaks = breaks_tried_in(topology.name, self._settings.catalogue.trail_breaks, self._able_to_try)
         self._prover.prove_trail(pool, breaks, sound, topology, workspace)
 

@@ -29,6 +29,8 @@ class RunSettings(Struct, frozen=True, kw_only=True):
     quarantine: tuple[Quarantine, ...] = ()
     #: whether every check also runs under its controls
     proving: bool = False
+    #: the topologies in which the rows that checks read from the trail are mutated; see `proving`
+    observed_in: frozenset[str] = frozenset()
     #: of checks under load or faults
     load: LoadSettings = LoadSettings()
     #: run every check under its control of this name instead, to show what the control turns

@@ -37,7 +37,7 @@ def verify_runs(invocation: Invocation, folders: Sequence[str], *, statement: st
     runs, damaged = _runs(invocation, folders)
     for run in runs:
         reasons = run.integrity.reasons or (_SENTENCES[run.integrity.verdict],)
-        count = len(run.results) + len(run.proofs) + len(run.trail_proofs)
+        count = len(run.results) + len(run.proofs) + len(run.trail_proofs) + len(run.observed_proofs)
         _print(
             run.integrity.verdict,
             "; ".join(filter(None, (f"{run.record.run_id}  {count} row{'' if count == 1 else 's'}", reasons[0]))),

@@ -22,6 +22,7 @@ from harness.ingest import loading as pipelines
 from harness.job_engines import loading as job_engines
 from harness.job_engines.installation import is_installed
 from harness.lab.topologies import load_topologies, with_versions
+from harness.mutants.observed import MUTATIONS
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -77,6 +78,19 @@ def _targets(_settings: Settings) -> list[dict[str, Any]]:
     return [{"name": name, "summary": summary} for name, summary in shipped_targets().items()]
 
 
+def _mutations(settings: Settings) -> list[dict[str, Any]]:
+    """Return what `prove` changes in the rows that checks read, with why it is left out for the audit target."""
+    return [
+        {
+            "name": mutation.name,
+            "summary": f"a trail that {mutation.what}",
+            "column": mutation.column,
+            "left_out": mutation.left_out(settings.target),
+        }
+        for mutation in MUTATIONS
+    ]
+
+
 def _job_engines(settings: Settings) -> list[dict[str, Any]]:
     return [_job_engine(engine) for engine in (*job_engines.shipped(), *settings.job_engines.declared)]
 
@@ -124,7 +138,9 @@ def _installation(subject: Installable) -> tuple[bool, str]:
 
 
 def _details(row: dict[str, Any]) -> list[str]:
-    """Return the lines below a row of a list; only job engines and pipelines have some."""
+    """Return the lines below a row of a list; few lists have some."""
+    if row.get("left_out"):
+        return [f"left out: {row['left_out']}"]
     if "installed" not in row:
         return []
     state = "installed" if row["installed"] else "not installed yet: its first run installs it"
@@ -140,6 +156,7 @@ _LISTS = {
     "suites": _suites,
     "checks": _checks,
     "targets": _targets,
+    "mutations": _mutations,
     "job-engines": _job_engines,
     "pipelines": _pipelines,
 }
@@ -154,13 +171,13 @@ _LISTS = {
     "kind",
     required=False,
     type=OneOf(tuple(_LISTS)),
-    metavar="[topologies|suites|checks|targets|job-engines|pipelines]",
+    metavar="[topologies|suites|checks|targets|mutations|job-engines|pipelines]",
     help="what to list; everything by default",
 )
 @options.json_output
 @options.listing
 def list_names(invocation: Invocation, kind: str | None, *, as_json: bool) -> int:
-    """List topologies, suites, checks, audit targets, job engines and ingest pipelines.
+    """List topologies, suites, checks, audit targets, mutations, job engines and ingest pipelines.
 
     The commands, migrations and paths that harness.toml declares are checks of the suites `command`, `migrations` and
     `path`.

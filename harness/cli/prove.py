@@ -5,6 +5,7 @@ from __future__ import annotations
 import sys
 from typing import TYPE_CHECKING
 
+from harness.checks.observing import TRAIL_SUITES
 from harness.cli import options
 from harness.cli.evidence import evidence_here
 from harness.cli.exit_codes import ExitCode, exit_code, rows_of
@@ -12,20 +13,27 @@ from harness.cli.filling import fill
 from harness.cli.invocation import Invocation, command
 from harness.cli.recap import name_width
 from harness.cli.running import run_selection
-from harness.cli.selection import print_selection, require_breakable, select_rows
+from harness.cli.selection import print_selection, select_rows
+from harness.errors import UsageError
+from harness.model import MutationState
 from harness.printable import one_line
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from harness.cli.selection import Selection
+    from harness.cli.settings import Settings
     from harness.store import StoredRun
 
 
 @command(
     "prove",
     section="Evidence",
-    examples=("harness prove", "harness prove direct transaction --suite redaction"),
+    examples=(
+        "harness prove",
+        "harness prove direct transaction --suite redaction",
+        "harness prove transaction --audit-target my-trail.toml",
+    ),
 )
 @options.selection
 @options.proving
@@ -38,14 +46,15 @@ def prove(
     dry_run: bool,
     strict: bool,
 ) -> int:
-    """Run every check under each of its controls: each must turn to Issue.
+    """Run every check under each of its controls, and the checks of the trail on mutated rows: each must turn.
 
-    A control breaks the system under test on purpose. Exits with 1 when a check stays OK under a control, and when a
-    break of the audit trail turns other checks than those that watch what it broke.
+    A control breaks the system under test on purpose. A mutation changes the rows that checks read from the audit
+    trail, as a faulty trail would, and works for every audit target. Exits with 1 when a check stays OK under a
+    control, when a break of the audit trail turns other checks than those that watch what it broke, and when no check
+    notices a mutation.
     """
     settings = invocation.settings
-    require_breakable(settings, "prove")
-    selection = select_rows(settings, topologies, suites, checks)
+    selection = _selected(settings, topologies, suites, checks)
     if dry_run:
         print_selection(selection, settings)
         return 0
@@ -59,14 +68,38 @@ def prove(
     return code if all_proven else ExitCode.ISSUE
 
 
+def _selected(settings: Settings, topologies: Sequence[str], suites: Sequence[str], checks: Sequence[str]) -> Selection:
+    """Return what to prove. Of another trail than the reference layer, the checks that read its rows.
+
+    :raises UsageError: when only some of these are named.
+    """
+    if settings.target.is_reference:
+        return select_rows(settings, topologies, suites, checks)
+    if suites or checks:
+        raise UsageError(
+            "controls break the reference layer only, and mutations of another audit trail are tried with all of its "
+            "checks",
+            hint="leave --suite and --check out",
+        )
+    return select_rows(
+        settings, topologies, [suite for suite in settings.catalogue.suites() if suite in TRAIL_SUITES], ()
+    )
+
+
 def _print_counts(selection: Selection, run: StoredRun) -> None:
     width = name_width(topology.name for topology in selection.topologies)
     for topology in selection.topologies:
         proofs = [proof for proof in run.proofs if proof.topology == topology.name]
-        proven = sum(proof.proven for proof in proofs)
-        unproven = sum(proof.applicable and not proof.proven for proof in proofs)
-        na = len(proofs) - proven - unproven
-        sys.stdout.write(f"{topology.name:<{width}} proven={proven} unproven={unproven} na={na}\n")
+        observed = [proof for proof in run.observed_proofs if proof.topology == topology.name]
+        if proofs or not observed:
+            proven = sum(proof.proven for proof in proofs)
+            unproven = sum(proof.applicable and not proof.proven for proof in proofs)
+            na = len(proofs) - proven - unproven
+            sys.stdout.write(f"{topology.name:<{width}} proven={proven} unproven={unproven} na={na}\n")
+        if observed:
+            states = [proof.state for proof in observed]
+            counts = " ".join(f"{state.value.replace(' ', '-')}={states.count(state)}" for state in MutationState)
+            sys.stdout.write(f"{topology.name:<{width}} mutated rows: {counts}\n")
     if run.trail_proofs:
         exact = sum(proof.exact for proof in run.trail_proofs)
         sys.stdout.write(f"breaks of the trail: {exact} of {len(run.trail_proofs)} turned exactly their checks\n")
@@ -86,5 +119,16 @@ def _print_unproven(invocation: Invocation, run: StoredRun) -> bool:
         ):
             if checks:
                 lines.append(f"UNPROVEN {proof.topology}: under the break {proof.name} {', '.join(checks)} {mistake}")
+    survivors = [proof for proof in run.observed_proofs if proof.state is MutationState.SURVIVED]
+    lines += [
+        f"SURVIVED {proof.topology}: {proof.name}: a trail that {proof.what} would pass ({proof.reason})"
+        for proof in survivors
+    ]
+    all_proven = not lines
+    lines += [
+        f"NEVER MET {proof.topology}: {proof.name}: whether a trail that {proof.what} would pass is not known"
+        for proof in run.observed_proofs
+        if proof.state is MutationState.NEVER_MET
+    ]
     sys.stdout.write("".join(f"{one_line(invocation.redactor(line))}\n" for line in lines))
-    return not lines
+    return all_proven

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 
 from msgspec.structs import replace
 
+from harness.checks.observing import observed_in
 from harness.checks.run_settings import RunSettings
 from harness.checks.scheduler import Run
 from harness.cli.earlier_runs import earlier_ends
@@ -96,6 +97,9 @@ def run_selection(
                     known=settings.known_issues,
                     quarantine=settings.quarantine,
                     proving=proving,
+                    observed_in=observed_in(selection.topologies, plan, settings.catalogue, settings.target)
+                    if proving
+                    else frozenset(),
                     under=under,
                     load=settings.load,
                 ),

@@ -103,7 +103,7 @@ def require_breakable(settings: Settings, what: str) -> None:
     if not settings.target.is_reference:
         raise UsageError(
             f"{what} breaks the reference layer to show that checks can fail; it cannot break another audit trail",
-            hint="leave --audit-target out; `verify --audit-target` judges a trail with the checks that `prove` proved",
+            hint="leave --audit-target out; `prove --audit-target` mutates the rows of another trail instead",
         )
 
 

@@ -23,11 +23,12 @@ from harness.events import (
     ImageStarted,
     LabFailed,
     LabReady,
+    MutationFinished,
     Notice,
     RunEnded,
     RunStarted,
 )
-from harness.model import Status
+from harness.model import MutationState, Status
 from harness.printable import one_line, printable
 from harness.report.outcomes import BETTER_THAN, mark_of, text_of, word_of
 
@@ -43,6 +44,8 @@ _COLOUR = {Status.OK: "green", Status.ISSUE: "bold red", Status.NA: "dim", Statu
 BEAT_S = 10.0
 #: steps of a failed pull or build that are printed
 _MOST_STEPS = 20
+#: outcomes of mutations that share a line
+_MUTATIONS_A_LINE = 50
 
 
 def _ready(evidence: TopologyEvidence, *, own_servers: bool) -> str:
@@ -187,6 +190,8 @@ class Terminal:
                 self._finished(result)
             case ControlFinished(proof):
                 self._proof(proof)
+            case MutationFinished():
+                self._mutation(event)
             case RunEnded():
                 self.close()
                 for (topology, reason), rows in self._not_run.items():
@@ -225,6 +230,18 @@ class Terminal:
             took = f"{result.duration_ms / 1000:.2f}s"
             line = f"{result.target:<12} {shown:<8} {result.check}{attempt}  {took}{_remark(result)}"
             self.say(line, _colour(result) if self._console.is_terminal else "")
+
+    def _mutation(self, event: MutationFinished) -> None:
+        proof = event.proof
+        if proof.state is MutationState.SURVIVED or self.verbose:
+            shown = "SURVIVED" if proof.state is MutationState.SURVIVED else proof.state.value
+            by = f"  {proof.check}, at {proof.at!r}" if proof.check else f"  {one_line(proof.reason)}"
+            self.say(
+                f"{proof.topology:<12} {shown:<8} {proof.name}: a trail that {proof.what}{by}",
+                "bold red" if proof.state is MutationState.SURVIVED else "",
+            )
+        elif event.done == event.of or event.done % _MUTATIONS_A_LINE == 0:
+            self.say(f"{proof.topology:<12} {event.done} of {event.of} mutations of the trail's rows tried", "dim")
 
     def _proof(self, proof: Proof) -> None:
         verdict = "n/a" if not proof.applicable else "proven" if proof.proven else "UNPROVEN"

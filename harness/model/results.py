@@ -301,6 +301,43 @@ class Proof(Struct, frozen=True, kw_only=True):
     broken: tuple[Expectation, ...] = ()
 
 
+class MutationState(StrEnum):
+    """The outcome of one mutation of the rows that the harness reads from the trail."""
+
+    #: a check turned to Issue
+    NOTICED = "noticed"
+    #: no check did
+    SURVIVED = "survived"
+    #: no check read a row that it changes
+    NEVER_MET = "never met"
+    #: a sound trail of this kind can show such rows
+    LEFT_OUT = "left out"
+
+
+class ObservedProof(Struct, frozen=True, kw_only=True):
+    """Whether checks notice one mutation of the rows that the harness reads from the trail."""
+
+    topology: str
+    #: the name of the mutation, `column.operator`
+    name: str
+    #: completes the sentence "a trail that …"
+    what: str
+    state: MutationState
+    #: number of checks that ran with the mutated rows; the first one that turns to Issue ends the mutation
+    tried: int = 0
+    #: the check that turned to Issue, and the expectation that did not hold; empty when none did
+    check: str = ""
+    at: str = ""
+    #: why it was left out or not noticed, in one sentence; empty when it was noticed
+    reason: str = ""
+    duration_ms: float = 0.0
+
+    @property
+    def counts(self) -> bool:
+        """Whether checks could notice it."""
+        return self.state in {MutationState.NOTICED, MutationState.SURVIVED}
+
+
 class TrailProof(Struct, frozen=True, kw_only=True):
     """The checks that one break of the audit trail turned to Issue, of those that ran under it."""
 

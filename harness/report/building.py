@@ -126,6 +126,7 @@ def build_report(evidence: Evidence, reports: Path, declared: Declared | None = 
         repeated=repeated_rows(asked.rows),
         quarantine=quarantine_rows(evidence, declared.quarantine, declared.expired_quarantine),
         trail_proofs=tuple(evidence.trail_proofs.values()),
+        observed_proofs=tuple(evidence.observed_proofs.values()),
         edited=evidence.edited,
         notes=tuple(
             dict.fromkeys(

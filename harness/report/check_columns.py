@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 
 from msgspec.structs import replace
 
-from harness.model import Status, TrailProof
+from harness.model import MutationState, ObservedProof, Status, TrailProof
 from harness.report.cells import (
     Anchor,
     Badge,
@@ -192,6 +192,28 @@ BREAKS = table(
     Column("Checks tried", number("tried")),
     Column("Turned to Issue", _caught),
     Column("Exact", _exact),
+)
+
+
+def _noticed(row: ObservedProof) -> Cell:
+    if not row.check:
+        return Cell((Text(row.reason),))
+    return Cell(joined(Gap(": ", ": "), Evidence(row.check, row.topology, row.check), Text(row.at)), css="faint")
+
+
+def _state(row: ObservedProof) -> Cell:
+    needs_attention = row.state in {MutationState.SURVIVED, MutationState.NEVER_MET}
+    return Cell((Strong(row.state.value) if needs_attention else Text(row.state.value),))
+
+
+OBSERVED = table(
+    ObservedProof,
+    Column("Mutation", identifier("name")),
+    Column("A trail that …", text_field("what")),
+    Column("Topology", text_field("topology")),
+    Column("Outcome", _state),
+    Column("Checks tried", number("tried")),
+    Column("Noticed by, or why not", _noticed),
 )
 
 

@@ -12,6 +12,7 @@ from harness.model import (
     TRAIL,
     EnvironmentEvidence,
     EvidenceClass,
+    ObservedProof,
     PlannedCheck,
     Proof,
     Result,
@@ -78,6 +79,8 @@ class Evidence(Struct, frozen=True, kw_only=True, dict=True):
     edited: tuple[str, ...] = ()
     #: which checks each break of the audit trail turned to Issue, by the name of the break
     trail_proofs: dict[str, TrailProof] = {}
+    #: whether checks noticed each mutation of the rows that they read, by topology and the name of the mutation
+    observed_proofs: dict[tuple[str, str], ObservedProof] = {}
     #: the operator's environments, each as the newest run that reached it found it
     environments: dict[str, EnvironmentEvidence] = {}
     #: the runs that the rows come from, oldest first

@@ -22,6 +22,7 @@ from harness.model import (
     JobLabel,
     KnownIssue,
     Limit,
+    ObservedProof,
     PathLabel,
     PlannedCheck,
     Proof,
@@ -205,6 +206,8 @@ class ReportFile(Struct, frozen=True, kw_only=True):
     #: the table of job engines and its findings; null if no row is about a job engine
     job_engines: JobEngines | None
     trail_proofs: tuple[TrailProof, ...]
+    #: whether checks noticed each mutation of the rows that they read from the trail
+    observed_proofs: tuple[ObservedProof, ...]
     notes: tuple[str, ...]
     #: one sentence for each run that was edited
     edited: tuple[str, ...]

@@ -9,6 +9,7 @@ from msgspec.structs import replace
 from harness.model import (
     EnvironmentEvidence,
     EvidenceClass,
+    ObservedProof,
     PlannedCheck,
     Proof,
     Result,
@@ -149,6 +150,7 @@ class _Merging:
         #: by topology and check, then by the name of the control
         self._proofs: dict[tuple[str, str], dict[str, Proof]] = {}
         self._trail_proofs: dict[str, TrailProof] = {}
+        self._observed_proofs: dict[tuple[str, str], ObservedProof] = {}
         self._topologies: dict[str, TopologyEvidence] = {}
         self._environments: dict[str, EnvironmentEvidence] = {}
         self._records: dict[str, RunRecord] = {}
@@ -172,6 +174,7 @@ class _Merging:
             folders=self._folders,
             left_out=tuple(dict.fromkeys(self._notes)),
             trail_proofs=self._trail_proofs,
+            observed_proofs=self._observed_proofs,
             environments=self._environments,
             series={name: tuple(runs) for name, runs in self._series.items()},
         )
@@ -206,6 +209,9 @@ class _Merging:
         outdated = self._newest.differences(record)
         self._note_outdated(run, outdated)
         others = self._other_subjects(record)
+        self._observed_proofs |= {
+            (proof.topology, proof.name): proof for proof in run.observed_proofs if proof.topology not in outdated
+        }
         self._add_results(run, outdated, others, is_copy=is_copy)
         self._add_environments(record, outdated)
         for name, topology in record.topologies.items():

@@ -6,12 +6,12 @@ from typing import TYPE_CHECKING
 
 from msgspec import Struct
 
-from harness.model import Status
+from harness.model import MutationState, Status
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
 
-    from harness.model import TrailProof
+    from harness.model import ObservedProof, TrailProof
     from harness.report.evidence import Row
 
 #: of a check whose controls have not run
@@ -57,6 +57,34 @@ def count_proofs(rows: Iterable[Row], about: str) -> ProofCount:
     states = [proven(row, about) for row in rows if row.status in {Status.OK, Status.ISSUE}]
     missing, unproven = states.count(NOT_PROVEN), states.count(UNPROVEN)
     return ProofCount(proven=sum(map(bool, states)) - missing - unproven, unproven=unproven, missing=missing)
+
+
+#: outcomes of mutations, those that need attention first
+_ATTENTION = (MutationState.SURVIVED, MutationState.NEVER_MET, MutationState.NOTICED, MutationState.LEFT_OUT)
+
+
+def attention_first(proofs: Iterable[ObservedProof]) -> list[ObservedProof]:
+    """Return the outcomes of mutations, those that no check noticed first."""
+    return sorted(proofs, key=lambda proof: _ATTENTION.index(proof.state))
+
+
+def not_noticed(proofs: Iterable[ObservedProof]) -> list[ObservedProof]:
+    """Return the mutations that no check noticed, or that no check met."""
+    states = {MutationState.SURVIVED, MutationState.NEVER_MET}
+    return [proof for proof in attention_first(proofs) if proof.state in states]
+
+
+def kill_rate(proofs: Iterable[ObservedProof]) -> str:
+    """Return in words how many mutations were noticed; "" when none was tried."""
+    proofs = list(proofs)
+    states = [proof.state for proof in proofs]
+    noticed, counted = states.count(MutationState.NOTICED), sum(proof.counts for proof in proofs)
+    others = [
+        f"{number} {state}"
+        for state in (MutationState.SURVIVED, MutationState.NEVER_MET, MutationState.LEFT_OUT)
+        if (number := states.count(state))
+    ]
+    return f"{noticed} of {counted} mutations noticed" + (f" ({', '.join(others)})" if others else "") if proofs else ""
 
 
 def exactness(proof: TrailProof) -> str:

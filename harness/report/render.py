@@ -23,6 +23,7 @@ from harness.report import (
     load_columns,
     load_rows,
     page,
+    proofs,
     spreads,
     trials,
 )
@@ -186,6 +187,7 @@ def _pieces(template: jinja2.Template, report: Report, **more: object) -> Iterat
         differing=differing,
         proof_count=count_proofs(report.rows, report.audit_target),
         check_columns=check_columns,
+        proofs=proofs,
         change_columns=change_columns,
         anchor=anchor,
         differences=differences,

@@ -14,6 +14,7 @@ from harness.report.feature_map import safe_drivers
 from harness.report.issue_groups import issue_groups
 from harness.report.limits import LimitKind
 from harness.report.listings import Listing, Paper, Part, Section
+from harness.report.proofs import attention_first, kill_rate
 from harness.report.readiness import Stance
 from harness.report.section_words import (
     counts_in_words,
@@ -60,6 +61,7 @@ def sections(report: Report) -> tuple[Section, ...]:
             "preflight", "Distribution preflight", "Preflight", columns.PREFLIGHT, report.preflight, noun="item"
         ),
         _breaks(report),
+        _observed(report),
     )
     if report.is_about_job_engines:
         return tuple(sorted(found, key=lambda section: (*_FIRST, section.anchor).index(section.anchor)))
@@ -211,6 +213,22 @@ def _breaks(report: Report) -> Section:
         intro=("breaks", ()),
         missing=("no_breaks", ()),
         listings=one_table("Breaks, the inexact ones first", check_columns.BREAKS, rows),
+    )
+
+
+def _observed(report: Report) -> Section:
+    return Section(
+        anchor="mutated-rows",
+        title="Mutations of the trail's rows",
+        short="Mutated rows",
+        result=kill_rate(report.observed_proofs),
+        intro=("observed", ()),
+        missing=("no_observed", ()),
+        listings=one_table(
+            "Mutations, those that no check noticed first",
+            check_columns.OBSERVED,
+            attention_first(report.observed_proofs),
+        ),
     )
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from msgspec import Struct
 
 from harness.host.readiness_file import ReadinessArea, Workflow
-from harness.model import Attestation, Quarantine, Section, Severity, Status, TrailProof
+from harness.model import Attestation, ObservedProof, Quarantine, Section, Severity, Status, TrailProof
 from harness.preflight.declaration import GateResult
 from harness.report.changes import Changes
 from harness.report.evidence import Row
@@ -150,6 +150,8 @@ class Report(Struct, frozen=True, kw_only=True):
     edited: tuple[str, ...] = ()
     #: of the ingest pipeline under test
     ingest: tuple[IngestRow, ...] = ()
+    #: of the mutations of the rows that checks read from the trail
+    observed_proofs: tuple[ObservedProof, ...] = ()
     #: since another run; None if the report is compared with none
     changes: Changes | None = None
 

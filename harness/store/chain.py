@@ -33,7 +33,10 @@ RECORD = "run.json"
 RESULTS = "results.jsonl"
 PROOFS = "proofs.jsonl"
 TRAIL = "trail.jsonl"
-ROW_FILES = (RESULTS, PROOFS, TRAIL)
+OBSERVED = "observed.jsonl"
+ROW_FILES = (RESULTS, PROOFS, TRAIL, OBSERVED)
+#: runs that were written before it have none
+LATER_FILES = (OBSERVED,)
 #: the fields of `run.json` that never change during a run
 IDENTITY = (
     "schema_version",

@@ -9,10 +9,11 @@ import msgspec
 from msgspec import Struct
 
 from harness.errors import StoreError, UsageError
-from harness.model import SCHEMA_VERSION, Proof, Repetition, Result, RunRecord, TrailProof
+from harness.model import SCHEMA_VERSION, ObservedProof, Proof, Repetition, Result, RunRecord, TrailProof
 from harness.store.attempts import answer, counted
 from harness.store.chain import (
     CHAINED_SINCE,
+    OBSERVED,
     PROOFS,
     RECORD,
     RESULTS,
@@ -45,6 +46,8 @@ class StoredRun(Struct, frozen=True):
     #: the number of incomplete last lines, as a killed run leaves them
     torn: int
     integrity: Integrity = Integrity(verdict=Verdict.WHOLE)
+    #: of the mutations of the rows that checks read
+    observed_proofs: tuple[ObservedProof, ...] = ()
 
     def answers(self) -> tuple[Result, ...]:
         """Return one result per planned row, in the order of the plan; a row without a result is Not run."""
@@ -83,6 +86,7 @@ def read_run(folder: Path) -> StoredRun:
     results = reader.read(RESULTS, Result, lambda row: reader.rules.of_result(row, record))
     proofs = reader.read(PROOFS, Proof, reader.rules.of_proof)
     trail_proofs = reader.read(TRAIL, TrailProof, reader.rules.of_trail_proof)
+    observed_proofs = reader.read(OBSERVED, ObservedProof, reader.rules.of_observed_proof)
     breaks += reader.breaks
     if seal.closed:
         breaks += _differences(seal.files, digests(folder))
@@ -101,7 +105,7 @@ def read_run(folder: Path) -> StoredRun:
         refused=reader.refused,
         refusals=reader.refusals,
     )
-    return StoredRun(folder, record, results, proofs, trail_proofs, reader.torn, integrity)
+    return StoredRun(folder, record, results, proofs, trail_proofs, reader.torn, integrity, observed_proofs)
 
 
 def read_runs(folders: Iterable[Path]) -> tuple[tuple[StoredRun, ...], tuple[str, ...]]:

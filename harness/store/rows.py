@@ -7,8 +7,8 @@ from typing import IO, TYPE_CHECKING, TypeVar
 import msgspec
 
 from harness.errors import StoreError
-from harness.model import Proof, Result, TrailProof
-from harness.store.chain import RECORD, End, Seal, first_link, link_of, sha256
+from harness.model import ObservedProof, Proof, Result, TrailProof
+from harness.store.chain import LATER_FILES, RECORD, End, Seal, first_link, link_of, sha256
 from harness.store.files import regular_file
 from harness.store.integrity import more_of
 from harness.store.rules import RowRules, key_of
@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 
     from harness.model import RunRecord
 
-T = TypeVar("T", Result, Proof, TrailProof)
+T = TypeVar("T", Result, Proof, TrailProof, ObservedProof)
 
 _LARGEST_ROWS = 1 << 30
 _LONGEST_LINE = 16 << 20
@@ -101,7 +101,7 @@ class RowReader:
                     link = sha256(line)
                     yield number, line
         except FileNotFoundError:
-            if self._seal.closed:
+            if self._seal.closed and (name in self._seal.rows or name not in LATER_FILES):
                 self.breaks.append(f"{name}: it is missing")
             return
         except (OSError, StoreError) as error:

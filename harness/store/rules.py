@@ -10,14 +10,26 @@ import re
 from datetime import datetime
 from typing import TYPE_CHECKING, TypeVar
 
-from harness.model import CHECK_BROKE, EvidenceClass, Proof, Result, Status, concerns
+from harness.model import (
+    CHECK_BROKE,
+    EvidenceClass,
+    MutationState,
+    ObservedProof,
+    Proof,
+    Result,
+    Status,
+    TrailProof,
+    concerns,
+)
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator
 
-    from harness.model import PlannedCheck, RunRecord, TrailProof
+    from harness.model import PlannedCheck, RunRecord
 
 T = TypeVar("T")
+#: one line of a file of rows
+Row = Result | Proof | TrailProof | ObservedProof
 
 _TIME = re.compile(r"\d{4}-\d{2}-\d{2}T\d{2}:\d{2}:\d{2}(\.\d{1,6})?Z")
 #: no check runs longer: the longest deadline of a command is two hours
@@ -58,6 +70,11 @@ def contradiction_in_trail_proof(row: TrailProof) -> str:
     return _first(_TRAIL, row)
 
 
+def contradiction_in_observed_proof(row: ObservedProof) -> str:
+    """Check the outcome of a mutation by itself."""
+    return _first(_OBSERVED, row)
+
+
 def _first(rules: Iterable[tuple[str, Callable[[T], object]]], row: T) -> str:
     return next((sentence for sentence, broken in rules if broken(row)), "")
 
@@ -66,7 +83,7 @@ def _broken(row: Result) -> bool:
     return any(expectation.broken for expectation in row.expectations)
 
 
-def _duration_is_wrong(row: Result | Proof | TrailProof) -> bool:
+def _duration_is_wrong(row: Row) -> bool:
     return not (math.isfinite(row.duration_ms) and 0 <= row.duration_ms <= _LONGEST_MS)
 
 
@@ -151,10 +168,29 @@ _TRAIL: tuple[tuple[str, Callable[[TrailProof], object]], ...] = (
 )
 
 
-def key_of(row: Result | Proof | TrailProof) -> tuple[str, ...]:
+_OBSERVED: tuple[tuple[str, Callable[[ObservedProof], object]], ...] = (
+    (
+        "a mutation that was noticed by no check",
+        lambda row: (row.state is MutationState.NOTICED) != bool(row.check and row.at and row.tried),
+    ),
+    (
+        "a mutation that was noticed, with a reason why it was not",
+        lambda row: (row.state is MutationState.NOTICED) == bool(row.reason.strip()),
+    ),
+    (
+        "checks that tried a mutation that was left out or never met",
+        lambda row: row.tried < 0 or (row.tried and not row.counts),
+    ),
+    _DURATION,
+)
+
+
+def key_of(row: Row) -> tuple[str, ...]:
     """Return what only one row of its kind may have in a run."""
     if isinstance(row, Result):
         return row.target, row.check, *((f"attempt {row.attempt}",) if row.attempt != 1 else ())
+    if isinstance(row, ObservedProof):  # mutations are named like checks
+        return row.topology, "mutation", row.name
     return (row.topology, row.check, row.control) if isinstance(row, Proof) else (row.topology, row.name)
 
 
@@ -171,7 +207,7 @@ class RowRules:
         self._chained = chained
         self._seen: set[tuple[str, ...]] = set()
 
-    def accept(self, row: Result | Proof | TrailProof) -> None:
+    def accept(self, row: Row) -> None:
         """Remember a row that was written or read, so that a second one of its kind is refused."""
         self._seen.add(key_of(row))
 
@@ -214,7 +250,17 @@ class RowRules:
             or ("" if row.topology in self._targets else f"the plan does not name {row.topology}")
         )
 
-    def _twice(self, row: Result | Proof | TrailProof) -> str:
+    def of_observed_proof(self, row: ObservedProof) -> str:
+        """Check the next outcome of a mutation of the rows that checks read."""
+        planned = not row.check or (row.topology, row.check) in self._plan
+        return (
+            self._twice(row)
+            or contradiction_in_observed_proof(row)
+            or ("" if row.topology in self._targets else f"the plan does not name {row.topology}")
+            or ("" if planned else f"the plan does not name {row.check} on {row.topology}")
+        )
+
+    def _twice(self, row: Row) -> str:
         key = key_of(row)
         return f"more than one row of {' '.join(key)}" if key in self._seen else ""
 

@@ -18,6 +18,7 @@ from harness.model import Result, Status
 from harness.model.history import Opening
 from harness.store.chain import (
     IDENTITY,
+    OBSERVED,
     PROOFS,
     RECORD,
     RESULTS,
@@ -34,14 +35,14 @@ from harness.store.chain import (
 )
 from harness.store.files import cannot_write, write_atomically
 from harness.store.histories import HISTORIES, Journal, history_name
-from harness.store.rules import ContradictionError, RowRules
+from harness.store.rules import ContradictionError, Row, RowRules
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
     from io import FileIO
     from pathlib import Path
 
-    from harness.model import Proof, RunRecord, TrailProof
+    from harness.model import ObservedProof, Proof, RunRecord, TrailProof
 
 #: goes on while the machine sleeps, where the system has such a clock
 _CLOCK = getattr(time, "CLOCK_BOOTTIME", time.CLOCK_MONOTONIC)
@@ -174,6 +175,10 @@ class RunStore:
         """Add the proof of one break of the trail."""
         self._append(TRAIL, proof, lambda: self._rules.of_trail_proof(proof))
 
+    def append_observed_proof(self, proof: ObservedProof) -> None:
+        """Add the outcome of one mutation of the rows that checks read."""
+        self._append(OBSERVED, proof, lambda: self._rules.of_observed_proof(proof))
+
     def write_log(self, topology: str, service: str, text: str) -> None:
         """Write the log of one service, or replace it."""
         with self._as_store_error():
@@ -229,7 +234,7 @@ class RunStore:
             with self._lock, self._as_store_error():
                 self._write_record(closed=True)
 
-    def _append(self, name: str, row: Result | Proof | TrailProof, contradiction: Callable[[], str]) -> None:
+    def _append(self, name: str, row: Row, contradiction: Callable[[], str]) -> None:
         data = msgspec.json.encode(self._scrub(msgspec.to_builtins(row)))
         with self._lock, self._as_store_error():
             if sentence := contradiction():

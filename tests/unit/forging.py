@@ -10,7 +10,19 @@ from typing import Any
 import msgspec
 from msgspec.structs import replace
 
-from harness.model import Behaviour, Expectation, FeatureOutcome, Outcome, Proof, Result, Section, Status, TrailProof
+from harness.model import (
+    Behaviour,
+    Expectation,
+    FeatureOutcome,
+    MutationState,
+    ObservedProof,
+    Outcome,
+    Proof,
+    Result,
+    Section,
+    Status,
+    TrailProof,
+)
 from harness.redaction import Redactor
 from harness.store import RunStore
 from harness.store.chain import (
@@ -90,6 +102,17 @@ def write_sealed(reports: Path) -> Path:
             caught=("capture.insert",),
             missed=("capture.coverage",),
             unexpected=(),
+        )
+    )
+    store.append_observed_proof(
+        ObservedProof(
+            topology="direct",
+            name="actor.null",
+            what="records no actor",
+            state=MutationState.NOTICED,
+            tried=1,
+            check="capture.insert",
+            at="rows",
         )
     )
     store.write_log("direct", "postgres", "LOG: ready\n")

@@ -15,7 +15,17 @@ from harness.markdown import headings
 from harness.markdown.adoption import TableKind
 from harness.markdown.document import read_document
 from harness.markdown.headings import Column, key_of
-from harness.model import Confidence, Finding, Repetition, RunAttempts, Section, Status, TrailProof
+from harness.model import (
+    Confidence,
+    Finding,
+    MutationState,
+    ObservedProof,
+    Repetition,
+    RunAttempts,
+    Section,
+    Status,
+    TrailProof,
+)
 from harness.preflight.declaration import GateResult
 from harness.report import check_columns, columns, job_engine_columns, load_columns
 from harness.report.building import build_report
@@ -103,6 +113,7 @@ TABLES = {
     "drivers": check_columns.drivers(NAMES, None),
     "matrix": check_columns.matrix(NAMES),
     "breaks": check_columns.BREAKS,
+    "mutations": check_columns.OBSERVED,
     "rows": check_columns.rows("reference"),
     "issue groups": check_columns.ISSUE_GROUPS,
     "differences": check_columns.DIFFERENCES,
@@ -258,6 +269,25 @@ def everything(folder: Path) -> Report:
         ),
         trail_proofs=(
             TrailProof(topology="direct", name="b", what="w", tried=2, caught=("c",), missed=("d",), unexpected=("e",)),
+        ),
+        observed_proofs=(
+            ObservedProof(
+                topology="direct",
+                name="actor.null",
+                what="records no actor",
+                state=MutationState.NOTICED,
+                tried=3,
+                check="actor.unset",
+                at="actor",
+            ),
+            ObservedProof(
+                topology="direct",
+                name="op.padded",
+                what="pads the operation",
+                state=MutationState.SURVIVED,
+                tried=9,
+                reason="none of 9 checks turned to Issue",
+            ),
         ),
     )
 
@@ -494,6 +524,7 @@ NOT_SHOWN = {
     "features": {"check", "instead_source"},
     "matrix": {"section"},
     "breaks": {"duration_ms"},
+    "mutations": {"duration_ms"},
     # the attempts of each run are in the table of repeated rows
     "rows": {"run_id", "runs"},
     # the header of the document says it once for all rows
@@ -539,6 +570,7 @@ def rows_of_tables(report: Report) -> dict[str, tuple[object, ...]]:
         "drivers": report.drivers,
         "matrix": report.matrix,
         "breaks": report.trail_proofs,
+        "mutations": report.observed_proofs,
         "rows": report.rows,
         "issue groups": issue_groups(row.answer for row in report.rows),
         "differences": differences(report.features),

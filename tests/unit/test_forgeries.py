@@ -25,7 +25,7 @@ from harness.model import Status
 from harness.provenance import provenance
 from harness.redaction import Redactor
 from harness.store import PREDICATE_TYPE, Integrity, RunStore, Verdict, compare, read_run, statement_of
-from harness.store.chain import ROW_FILES
+from harness.store.chain import ROW_FILES, Seal, digest_of_record
 from harness.store.rules import ContradictionError
 from tests.unit.forging import (
     chain_again,
@@ -59,6 +59,10 @@ def proof(number: int, **fields: Any) -> Callable[[Path], None]:
 
 def trail(**fields: Any) -> Callable[[Path], None]:
     return lambda folder: change_row(folder, 1, file="trail.jsonl", **fields)
+
+
+def observed(**fields: Any) -> Callable[[Path], None]:
+    return lambda folder: change_row(folder, 1, file="observed.jsonl", **fields)
 
 
 def value(*keys: str | int, to: Any) -> Callable[[Path], None]:
@@ -188,6 +192,7 @@ EDITS: tuple[tuple[str, Callable[[Path], None], str], ...] = (
         "proofs.jsonl:2: the last line was changed",
     ),
     ("a proof is removed", order(1, file="proofs.jsonl"), "proofs.jsonl:1: it has 1 lines, expected 2"),
+    ("a mutation is noticed elsewhere", observed(at="x"), "observed.jsonl:1: the last line was changed"),
     ("a missed check is removed", trail(stayed=[]), "trail.jsonl:1: the last line was changed"),
     ("the file of proofs is removed", text("proofs.jsonl", None), "proofs.jsonl: it is missing"),
     ("a log is removed", text("logs/direct/postgres.log", None), "logs/direct/postgres.log: it was removed"),
@@ -359,6 +364,9 @@ CONTRADICTIONS: tuple[tuple[str, Callable[[Path], None], str], ...] = (
     ("more than were tried", trail(tried=1), "trail.jsonl:1: more checks than were tried"),
     ("a check of a break twice", trail(turned=["a", "a"]), "trail.jsonl:1: a check that is named twice"),
     ("a break of another topology", trail(topology="x"), "trail.jsonl:1: the plan does not name x"),
+    ("noticed by nobody", observed(check=""), "observed.jsonl:1: a mutation that was noticed by no check"),
+    ("survived and noticed", observed(state="survived"), "observed.jsonl:1: a mutation that was noticed by no check"),
+    ("a mutation of another topology", observed(topology="x"), "observed.jsonl:1: the plan does not name x"),
     (
         "an end before the start",
         value("ended_at", to="2025-01-01T00:00:00.000Z"),
@@ -401,7 +409,8 @@ def test_a_contradiction_is_refused_also_when_the_chain_is_right(
     assert run.integrity.reasons[0].startswith(sentence)
     if not run.integrity.breaks:  # the other rows count
         lines = sum(len((folder / name).read_bytes().splitlines()) for name in ROW_FILES)
-        assert len(run.results) + len(run.proofs) + len(run.trail_proofs) == lines - run.integrity.refusals
+        kept = (run.results, run.proofs, run.trail_proofs, run.observed_proofs)
+        assert sum(map(len, kept)) == lines - run.integrity.refusals
 
 
 #: plausible edits with all hashes computed again: only a signed statement shows them
@@ -484,14 +493,14 @@ def test_verifying_prints_one_line_for_each_run(tmp_path: Path, capsys: pytest.C
     folder = sealed_run(tmp_path)
     arguments = ["report", "--verify", "--from", str(tmp_path)]
     assert main(arguments) == ExitCode.OK
-    assert capsys.readouterr().out == f"whole        {folder.name}  12 rows\n"
+    assert capsys.readouterr().out == f"whole        {folder.name}  13 rows\n"
     damaged = tmp_path / "damaged"
     damaged.mkdir()
     (damaged / "run.json").write_text("{")
     change_row(folder, 5, status="OK", reason="")
     assert main(arguments) == ExitCode.ISSUE
     edited, refused, unreadable = capsys.readouterr().out.splitlines()
-    assert edited.startswith(f"edited       {folder.name}  11 rows; results.jsonl:6: it does not follow from line 5")
+    assert edited.startswith(f"edited       {folder.name}  12 rows; results.jsonl:6: it does not follow from line 5")
     assert refused.split() == ["results.jsonl:5:", "OK", "although", "an", "expectation", "did", "not", "hold"]
     assert unreadable.startswith("unreadable   run damaged cannot be read")
 
@@ -607,3 +616,16 @@ def test_a_result_that_contradicts_itself_is_not_run_and_the_run_goes_on(tmp_pat
     run = read_run(store.folder)
     assert run.results == (refused,)
     assert run.integrity == Integrity(verdict=Verdict.WHOLE)
+
+
+def test_a_run_from_before_mutations_has_no_file_of_their_outcomes(tmp_path: Path) -> None:
+    folder = sealed_run(tmp_path)
+    (folder / "observed.jsonl").unlink()
+    assert read_run(folder).integrity.breaks == ("observed.jsonl: it is missing",)
+    record = json.loads((folder / "run.json").read_text())
+    seal = msgspec.convert(record["seal"], Seal)
+    older = replace(seal, rows={name: end for name, end in seal.rows.items() if name != "observed.jsonl"})
+    record["seal"] = msgspec.to_builtins(replace(older, record=digest_of_record(record, older)))
+    (folder / "run.json").write_text(json.dumps(record))
+    run = read_run(folder)
+    assert (run.integrity.verdict, run.observed_proofs) == (Verdict.WHOLE, ())

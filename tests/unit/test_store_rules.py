@@ -18,6 +18,8 @@ from harness.model import (
     EvidenceClass,
     Expectation,
     KnownIssue,
+    MutationState,
+    ObservedProof,
     Proof,
     Result,
     RunRecord,
@@ -46,6 +48,7 @@ from harness.store.files import cannot_write, regular_file, sha256_of
 from harness.store.rules import (
     ContradictionError,
     RowRules,
+    contradiction_in_observed_proof,
     contradiction_in_proof,
     contradiction_in_result,
     contradiction_in_trail_proof,
@@ -195,6 +198,37 @@ def test_proofs_of_breaks_are_judged_at_their_boundaries() -> None:
     assert rules.of_trail_proof(replace(proof, topology="another")) == "the plan does not name another"
 
 
+def test_outcomes_of_mutations_are_judged_at_their_boundaries() -> None:
+    proof = ObservedProof(
+        topology="direct",
+        name="actor.null",
+        what="x",
+        state=MutationState.NOTICED,
+        tried=1,
+        check=CHECKS[0],
+        at="rows",
+    )
+    survived = replace(proof, state=MutationState.SURVIVED, check="", at="", reason="x")
+    never_met = replace(survived, state=MutationState.NEVER_MET, tried=0)
+    for sound in (proof, survived, replace(survived, tried=0), never_met):
+        assert contradiction_in_observed_proof(sound) == ""
+    by_nobody = "a mutation that was noticed by no check"
+    for wrong in ({"check": ""}, {"at": ""}, {"tried": 0}, {"state": MutationState.SURVIVED, "reason": "x"}):
+        assert contradiction_in_observed_proof(replace(proof, **wrong)) == by_nobody
+    reasoned = "a mutation that was noticed, with a reason why it was not"
+    assert contradiction_in_observed_proof(replace(proof, reason="x")) == reasoned
+    assert contradiction_in_observed_proof(replace(survived, reason=" ")) == reasoned
+    tried = "checks that tried a mutation that was left out or never met"
+    for wrong in (replace(never_met, tried=1), replace(survived, tried=-1)):
+        assert contradiction_in_observed_proof(wrong) == tried
+    rules = RowRules(record())
+    rules.accept(proof)
+    assert rules.of_observed_proof(proof) == "more than one row of direct mutation actor.null"
+    assert rules.of_observed_proof(replace(proof, topology="session")) == ""
+    assert rules.of_observed_proof(replace(proof, name="y", check="z")) == "the plan does not name z on direct"
+    assert rules.of_observed_proof(replace(survived, topology="another")) == "the plan does not name another"
+
+
 # --- the record ------------------------------------------------------------------------------------------
 
 DIRECT = record().topologies["direct"]
@@ -246,10 +280,11 @@ def test_a_record_says_what_contradicts_itself(written: RunRecord, sentences: li
 def test_a_run_is_written_with_everything_that_its_seal_covers(tmp_path: Path) -> None:
     folder = write_sealed(tmp_path)
     files = {str(path.relative_to(folder)) for path in folder.rglob("*") if path.is_file()}
-    assert files == {"run.json", "results.jsonl", "proofs.jsonl", "trail.jsonl", "logs/direct/postgres.log"}
+    rows = {"results.jsonl", "proofs.jsonl", "trail.jsonl", "observed.jsonl"}
+    assert files == {"run.json", *rows, "logs/direct/postgres.log"}
     run = read_run(folder)
     assert run.integrity == Integrity(verdict=Verdict.WHOLE)
-    assert (len(run.results), len(run.proofs), len(run.trail_proofs)) == (9, 2, 1)
+    assert (len(run.results), len(run.proofs), len(run.trail_proofs), len(run.observed_proofs)) == (9, 2, 1, 1)
     text = (folder / "run.json").read_text()
     assert text.startswith('{\n "')
     seal = json.loads(text)["seal"]

@@ -1,0 +1,85 @@
+"""Mutations of the rows that the harness reads from an audit trail.
+
+A mutation stands for a faulty trail: it changes the rows between the trail and the checks, in one column. A sound trail
+could never show such rows, so at least one check has to turn to Issue. They need no SQL of the trail, so every trail is
+judged by the same list.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import TYPE_CHECKING
+
+from msgspec import Struct
+
+from harness.audit.target_file import TrailFeature
+from harness.mutants.observed_rows import Row
+
+if TYPE_CHECKING:
+    from harness.audit.target import AuditTarget
+
+#: returns other rows. It gets the number of earlier reads of the same check, and changes nothing in its argument
+Apply = Callable[[list[Row], int], list[Row]]
+
+
+class Mutation(Struct, frozen=True, kw_only=True):
+    """One way in which a faulty trail differs from a sound one."""
+
+    #: `column.operator`
+    name: str
+    #: the canonical column, or `row` for whole rows
+    column: str
+    #: completes the sentence "a trail that …"
+    what: str
+    apply: Apply
+    #: what a trail must claim to be judged by it
+    feature: TrailFeature | None = None
+    #: what a trail must record to be judged by it: a word of `omits`
+    records: str = ""
+    #: why a sound trail can show such rows; empty for all others
+    sound: str = ""
+
+    def left_out(self, target: AuditTarget) -> str:
+        """Return in one sentence why a sound trail of this kind can show such rows; "" when it cannot."""
+        if self.sound:
+            return self.sound
+        if self.feature and self.feature not in target.claims:
+            return self.feature.unclaimed
+        if self.records and self.records in getattr(target, "omits", ()):
+            return f"the audit target omits {self.records}, by design"
+        return ""
+
+    def started(self) -> Callable[[list[Row]], list[Row]]:
+        """Return the hook for one run of a check: it counts the reads."""
+        reads = 0
+
+        def read(rows: list[Row]) -> list[Row]:
+            nonlocal reads
+            reads += 1
+            return self.apply(rows, reads - 1)
+
+        return read
+
+
+def mutation(
+    name: str,
+    what: str,
+    apply: Callable[[list[Row]], list[Row]],
+    *,
+    feature: TrailFeature | None = None,
+    records: str = "",
+    sound: str = "",
+) -> Mutation:
+    """Return a mutation that treats every read alike.
+
+    :param name: `column.operator`.
+    """
+    return Mutation(
+        name=name,
+        column=name.partition(".")[0],
+        what=what,
+        apply=lambda rows, _reads: apply(rows),
+        feature=feature,
+        records=records,
+        sound=sound,
+    )
