@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from harness.checks.registry import Check, Safety
+from harness.mutants.observed import MUTATIONS
 from harness.report.escape import code
 from harness.suites.catalogue import catalogue
 from tests.reference.markdown import page, prose, table
@@ -35,7 +36,15 @@ def document() -> str:
     for suite in found.suites():
         checks = [check for check in found.checks if check.id.partition(".")[0] == suite]
         suites += [f"## {suite}", _summary(checks), _suite(checks, found)]
-    return page("Checks", _INTRODUCTION.strip(), *suites, "## Breaks of the audit trail", _trail_breaks(found))
+    return page(
+        "Checks",
+        _INTRODUCTION.strip(),
+        *suites,
+        "## Breaks of the audit trail",
+        _trail_breaks(found),
+        "## Mutations of the trail's rows",
+        _mutations(),
+    )
 
 
 def _summary(checks: list[Check]) -> str:
@@ -75,3 +84,19 @@ def _trail_breaks(found: Catalogue) -> str:
         for trail_break in found.trail_breaks
     ]
     return introduction + "\n\n" + table(("Break", "Effect on the trail", "Checks that become Issue"), rows)
+
+
+def _mutations() -> str:
+    introduction = (
+        "`harness prove` changes the rows that checks read from the audit trail, one mutation at a time, for any audit "
+        "target ([Audit targets](../audit-targets.md#proven-for-your-trail)). At least one check must become Issue."
+    )
+    rows = [
+        (
+            code(mutation.name),
+            prose(mutation.what),
+            f"claim: {code(mutation.feature.value)}" if mutation.feature else prose(mutation.sound),
+        )
+        for mutation in MUTATIONS
+    ]
+    return introduction + "\n\n" + table(("Mutation", "A trail that …", "Left out unless, or because"), rows)
