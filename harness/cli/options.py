@@ -179,26 +179,23 @@ images = _all_of(
 )
 
 
-def _audit_trail(*, hidden: bool = False) -> Callable[[F], F]:
-    return _all_of(
-        option(
-            "--audit-target",
-            metavar="NAME|FILE.toml",
-            section="Audit trail",
-            hidden=hidden,
-            shell_complete=completion.target_names,
-            help="the audit trail under test (default: reference; see `harness list targets`)",
-        ),
-        option(
-            "--audit-sql",
-            multiple=True,
-            metavar="FILE",
-            section="Audit trail",
-            hidden=hidden,
-            shell_complete=completion.file_names,
-            help="SQL that installs the audit trail; may be repeated",
-        ),
-    )
+_audit_trail = _all_of(
+    option(
+        "--audit-target",
+        metavar="NAME|FILE.toml",
+        section="Audit trail",
+        shell_complete=completion.target_names,
+        help="the audit trail under test (default: reference; see `harness list targets`)",
+    ),
+    option(
+        "--audit-sql",
+        multiple=True,
+        metavar="FILE",
+        section="Audit trail",
+        shell_complete=completion.file_names,
+        help="SQL that installs the audit trail; may be repeated",
+    ),
+)
 
 
 def _strict(*, hidden: bool = False) -> Callable[[F], F]:
@@ -234,16 +231,11 @@ topologies_folder = option(
 # A hidden option has no effect in that command. It stays accepted, because option names are interfaces.
 
 #: options of the commands that start servers, run checks and keep evidence
-running = _all_of(_servers, _jobs(), _load, images, _audit_trail(), _strict(), _reports(), topologies_folder, verbose)
-
-#: the same for `prove`, which breaks the reference layer only
-proving = _all_of(
-    _servers, _jobs(), _load, images, _audit_trail(hidden=True), _strict(), _reports(), topologies_folder, verbose
-)
+running = _all_of(_servers, _jobs(), _load, images, _audit_trail, _strict(), _reports(), topologies_folder, verbose)
 
 #: the same for `exec`, which runs one row, and never succeeds when that row is Not run
 running_one_command = _all_of(
-    _servers, _jobs(hidden=True), images, _audit_trail(), _strict(hidden=True), _reports(), topologies_folder, verbose
+    _servers, _jobs(hidden=True), images, _audit_trail, _strict(hidden=True), _reports(), topologies_folder, verbose
 )
 
 #: options of `up`, which starts servers and runs no check

@@ -36,7 +36,7 @@ if TYPE_CHECKING:
     ),
 )
 @options.selection
-@options.proving
+@options.running
 def prove(
     invocation: Invocation,
     topologies: Sequence[str],

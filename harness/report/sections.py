@@ -219,7 +219,7 @@ def _breaks(report: Report) -> Section:
 def _observed(report: Report) -> Section:
     return Section(
         anchor="mutated-rows",
-        title="Mutations of the trail's rows",
+        title="Mutations of rows of the trail",
         short="Mutated rows",
         result=kill_rate(report.observed_proofs),
         intro=("observed", ()),

@@ -42,7 +42,7 @@ def document() -> str:
         *suites,
         "## Breaks of the audit trail",
         _trail_breaks(found),
-        "## Mutations of the trail's rows",
+        "## Mutations of rows of the trail",
         _mutations(),
     )
 

@@ -87,7 +87,7 @@ def _elsewhere(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
         (["--reports", "x", "list"], "options follow the command: harness list --reports\n"),
         (
             ["list", "things"],
-            "harness: found 'things', expected topologies, suites, checks, targets, job-engines or pipelines",
+            "harness: found 'things', expected topologies, suites, checks, targets, mutations, job-engines or pipelines",
         ),
         (["verfy"], "no such command 'verfy'; did you mean verify?\n"),
         (["audit", "instal"], "no such command 'instal'; did you mean install?\n"),
@@ -108,7 +108,7 @@ def _elsewhere(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
         (["report", "--check"], "--check requires --into"),
         (["verify", "direct", "--environment", "staging"], "found topologies and --environment"),
         (["verify", "--environment", "staging"], "[environments.staging]"),
-        (["prove", "--audit-target", "plain-trigger"], "it cannot break another audit trail"),
+        (["prove", "--audit-target", "plain-trigger", "--suite", "capture"], "controls break the reference layer only"),
         (["verify", "--under", "insert-trigger-disabled"], "selected checks, expected one"),
         (
             ["verify", "--check", "capture.insert", "--under", "insert-triger-disabled"],
@@ -246,7 +246,6 @@ def test_help_has_a_short_name(name: str, capsys: pytest.CaptureFixture[str]) ->
     [
         (["list", "--reports", "x"], {"--reports"}),
         (["exec", "direct", "--strict", "--jobs", "2", "--", "true"], {"--strict", "--jobs"}),
-        (["prove", "--audit-target", "reference"], {"--audit-target", "--audit-sql"}),
     ],
 )
 def test_options_without_an_effect_are_accepted_and_hidden(
