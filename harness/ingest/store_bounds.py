@@ -23,6 +23,11 @@ if TYPE_CHECKING:
 WRITES = frozenset({"PUT", "POST", "DELETE", "PATCH"})
 #: a method and its parameter: requests about the bucket that show and change nothing of others
 _OF_ITS_BUCKET = frozenset({("HEAD",), ("GET", "location"), ("POST", "delete")})
+#: requests about the bucket that may change nothing of others
+_UNCLEAR: dict[tuple[str, ...], str] = {
+    ("PUT",): "creates the bucket, which exists",
+    ("POST",): "uploads a form, whose key is not read",
+}
 _LISTS = "lists outside of the prefix"
 #: headers, and parameters of presigned addresses, that name another object; the second one removes it
 _SOURCE, _RENAMED = "x-amz-copy-source", "x-amz-rename-source"
@@ -120,8 +125,7 @@ class Within(Struct, frozen=True):
             return None if prefixes and all(map(self._own, prefixes)) else Refusal(_LISTS)
         if (method, *names) in _OF_ITS_BUCKET:
             return None
-        unclear = {("PUT",): "creates the bucket, which exists", ("POST",): "uploads a form, whose key is not read"}
-        if said := unclear.get((method, *names)):
+        if said := _UNCLEAR.get((method, *names)):
             return Refusal(said)
         return Refusal(f"{'changes' if method in WRITES else 'reads settings of'} the bucket", method in WRITES)
 

@@ -352,7 +352,7 @@ def test_a_store_that_is_not_there_is_named(bucket: Bucket, url: str, said: str)
 
 
 def test_an_endpoint_with_tls_needs_a_store_with_tls_and_a_trusted_certificate(
-    bucket: Bucket, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    bucket: Bucket, context: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     url = {"S3_URL": bucket.url.replace("http:", "https:")}
     with pytest.raises(ServiceFailedError, match="no TLS connection to the object store"):
@@ -362,7 +362,11 @@ def test_an_endpoint_with_tls_needs_a_store_with_tls_and_a_trusted_certificate(
         with pytest.raises(ServiceFailedError, match="the certificate of the object store is not trusted here: self"):
             OperatorStore(declared(), bucket.variables | url, Redactor()).require_usable()
         monkeypatch.setenv("SSL_CERT_FILE", str(certificate))
-        OperatorStore(declared(), bucket.variables | url, Redactor()).require_usable()
+        monkeypatch.setenv("S3_URL", url["S3_URL"])
+        with CheckStore(context, declared()) as store:
+            through(store).put(f"{store.prefix}a", b"1")
+            assert bucket.objects[f"{store.prefix}a"] == b"1"
+    assert bucket.objects == {}
 
 
 def test_an_invalid_address_in_a_variable_is_not_repeated() -> None:
