@@ -117,12 +117,14 @@ class Expansion:
         if unread and not source.never:
             self.unread.append(Place(source.path, ran.line, f"{quoted(ran.words)}: {unread}"))
         is_other = declares(self._declared.other, " ".join(ran.words))
+        is_opaque = not inside and not inner and not idle and not is_other and is_unseen(ran.words)
         yield Executed(
             text=quoted(ran.words),
             path=source.path,
             line=ran.line,
             kinds=kinds - inside,  # its own commands say it better than its name
-            unseen=not kinds and not inside and not inner and not is_other and is_unseen(ran.words),
+            unseen=is_opaque and not kinds and not ran.for_output,
+            by_name=is_opaque and bool(kinds),
             lost=fate.lost,
             unclear=fate.unclear or unread,
             never=source.never,

@@ -47,9 +47,10 @@ def gitlab_workflow(tree: Tree, expansion: Expansion) -> Workflows | None:
         decision = Decision(decision.fate.within(all_jobs.fate), all_jobs.never or decision.never)
         triggers += [] if decision.never else [Place(_FILE, job.line - 1, f"job {name}")]
         executed += _scripts(root, job, decision, expansion, unread)
+    shown = tuple(triggers[:1])
     return Workflows(
-        triggers=tuple(triggers[:1]),
-        excluded=(frozenset(),) * len(triggers[:1]),
+        triggers=shown,
+        excluded=(frozenset(),) * len(shown),
         executed=tuple(executed),
         unread=tuple(unread),
     )

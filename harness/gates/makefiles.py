@@ -9,6 +9,9 @@ if TYPE_CHECKING:
     from collections.abc import Collection, Iterator
 
 _LONGEST_LINE = 2_000
+#: a variable with a plain value, and where it is used
+_VARIABLE = re.compile(r"^([A-Z_][A-Z0-9_]*)[ \t]*[:?]?=[ \t]*([\w./ +-]{1,200})$", re.MULTILINE)
+_REFERENCE = re.compile(r"(?<!\$)\$[({]([A-Z_][A-Z0-9_]*)[)}]")
 
 
 class Makefile:
@@ -19,6 +22,7 @@ class Makefile:
         self._recipes: dict[str, list[tuple[int, str]]] = {}
         self._ignored = ".IGNORE" in text
         self.default: list[str] = []
+        self._variables = {match[1]: match[2].strip() for match in _VARIABLE.finditer(text)} | {"MAKE": "make"}
         targets: list[str] = []
         lines = text.split("\n")
         number = 0
@@ -67,4 +71,5 @@ class Makefile:
             for line, recipe in self._recipes.get(target, []):
                 prefix = re.match(r"[@+\-\s]*", recipe)
                 marks = prefix[0] if prefix else ""
-                yield line, recipe[len(marks) :].replace("$$", "$"), self._ignored or "-" in marks
+                command = _REFERENCE.sub(lambda found: self._variables.get(found[1], found[0]), recipe[len(marks) :])
+                yield line, command.replace("$$", "$"), self._ignored or "-" in marks

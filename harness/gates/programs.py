@@ -49,6 +49,13 @@ _WORDS = {
     Kind.UNIT: re.compile(r"tests?|unit\w*|spec|specs|pytest"),
     Kind.SMOKE: re.compile(r"smoke\w*|e2e|endtoend|acceptance"),
 }
+#: parts of names of tasks that prepare or follow a check, and check nothing
+_PREPARES = frozenset(
+    {
+        *("should", "install", "setup", "prepare", "build", "deploy", "upload", "download", "wait", "create", "start"),
+        *("stop", "generate", "publish", "deps", "dependencies", "bootstrap", "clean", "cleanup", "teardown", "seed"),
+    }
+)
 #: programs that run a task by its name
 RUNNERS = re.compile(
     r"npm|pnpm|yarn|bun|make|gmake|just|task|nox|tox|rake|poe|hatch|pdm|invoke|inv|composer|mise|turbo|nx|lerna|mage"
@@ -105,6 +112,7 @@ def unwrapped(words: Sequence[str]) -> list[str]:
         if _ASSIGNMENT.fullmatch(rest[0]):
             rest = rest[1:]
             continue
+        rest[0] = re.sub(r"\A\$\{\w+\}(?=\w)", "", rest[0])  # ${PREFIX}ruff
         rest[0] = rest[0].rpartition("/")[2] if re.fullmatch(r"(\S*/)?(bin|\.bin)/[\w.-]+", rest[0]) else rest[0]
         count = next((_WRAPPERS[key] for n in (3, 2, 1) if (key := " ".join(rest[:n])) in _WRAPPERS), 0)
         options = count
@@ -147,8 +155,8 @@ def _begins(command: list[str], beginnings: Sequence[str]) -> bool:
 
 
 def _said(kind: Kind, words: Sequence[str]) -> bool:
-    pieces = {piece for word in words for piece in re.split(r"[^a-z0-9]+", word.lower())}
-    return any(_WORDS[kind].fullmatch(piece) for piece in pieces)
+    names = (set(re.split(r"[^a-z0-9]+", word.lower())) for word in words)
+    return any(_WORDS[kind].fullmatch(piece) for pieces in names if not pieces & _PREPARES for piece in pieces)
 
 
 def _task_kinds(command: list[str]) -> set[Kind]:

@@ -54,6 +54,8 @@ class Ran(Struct, frozen=True):
     document: str = ""
     #: whether an `if` looks at its exit code, so that the branches decide
     decides: bool = False
+    #: whether its output is an argument of another command
+    for_output: bool = False
 
 
 def commands_of(text: str, first_line: int, *, errexit: bool, pipefail: bool) -> list[Ran]:
@@ -215,7 +217,8 @@ class _Reader:
         self._options.errexit = False  # Bash switches it off in `$(…)`
         inner = inside_fate(words).within(fate)
         for script in command.inner:
-            yield from self.of_list(parse_script(script, command.line), inner, is_last=True, depth=depth)
+            found = self.of_list(parse_script(script, command.line), inner, is_last=True, depth=depth)
+            yield from (replace(ran, for_output=bool(inner.lost or inner.unclear)) for ran in found)
         self._options = options
 
     def _in_background(self) -> Fate:

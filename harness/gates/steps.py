@@ -22,6 +22,8 @@ class Executed(Struct, frozen=True, kw_only=True):
     kinds: frozenset[Kind] = frozenset()
     #: whether its name does not say what it checks, and its content was not read
     unseen: bool = False
+    #: whether its name says what it checks, and its content, which may check more, was not read
+    by_name: bool = False
     #: why its failure does not fail the workflow
     lost: str = ""
     #: why its failure may not fail the workflow, or why it may not run

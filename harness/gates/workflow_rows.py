@@ -97,7 +97,7 @@ def _kind_row(  # noqa: PLR0911 -- one for each outcome
         fix = "let its failure fail the workflow of each pull request"
         return judged(gate, broken=[step.place for step in steps], ok="", fix=fix)
     declare = f'name its command: [gates.steps] {kind} = ["…"]'
-    unseen = [step.place for step in found.executed if step.unseen and not step.never]
+    unseen = [step.place for step in found.executed if (step.unseen or step.by_name) and not step.never]
     if unseen or found.unread:
         places = [*unseen, *found.unread]
         reason = f"no step is recognised as {_WORDS[kind]}, and not every step is read: {places[0].what}"

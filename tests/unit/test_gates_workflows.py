@@ -193,6 +193,11 @@ def test_deep_and_long_scripts_are_refused(text: str) -> None:
         ("tox run -e typing", {"types"}),
         ("nox -s lint -- --fix", {"lint"}),
         ("make --version", set()),
+        ("./scripts/should-e2e-run", set()),
+        ("make build-test-image", set()),
+        ("make build test", {"unit"}),
+        ("${PREFIX}ruff check", {"lint"}),
+        ("$VENV/bin/pytest", {"unit"}),
     ],
 )
 def test_what_a_command_checks(command: str, kinds: set[str]) -> None:
@@ -212,7 +217,7 @@ def status_of(root: Path, gate: str, text: str, **files: str) -> Status:
 
 
 PACKAGE = '{"scripts": {"test": "jest; exit 0", "lint": "eslint . || true", "types": "tsc"}}'
-MAKE = "lint:\n\t-ruff check .\ntest: unit\nunit:\n\t@pytest\n"
+MAKE = "PYTHON ?= python3\nvars:\n\t$(PYTHON) -m ruff check . || true\nlint:\n\t-ruff check .\ntest: unit\nunit:\n\t@pytest\n"
 
 
 @pytest.mark.parametrize(
@@ -250,6 +255,12 @@ MAKE = "lint:\n\t-ruff check .\ntest: unit\nunit:\n\t@pytest\n"
         ("- uses: someone/unknown@v1", "lint", NOT_RUN),
         ("- uses: actions/cache@v4", "lint", ISSUE),
         ("- run: pytest || ./retry", "unit", NOT_RUN),
+        ("- run: tox -e test", "unit", OK),
+        ("- run: tox -e test", "types", NOT_RUN),
+        ("- run: npm run types", "lint", ISSUE),
+        ("- run: shellcheck $(./ci/files)", "failures", OK),
+        ("- run: make vars", "lint", ISSUE),
+        ("- run: bash <<END\n    pytest\n    echo done\n    END".replace("- run: ", "- run: |\n    "), "unit", ISSUE),
     ],
 )
 def test_a_step(tmp_path: Path, step: str, gate: str, status: Status) -> None:
