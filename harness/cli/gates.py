@@ -54,8 +54,9 @@ if TYPE_CHECKING:
     "runs",
     is_flag=True,
     section="Gates",
-    help="run the declared checks with and without their seeds, and the commands that runbooks mark as runnable, in "
-    "copies of the repository; they run with your rights, so only for a repository that you trust",
+    help="run the declared checks with and without their seeds, the commands that runbooks mark as runnable, and smoke "
+    "scripts where each program fails, in copies of the repository; they run with your rights, so only for a "
+    "repository that you trust",
 )
 @options.option("--rules", is_flag=True, section="Gates", help="list the gates, and what each leaves to people")
 @options.option("--strict", is_flag=True, section="Gates", help="exit with 4 if a row is Not run")

@@ -33,7 +33,10 @@ _COMMANDS = {
     Kind.TYPES: (
         "mypy", "dmypy", "pyright", "basedpyright", "pytype", "pyre", "ty check", "tsc", "vue-tsc", "flow check",
         "mix dialyzer", "mix compile --warnings-as-errors", "srb tc", "phpstan", "psalm", "cargo check", "cargo build",
-        "go build", "deno check", "steep check",
+        "go build", "deno check", "steep check", "dotnet build", "mvn compile", "gradle build", "gradlew build",
+        # tests and linters that compile first
+        "cargo test", "cargo nextest", "cargo clippy", "go test", "go vet", "mvn test", "mvn verify", "gradle test",
+        "gradlew test", "gradle check", "gradlew check", "dotnet test",
     ),
     Kind.UNIT: (
         "pytest", "py.test", "unittest", "nose2", "jest", "vitest", "mocha", "ava", "tap", "node --test", "go test",

@@ -177,7 +177,7 @@ def test_deep_and_long_scripts_are_refused(text: str) -> None:
         ("npx --yes tsc --noEmit", {"types"}),
         ("uv run --frozen mypy src", {"types"}),
         ("python -m pytest -q", {"unit"}),
-        ("CI=1 timeout 60 go test ./...", {"unit"}),
+        ("CI=1 timeout 60 go test ./...", {"unit", "types"}),
         ("pytest tests/smoke", {"smoke"}),
         ("npm run lint:css", {"lint"}),
         ("npm test", {"unit"}),
