@@ -29,6 +29,7 @@ from harness.gates.shell_rules import (
     trap_fate,
 )
 from harness.gates.shell_syntax import AndOr, Compound, Part, Pipeline, Simple, parse_script
+from harness.gates.shell_words import UnreadableScriptError
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -67,7 +68,10 @@ def commands_of(text: str, first_line: int, *, errexit: bool, pipefail: bool) ->
     """
     statements = parse_script(text, first_line)
     reader = _Reader(text, Options(errexit, pipefail), bodies_of(statements))
-    found = list(reader.of_list(statements, Fate(), is_last=True, depth=0))
+    try:
+        found = list(reader.of_list(statements, Fate(), is_last=True, depth=0))
+    except RecursionError:
+        raise UnreadableScriptError("nested too deep") from None
     for _ in range(_DEEPEST_CALLS):
         calls: dict[str, list[Ran]] = {}
         for ran in found:

@@ -96,7 +96,7 @@ def smoke_row(tree: Tree, found: Workflows, copies: Copies | None, *, declared: 
 
 
 def _smoke(tree: Tree, step: Executed) -> _Smoke | Place:
-    """Return how a step runs its script; its place, with the reason, when it is not a shell script of the repository."""
+    """Return how a step runs its script; its place, with the reason, if that is another program."""
     command = unwrapped(step.words)
     script = own_script(command)
     path = PurePosixPath(os.path.normpath(PurePosixPath(step.folder, script[0]))).as_posix() if script else ""

@@ -143,7 +143,7 @@ def test_bash_agrees_about_every_script(script: str, with_errexit: bool, without
         assert ran[-1].lost or ran[-1].unclear
 
 
-@given(st.lists(st.sampled_from(["a", " ", "\n", ";", "&&", "||", "|", "(", ")", "{ ", "; }", "if ", "; then ", "; fi", "'", '"', "$(", "`", "<<E", "\\", "for x in y; do ", "; done", "case x in ", "esac", "!", "&", "#"]), max_size=25))  # fmt: skip
+@given(st.lists(st.sampled_from(["a", " ", "\n", ";", "&&", "||", "|", "(", ")", "{ ", "; }", "if ", "; then ", "; fi", "'", '"', "$(", "`", "<<E", "\\", "for x in y; do ", "; done", "case x in ", "esac", "!", "&", "#", "[[ ", " ]]", "((", "))", "x=(", "<(", "<<<", "$'", "trap '", "' EXIT", "wait $!", "exit $?", "f() "]), max_size=25))  # fmt: skip
 @settings(max_examples=400)
 def test_any_text_is_read_or_refused(parts: list[str]) -> None:
     try:
@@ -159,6 +159,15 @@ def test_any_text_is_read_or_refused(parts: list[str]) -> None:
         "if true; then " * 200,
         "$(" * 5000,
         "f() " * 5000,
+        "((" * 5000,
+        "((a) " * 5000,
+        "x=(" * 5000,
+        "{ $(" * 400,
+        '"$(' * 400,
+        "a@(b)" * 5000,
+        "<<a " * 5000 + "\n",
+        "trap '" * 400,
+        "`" * 5001,
         "function f " * 5000,
         "${{" * 20_000,
         "a" * 70_000,
