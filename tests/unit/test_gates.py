@@ -18,13 +18,15 @@ from harness.cli.main import main
 from harness.errors import ConfigError
 from harness.gates import copies, smoke
 from harness.gates.copies import Copies
-from harness.gates.declaration import GatesDeclaration, Seed, SeededCheck, load_declaration
+from harness.gates.declaration import GatesDeclaration, Seed, SeededCheck, Steps, load_declaration
 from harness.gates.documents import owns
 from harness.gates.gates import GATES, judge_gates
 from harness.gates.quarantine import quarantine_row
 from harness.gates.secret_shapes import secrets_in
 from harness.gates.seeding import seeded_rows
+from harness.gates.smoke import smoke_row
 from harness.gates.tree import Tree
+from harness.gates.workflow_rows import read_workflows
 from harness.gates.yaml_nodes import Node, read_yaml
 from harness.model import Status
 from tests.unit.repositories import CI, GOOD, commit, in_git, repository, write
@@ -435,6 +437,13 @@ def test_no_part_of_a_secret_is_left_where_a_long_line_of_output_is_cut(tmp_path
 SMOKE = "scripts/smoke.sh"
 
 
+def smoke_of(root: Path) -> GateRow:
+    tree = Tree(root)
+    return smoke_row(
+        tree, read_workflows(tree, Steps()), Copies(tree, (), lambda _: None, lambda: False), declared=False
+    )
+
+
 @pytest.mark.parametrize(
     ("script", "status", "reason"),
     [
@@ -458,7 +467,7 @@ def test_a_smoke_script_runs_where_nothing_works(
 ) -> None:
     monkeypatch.setattr(smoke, "_DEADLINE_S", 1.0 if "while" in script else 60.0)
     files = {SMOKE: f"#!/usr/bin/env bash\n{script}", "scripts/start.sh": "#!/bin/sh\ndocker compose up -d\n"}
-    row = rows_of(repository(tmp_path / "r", files), runs=True)["smoke.fails"]
+    row = smoke_of(repository(tmp_path / "r", files, git=False))
     assert (row.status, reason in row.reason) == (status, True), row
     if status is not OK:
         assert row.fix
@@ -466,7 +475,7 @@ def test_a_smoke_script_runs_where_nothing_works(
 
 def test_a_smoke_test_that_is_no_shell_script_needs_a_declared_check(tmp_path: Path) -> None:
     files = {CI: GOOD[CI].replace("./scripts/smoke.sh", "python smoke.py"), "smoke.py": "import app\n"}
-    row = rows_of(repository(tmp_path / "r", files), runs=True)["smoke.fails"]
+    row = smoke_of(repository(tmp_path / "r", files, git=False))
     assert (row.status, "seed" in row.fix) == (NOT_RUN, True)
     declared = "[[gates.checks]]\nname = 'smoke'\nrun = ['python', 'smoke.py']\nseed = { file = 'app.py' }\n"
     row = rows_of(repository(tmp_path / "d", {**files, "harness.toml": declared}))["smoke.fails"]
@@ -477,7 +486,7 @@ def test_a_stand_in_runs_nothing_and_removes_nothing(tmp_path: Path) -> None:
     outside = tmp_path / "outside"
     outside.mkdir()
     script = f"#!/bin/sh\nset -e\nrm -rf {outside}\npython3 -c 'open(\"{outside}/new\", \"w\")'\n"
-    assert rows_of(repository(tmp_path / "r", {SMOKE: script}), runs=True)["smoke.fails"].status is OK
+    assert smoke_of(repository(tmp_path / "r", {SMOKE: script}, git=False)).status is OK
     assert (outside.is_dir(), list(outside.iterdir())) == (True, [])
 
 
