@@ -20,8 +20,8 @@ _Path = Annotated[str, Meta(pattern=r"^(?!/)(?!(.*/)?\.\.(/|$))[^\r\n\x00]+$", m
 _Seconds = Annotated[float, Meta(gt=0, le=86_400)]
 #: gates that a repository may omit, each with its reason
 Gate = Literal[
-    "workflow.lint", "workflow.types", "workflow.unit", "workflow.smoke", "workflow.failures", "template.fields",
-    "codeowners.patterns", "runbooks.links", "runbooks.commands", "secrets.history", "quarantine.entries",
+    "workflow.lint", "workflow.types", "workflow.unit", "workflow.smoke", "workflow.failures", "smoke.fails",
+    "template.fields", "codeowners.patterns", "runbooks.links", "runbooks.commands", "secrets.history", "quarantine.entries",
 ]  # fmt: skip
 
 

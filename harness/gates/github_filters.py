@@ -12,6 +12,8 @@ from msgspec import Struct
 from harness.gates.tree import glob
 
 if TYPE_CHECKING:
+    import re
+
     from harness.gates.tree import Tree
     from harness.gates.yaml_nodes import Node
 
@@ -45,7 +47,8 @@ def filters_of(event: Node, tree: Tree) -> Filters:
         if key not in keys:
             continue
         known = [tree.main_branch] if tree.main_branch else []
-        runs = [_matches(keys[key], name) is includes for name in known or _MAIN]
+        patterns = _compiled(keys[key])
+        runs = [_matches(patterns, name) is includes for name in known or _MAIN]
         named = f"`{key}: {', '.join(keys[key])[:80]}`"
         if known and not runs[0]:
             never = f"{named} excludes pull requests into {tree.main_branch}"
@@ -56,17 +59,18 @@ def filters_of(event: Node, tree: Tree) -> Filters:
 
 def _excluded(keys: dict[str, list[str]], tree: Tree) -> frozenset[str]:
     excluded: set[str] = set()
-    if "paths" in keys:
-        excluded |= {name for name in tree.code if not _matches(keys["paths"], name)}
-    if "paths-ignore" in keys:
-        excluded |= {name for name in tree.code if _matches(keys["paths-ignore"], name)}
+    for key, excludes in (("paths", False), ("paths-ignore", True)):
+        if key in keys:
+            patterns = _compiled(keys[key])
+            excluded |= {name for name in tree.code if _matches(patterns, name) is excludes}
     return frozenset(excluded)
 
 
-def _matches(patterns: list[str], name: str) -> bool:
-    """Say whether the last pattern that matches a name includes it; `!` excludes."""
-    found = False
-    for pattern in patterns:
-        if glob(pattern.removeprefix("!")).fullmatch(name):
-            found = not pattern.startswith("!")
-    return found
+def _compiled(patterns: list[str]) -> list[tuple[re.Pattern[str], bool]]:
+    """Return patterns, each with whether it includes; `!` excludes."""
+    return [(glob(pattern.removeprefix("!")), not pattern.startswith("!")) for pattern in patterns]
+
+
+def _matches(patterns: list[tuple[re.Pattern[str], bool]], name: str) -> bool:
+    """Say whether the last pattern that matches a name includes it."""
+    return next((includes for pattern, includes in reversed(patterns) if pattern.fullmatch(name)), False)

@@ -110,6 +110,7 @@ SCRIPTS: list[tuple[str, bool, bool]] = [
     ('echo "$( CHECK )"', False, False),
     ("export found=$( CHECK )", False, False),
     ("found=$( CHECK; echo done)", False, False),
+    ("CHECK && exit\nfailed=$?\necho log\nexit $failed", True, True),
     ("args=(a b 'c d')\nCHECK", True, True),
     ("args+=(\n  a # CHECK || true\n)\nCHECK || true", False, False),
     ("[[ a == b || a == a ]] && CHECK", True, True),
