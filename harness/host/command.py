@@ -5,7 +5,8 @@ from __future__ import annotations
 import contextlib
 import io
 import time
-from threading import Thread
+from collections import deque
+from threading import Lock, Thread
 from typing import IO, TYPE_CHECKING
 from urllib.parse import quote
 
@@ -25,6 +26,8 @@ _KEPT_LINES = 2000
 #: between SIGTERM and SIGKILL, seconds
 GRACE_S = 5.0
 _LONGEST_LINE = 65_536
+#: what is kept of lines that are long
+_KEPT_CHARACTERS = 4_000_000
 
 
 class CommandResult(Struct, frozen=True, kw_only=True):
@@ -103,10 +106,10 @@ def run(
     """
     began = time.monotonic()
     process = GuardedProcess(command, folder, given, new_mark(), without)
-    lines: list[str] = []
+    kept = _Tail()
     reason = ""
     with _ended(process):
-        reader = Thread(target=_read, args=(process.stdout, lines, say), daemon=True)
+        reader = Thread(target=_read, args=(process.stdout, kept, say), daemon=True)
         reader.start()
         while process.exit_code is None and not reason:
             process.wait(0.1)
@@ -120,7 +123,7 @@ def run(
     return CommandResult(
         exit_code=None if reason else process.exit_code,
         seconds=round(time.monotonic() - began, 2),
-        output="".join(lines[-_KEPT_LINES:]),
+        output=kept.text,
         reason=reason,
         left_behind=process.left_behind,
     )
@@ -138,11 +141,39 @@ def _ended(process: GuardedProcess) -> Iterator[None]:
         process.close_guard()
 
 
-def _read(source: IO[bytes], lines: list[str], say: Callable[[str], None]) -> None:
+class _Tail:
+    """The last lines of an output. A line that lost its beginning begins after a gap: a part of a secret shows it."""
+
+    def __init__(self) -> None:
+        self._pieces: deque[str] = deque()
+        self._characters = 0
+        self._is_cut = False
+        #: an output may go on after its command
+        self._lock = Lock()
+
+    def add(self, piece: str) -> None:
+        """Add a line, or a part of a long one."""
+        with self._lock:
+            self._pieces.append(piece)
+            self._characters += len(piece)
+            while len(self._pieces) > _KEPT_LINES or self._characters > _KEPT_CHARACTERS:
+                dropped = self._pieces.popleft()
+                self._characters -= len(dropped)
+                self._is_cut = not dropped.endswith("\n")
+
+    @property
+    def text(self) -> str:
+        """What is kept."""
+        with self._lock:
+            pieces, is_cut = list(self._pieces), self._is_cut
+        if is_cut and pieces:
+            pieces[0] = "… " + (pieces[0].split(maxsplit=1)[1:] or ["\n"])[0]
+        return "".join(pieces)
+
+
+def _read(source: IO[bytes], kept: _Tail, say: Callable[[str], None]) -> None:
     with contextlib.suppress(ValueError, OSError), io.TextIOWrapper(source, errors="replace") as text:
         while line := text.readline(_LONGEST_LINE):
-            lines.append(line)
-            if len(lines) > 2 * _KEPT_LINES:
-                del lines[:-_KEPT_LINES]
+            kept.add(line)
             with contextlib.suppress(ValueError, OSError):  # the listener may be gone, such as a pager
                 say(line)

@@ -215,6 +215,11 @@ class CommandDeclaration(Struct, frozen=True, kw_only=True, forbid_unknown_field
         return (f"command.{self.name}",)
 
     @property
+    def login(self) -> CommandRole:
+        """What the login of the command may do."""
+        return self.role
+
+    @property
     def words(self) -> tuple[str, ...]:
         """The words of its command lines."""
         return self.command
@@ -228,6 +233,10 @@ class MigrationCase(StrEnum):
     DOWN_UP = "down-up"
     CONCURRENT = "concurrent"
     STARTS = "starts"
+
+
+#: the login of migrations whose project names none: most projects own their database, and no more
+DEFAULT_ROLE: CommandRole = "owner"
 
 
 class MigrationDeclaration(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
@@ -254,8 +263,8 @@ class MigrationDeclaration(Struct, frozen=True, kw_only=True, forbid_unknown_fie
     #: tables of the migration tool that are not compared, in addition to those of tools that the harness knows; without
     #: quotes
     ledger: tuple[_LedgerTable, ...] = ()
-    #: what the login of the commands may do
-    role: CommandRole = "owner"
+    #: what the login of the commands may do; without it the harness chooses `owner`, and a missing right is Not run
+    role: CommandRole | None = None
     #: whether the project runs its migrations past the pooler: they get the address of the server itself
     direct: bool = False
     #: of each command, seconds; one that is ended then makes its row Not run
@@ -267,6 +276,11 @@ class MigrationDeclaration(Struct, frozen=True, kw_only=True, forbid_unknown_fie
     def checks(self) -> tuple[str, ...]:
         """The ids of its checks."""
         return tuple(f"migrations.{self.name}-{case}" for case in MigrationCase)
+
+    @property
+    def login(self) -> CommandRole:
+        """What the login of its commands may do."""
+        return self.role or DEFAULT_ROLE
 
     @property
     def words(self) -> tuple[str, ...]:

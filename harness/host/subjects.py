@@ -128,7 +128,7 @@ def _subject(command: Declared, state: FolderState, named: Mapping[str, str], wr
         facts={
             **state.facts(written),
             **named,
-            "role": command.role,
+            "role": command.login,
             "deadline": f"{command.deadline_s:g} s",
             DECLARATION: digest,
         },

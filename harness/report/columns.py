@@ -29,6 +29,7 @@ from harness.report.table import Column, Field, badge, code_field, headed, liste
 from harness.report.tables import IssueRow, LimitRow, ParityRow
 from harness.report.topology_rows import Question, TopologyRow
 from harness.report.walkthrough import ItemAnswer
+from harness.suites.migrations.comparison import in_lines
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -240,8 +241,9 @@ def _migration(row: MigrationRow) -> Cell:
 
 
 def _found(row: MigrationRow) -> Cell:
-    texts = (Text(text) for text in (row.note, row.instead, row.way and f"ran: {row.way}") if text)
-    return Cell(joined(_LINE, *texts, Link("output", row.output) if row.output else None))
+    found = (*in_lines(row.note), row.instead, row.way and f"ran: {row.way}")
+    texts = (Text(text) for text in found if text)
+    return Cell(joined(Gap("<br>", "<br>"), *texts, Link("output", row.output) if row.output else None))
 
 
 MIGRATIONS = table(

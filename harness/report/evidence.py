@@ -143,7 +143,8 @@ class Evidence(Struct, frozen=True, kw_only=True, dict=True):
 
     def subjects(self) -> dict[str, Subject]:
         """Return the identity of what the rows are about: of each command, each environment and the audit trail."""
-        checks = {row.planned.check for row in self.rows if row.run_id}
+        # a row that is N/A shows nothing about a revision
+        checks = {row.planned.check for row in self.rows if row.run_id and row.status is not Status.NA}
         targets = {row.planned.target for row in self.rows if row.run_id}
         return {
             name: subject

@@ -259,7 +259,8 @@ class _Merging:
                     f"run {run.record.run_id} is left out for the suite ingest: it tried another pipeline than "
                     f"{self._pipeline[0]}, which the newest run tried"
                 )
-            elif result.check in others:
+            # N/A follows from the declaration, which is compared below
+            elif result.check in others and result.status is not Status.NA:
                 self._leave_out(run.record.run_id, plan[key], others[result.check])
             elif self._declarations[key] != plan[key].declared_as and plan[key].job:
                 self._leave_out(run.record.run_id, plan[key], "the files of its job engine")

@@ -5,13 +5,15 @@ from __future__ import annotations
 import contextlib
 from typing import TYPE_CHECKING
 
-from harness.database import SqlError, drop_database, quote_literal, quote_name
+from harness.checks.record import NotExercisedError
+from harness.database import SqlError, describe, drop_database, quote_name
+from harness.suites.server_state import remember, restore
 
 if TYPE_CHECKING:
     from collections.abc import Collection, Iterator
 
     from harness.checks.context import CheckContext
-    from harness.lab.credentials import CommandRole, Role
+    from harness.lab.credentials import CommandRole
 
 #: the rights of each login, as the evidence says them
 RIGHTS: dict[CommandRole, str] = {
@@ -40,61 +42,88 @@ def own_database(ctx: CheckContext, role: CommandRole, name: str = "command") ->
     owner.close()
     if role != "app":
         login = ctx.lab.roles.commands[role].name
-        ctx.admin.run(f"ALTER DATABASE {quote_name(database)} OWNER TO {quote_name(login)}")
+        with ctx.lab.connect_admin() as admin:
+            admin.run(f"ALTER DATABASE {quote_name(database)} OWNER TO {quote_name(login)}")
     return database
 
 
 @contextlib.contextmanager
 def leaves_nothing(ctx: CheckContext, own: Collection[str]) -> Iterator[None]:
-    """Remove the databases and roles that commands created, so that the next command finds none of them.
+    """Remove what commands left on the server, so that the next command finds none of it.
 
     :param own: the databases that were created for them, which the check drops itself.
+    :raises NotExercisedError: when it cannot be removed.
     """
+    remember(ctx.lab)
+    left = ""
     try:
         yield
     finally:
         if not ctx.lab.is_closed:
-            with contextlib.suppress(SqlError):
+            try:
                 remove_left(ctx, own)
+            except SqlError as error:
+                left = f"what the commands left on the server cannot be removed: {describe(error)}"
+                ctx.left_behind(left)
+    if left:
+        raise NotExercisedError(left)
 
 
 def remove_left(ctx: CheckContext, own: Collection[str]) -> None:
     """Remove the databases and roles that commands created, with what those roles own and may do in other databases.
 
-    Logins get their settings and passwords back: a search path that a migration sets for its role would reach all later
-    commands.
+    Logins get their attributes, passwords and settings back: a search path that a migration sets for its role would
+    reach all later commands. Settings of the whole server are restored, too.
 
     :param own: the databases that the check drops itself.
+    :raises SqlError: when something cannot be removed or restored.
     """
-    made = ctx.admin.rows(
-        "SELECT datname FROM pg_database WHERE datname <> ALL(%s) AND pg_get_userbyid(datdba) <> ALL(%s)",
-        [list(own), list(_OWNERS)],
-    )
-    for (name,) in made:
-        drop_database(ctx.admin, name)
-    roles = ctx.admin.rows(
-        "SELECT quote_ident(rolname) FROM pg_roles WHERE NOT starts_with(rolname, 'harness_') AND NOT starts_with(rolname, 'pg_')"
-    )
-    for name in ("postgres", *own) if roles else ():
-        with ctx.lab.connect_admin(name) as client:
-            for (role,) in roles:
-                client.run(f"DROP OWNED BY {role} CASCADE")
-    for (role,) in roles:
-        ctx.admin.run(f"DROP ROLE {role}")
-    for login in ctx.lab.roles.commands.values():
-        _restore(ctx, login)
-
-
-def _restore(ctx: CheckContext, login: Role) -> None:
-    """Undo what a command changed of its own login: its settings and its password, which the next command needs."""
-    name = quote_name(login.name)
-    changed = ctx.admin.rows(
-        "SELECT d.datname FROM pg_db_role_setting s LEFT JOIN pg_database d ON d.oid = s.setdatabase"
-        " WHERE s.setrole = %s::regrole",
-        [name],
-    )
-    for (database,) in changed:
-        where = f"IN DATABASE {quote_name(database)} " if database else ""
-        ctx.admin.run(f"ALTER ROLE {name} {where}RESET ALL")
-    if ctx.admin.value("SELECT rolpassword FROM pg_authid WHERE rolname = %s", [login.name]) != login.verifier:
-        ctx.admin.run(f"ALTER ROLE {name} PASSWORD {quote_literal(login.verifier)}")
+    before = remember(ctx.lab)
+    # a command may have ended all sessions, so this one is new
+    with ctx.lab.connect_admin() as admin:
+        # no session can enter a database that a command closed, and a template cannot be dropped
+        changed = admin.rows(
+            "SELECT format('ALTER DATABASE %%I ALLOW_CONNECTIONS true IS_TEMPLATE false', datname) FROM pg_database"
+            " WHERE (NOT datallowconn OR datistemplate) AND pg_get_userbyid(datdba) <> 'harness_admin'"
+            " AND (datname = ANY(%s) OR pg_get_userbyid(datdba) <> ALL(%s))",
+            [list(own), list(_OWNERS)],
+        )
+        changed += admin.rows(
+            "SELECT format('ALTER DATABASE %%I OWNER TO harness_owner', datname) FROM pg_database"
+            " WHERE datname = ANY(%s) AND format('role %%I', pg_get_userbyid(datdba)) <> ALL(%s)",
+            [list(own), list(before)],
+        )
+        for (statement,) in changed:
+            admin.run(statement)
+        made = admin.rows(
+            "SELECT datname FROM pg_database WHERE datname <> ALL(%s) AND pg_get_userbyid(datdba) <> ALL(%s)",
+            [list(own), list(_OWNERS)],
+        )
+        for (name,) in made:
+            drop_database(admin, name)
+        # an idle session of a pooler prevents that the template is cloned
+        admin.run(
+            "SELECT pg_terminate_backend(pid) FROM pg_stat_activity"
+            " WHERE datname = 'template1' AND starts_with(usename, 'harness_command_')"
+        )
+        elsewhere = admin.rows(
+            "SELECT DISTINCT datname, quote_ident(rolname) FROM pg_shdepend JOIN pg_database ON pg_database.oid = dbid"
+            " JOIN pg_roles ON pg_roles.oid = refobjid WHERE refclassid = 'pg_authid'::regclass AND deptype = 'o'"
+            " AND datname IN ('postgres', 'template1') AND starts_with(rolname, 'harness_command_')"
+        )
+        for name, login in elsewhere:
+            with ctx.lab.connect_admin(name) as client:
+                client.run(f"DROP OWNED BY {login} CASCADE")
+        roles = admin.rows(
+            "SELECT quote_ident(rolname) FROM pg_roles"
+            " WHERE NOT starts_with(rolname, 'pg_') AND format('role %%I', rolname) <> ALL(%s)",
+            [list(before)],
+        )
+        there = admin.rows("SELECT datname FROM pg_database WHERE datname = ANY(%s)", [["postgres", *own]])
+        for (name,) in there if roles else ():
+            with ctx.lab.connect_admin(name) as client:
+                for (role,) in roles:
+                    client.run(f"DROP OWNED BY {role} CASCADE")
+        for (role,) in roles:
+            admin.run(f"DROP ROLE {role}")
+        restore(admin, before)

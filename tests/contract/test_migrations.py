@@ -74,9 +74,77 @@ run('CREATE TABLE IF NOT EXISTS public.posts (id bigint)')
 run('ALTER ROLE CURRENT_USER SET search_path = elsewhere')
 """
 # in two words, because harness.toml holds no secrets
-OWN_PASSWORD = TABLE + "run('ALTER ROLE CURRENT_USER PASS' 'WORD ' + run(\"SELECT quote_literal('x')\").fetchone()[0])\n"
+OWN_PASSWORD = (
+    TABLE + "run('ALTER ROLE CURRENT_USER PASS' 'WORD ' + run(\"SELECT quote_literal('x')\").fetchone()[0])\n"
+)
 SECRET_DEFAULT = (
     TABLE + "run(f\"ALTER TABLE posts ALTER slug SET DEFAULT 'a value before {os.environ['PGPASSWORD']}'\")\n"
+)
+EXTENSION = "run('CREATE EXTENSION IF NOT EXISTS pg_stat_statements')\n"
+GOES_ON = "try:\n    " + EXTENSION + "except psycopg.Error as error:\n    print(error)\n"
+#: CREATE INDEX CONCURRENTLY waits for older transactions, so two of them may wait for each other: it tries again
+INDEX = (
+    TABLE
+    + """
+while True:
+    try:
+        run('CREATE INDEX CONCURRENTLY IF NOT EXISTS slugs ON posts (slug)')
+        if run("SELECT indisvalid FROM pg_index WHERE indexrelid = 'slugs'::regclass").fetchone()[0]:
+            break
+        run('DROP INDEX CONCURRENTLY IF EXISTS slugs')
+    except psycopg.Error as error:
+        print(error)
+"""
+)
+#: what a superuser may change of a server for everybody
+CHANGES_SERVER = (
+    TABLE
+    + """
+for statement in (
+    "ALTER SYSTEM SET work_mem = '9MB'", 'SELECT pg_reload_conf()', "ALTER ROLE ALL SET lock_timeout = '9s'",
+    'ALTER ROLE harness_command_owner CREATEDB CONNECTION LIMIT 0', 'GRANT pg_monitor TO harness_command_owner',
+    'ALTER DATABASE postgres SET lock_timeout = 9', 'ALTER ROLE harness_app NOLOGIN',
+):
+    run(statement)
+with psycopg.connect(os.environ['DATABASE_URL'], dbname='template1', autocommit=True) as template:
+    template.execute('CREATE TABLE IF NOT EXISTS in_template (id int)')
+"""
+)
+FINDS_SERVER = (
+    TABLE
+    + """
+found = run('''SELECT current_setting('work_mem'), current_setting('lock_timeout'), to_regclass('in_template'),
+    (SELECT rolcreatedb FROM pg_roles WHERE rolname = current_user), pg_has_role('pg_monitor', 'MEMBER'),
+    (SELECT rolcanlogin FROM pg_roles WHERE rolname = 'harness_app')''').fetchone()
+if found != ('4MB', '0', None, False, False, True): sys.exit(str(found))
+"""
+)
+#: a database that cannot be dropped, and one of a role that has to be dropped
+LEAVES_DATABASES = (
+    TABLE
+    + """
+if not run("SELECT count(*) FROM pg_database WHERE datname = 'kept'").fetchone()[0]:
+    run('CREATE DATABASE kept IS_TEMPLATE true ALLOW_CONNECTIONS false')
+    run('CREATE ROLE keeper')
+    run('GRANT keeper TO CURRENT_USER')
+    run(f'ALTER DATABASE {connection.info.dbname} OWNER TO keeper')
+"""
+)
+CLOSES = (
+    TABLE
+    + """
+name = connection.info.dbname
+connection.close()
+with psycopg.connect(os.environ['DATABASE_URL'], dbname='postgres', autocommit=True) as other:
+    other.execute(f'ALTER DATABASE {name} ALLOW_CONNECTIONS false')
+"""
+)
+READ_ONLY = (
+    TABLE
+    + """
+run(f'ALTER DATABASE {connection.info.dbname} SET default_transaction_read_only = on')
+run(f'ALTER DATABASE {connection.info.dbname} SET statement_timeout = 1')
+"""
 )
 COLUMN = "run('ALTER TABLE posts ADD COLUMN body text'); run('CREATE INDEX ON posts (id)')\n"
 
@@ -95,6 +163,47 @@ PROJECTS: dict[str, tuple[dict[str, Any], str, Status, str]] = {
         Status.ISSUE,
         "was 'a value before [redacted]'::text, is none",
     ),
+    "changes-server": ({"up": python(CHANGES_SERVER), "role": "superuser"}, "twice", Status.OK, ""),
+    "finds-server": ({"up": python(FINDS_SERVER)}, "twice", Status.OK, ""),
+    "leaves-databases": ({"up": python(LEAVES_DATABASES), "role": "createdb"}, "twice", Status.OK, ""),
+    "finds-no-databases": (
+        {"up": python(LEAVES_DATABASES), "local": python(LEAVES_DATABASES), "role": "createdb"},
+        "same-schema",
+        Status.OK,
+        "",
+    ),
+    "closes": (
+        {"up": python(CLOSES)},
+        "twice",
+        Status.ISSUE,
+        "the database of the migrations: expected there, observed there, and allows no connections",
+    ),
+    "read-only": ({"up": python(READ_ONLY)}, "twice", Status.ISSUE, "exit code of the second run: expected 0"),
+    "lacks-a-right": (
+        {"up": python(TABLE + EXTENSION)},
+        "twice",
+        Status.NOT_RUN,
+        'so the harness chose "owner", which owns the database; declare the role that migrates your database: role = ',
+    ),
+    "lacks-a-right-and-goes-on": (
+        {"up": python(TABLE), "local": python(GOES_ON)},
+        "same-schema",
+        Status.NOT_RUN,
+        "but `local` went on after an error, and its login lacks a right",
+    ),
+    "lacks-a-right-at-start": (
+        {"up": python(TABLE), "starts": python(EXTENSION)},
+        "starts",
+        Status.NOT_RUN,
+        "the start after the migrations failed, and its login lacks a right",
+    ),
+    "lacks-a-right-as-declared": (
+        {"up": python(TABLE + EXTENSION), "role": "owner"},
+        "twice",
+        Status.ISSUE,
+        "exit code of the first run: expected 0",
+    ),
+    "index": ({"up": python(INDEX)}, "concurrent", Status.OK, ""),
     "sound-twice": ({"up": python(TABLE)}, "twice", Status.OK, ""),
     "sound-down": (
         {"up": python(TABLE), "down": python("run('DROP TABLE posts')"), "down_empties": True},
@@ -107,13 +216,13 @@ PROJECTS: dict[str, tuple[dict[str, Any], str, Status, str]] = {
         {"up": python("n = run('SELECT count(*) FROM pg_tables').fetchone()[0]\nrun(f'CREATE TABLE t{n} (id int)')")},
         "twice",
         Status.ISSUE,
-        'what the second run changes: expected [], observed ["table public.t',
+        "what the second run changes: expected no difference, observed table public.t",
     ),
     "down": (
         {"up": python(TABLE + COLUMN), "down": python("run('ALTER TABLE posts DROP COLUMN body')")},
         "down-up",
         Status.ISSUE,
-        'what up, down and up change: expected [], observed ["index public.posts_id_idx1 is new"]',
+        "what up, down and up change: expected no difference, observed index public.posts_id_idx1 is new",
     ),
     "down-left": (
         {
@@ -123,7 +232,7 @@ PROJECTS: dict[str, tuple[dict[str, Any], str, Status, str]] = {
         },
         "down-up",
         Status.ISSUE,
-        'what `down` leaves: expected [], observed ["sequence public.numbers is new"]',
+        "what `down` leaves: expected no difference, observed sequence public.numbers is new",
     ),
     "local": (
         {"up": python(TABLE), "local": python("run('CREATE TABLE posts (id bigint PRIMARY KEY, slug varchar(80))')")},
@@ -135,7 +244,7 @@ PROJECTS: dict[str, tuple[dict[str, Any], str, Status, str]] = {
         {"up": python(TABLE), "starts": python("run('CREATE TABLE IF NOT EXISTS sessions (id int)')")},
         "starts",
         Status.ISSUE,
-        'what the start changes: expected [], observed ["table public.sessions is new"]',
+        "what the start changes: expected no difference, observed table public.sessions is new",
     ),
     "start-elsewhere": (
         {"up": python(TABLE), "starts": ["true"]},
@@ -178,7 +287,12 @@ PROJECTS: dict[str, tuple[dict[str, Any], str, Status, str]] = {
         "column public.posts.body is new",
     ),
     "statement-timeout": ({"up": python(SLOW_START)}, "concurrent", Status.OK, ""),
-    "creates-nothing": ({"up": python("")}, "twice", Status.ISSUE, "the first run creates objects: expected true"),
+    "creates-nothing": (
+        {"up": python("")},
+        "twice",
+        Status.ISSUE,
+        "the first run creates objects: expected yes, observed no",
+    ),
     "missing": ({"up": ["no-such-tool"]}, "twice", Status.NOT_RUN, "command 'no-such-tool' not found"),
     "hangs": ({"up": python("time.sleep(60)"), "deadline_s": 2}, "twice", Status.NOT_RUN, "did not end within 2 s"),
     "asks": ({"up": python("input('apply? ')")}, "twice", Status.ISSUE, "exit code of the first run: expected 0"),
@@ -192,7 +306,7 @@ PROJECTS: dict[str, tuple[dict[str, Any], str, Status, str]] = {
         },
         "twice",
         Status.ISSUE,
-        "the database is still there: expected true, observed false",
+        "the database of the migrations: expected there, observed gone",
     ),
     "prints": ({"up": python(TABLE + "print(os.environ['DATABASE_URL'])")}, "twice", Status.OK, ""),
     "no-local": ({"up": python(TABLE)}, "same-schema", Status.NA, "declares no command for local"),
@@ -224,6 +338,8 @@ def test_each_mistake_is_named_by_its_row(any_engine: Engine, tmp_path: Path) ->
         result = found[checks[name]]
         said = result.reason + " ".join(one.observed for one in result.expectations if one.broken)
         assert (result.status, reason in said) == (status, True), (name, result)
+    assert "CREATE INDEX CONCURRENTLY waits" in found["migrations.index-concurrent"].facts["two runs at a time"]
+    assert found["migrations.no-lock-concurrent"].facts["two runs at a time"].startswith("in step")
     log = (tmp_path / "reports/runs/latest/logs/direct/migrations-prints-twice.log").read_text()
     assert log.count("postgresql://[redacted]@127.0.0.1:") == 2
 
@@ -254,7 +370,7 @@ def test_a_session_lock_behind_a_transaction_pool_excludes_nobody(any_engine: En
     assert "declare direct = true" in trapped.facts["what to do instead"]
     assert "https://www.pgbouncer.org/" in trapped.facts["what to do instead"]
     kept = found["migrations.kept-lock-twice"]
-    assert kept.reason.startswith('locks that outlive the first run: expected [], observed ["advisory 7 of ')
+    assert kept.reason.startswith("locks that outlive the first run: expected none, observed advisory 7 of ")
     [hangs] = [one.observed for one in kept.expectations if one.name.startswith("lock that the second run waits for")]
     assert hangs.endswith(", which is idle")
     assert "declare direct = true" in kept.facts["what to do instead"]

@@ -334,6 +334,18 @@ def test_the_same_revision_counts_whatever_else_ran() -> None:
     assert evidence.subjects() == about("a1")
 
 
+@pytest.mark.parametrize(
+    ("now", "status"), [("a digest", Status.NA), ("another digest", NOT_RUN)], ids=["a commit", "a declaration"]
+)
+def test_a_row_that_the_declaration_makes_not_applicable_stays_so_after_a_commit(now: str, status: Status) -> None:
+    declared = replace(SUITE, declared_as="a digest")
+    found = replace(suite_run(1, Status.NA, about("a1")).results[0], reason="the project declares no command for it")
+    stored = run(1, found, plan=(declared,), subjects=about("a1"))
+    evidence = merge([stored], [replace(declared, declared_as=now)], subjects=about("b2"))
+    assert evidence.rows[0].status is status
+    assert evidence.subjects() == {}  # it shows nothing about a revision
+
+
 def test_a_new_result_replaces_the_sentence_about_another_revision() -> None:
     evidence = merge([suite_run(1, OK, about("a1")), suite_run(2, Status.ISSUE, about("b2"))], [SUITE])
     assert (evidence.rows[0].status, evidence.rows[0].result.reason) == (Status.ISSUE, "it failed")

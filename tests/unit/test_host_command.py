@@ -11,9 +11,12 @@ from typing import TYPE_CHECKING
 from urllib.parse import unquote, urlsplit
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from harness.database import Endpoint
 from harness.errors import UsageError
+from harness.host import command
 from harness.host.command import CommandResult, run, url, variables
 from harness.waiting import NotYet, poll
 
@@ -401,3 +404,20 @@ def test_killing_the_harness_ends_a_process_in_a_session_of_its_own(tmp_path: Pa
         harness.kill()
     for pid in pids:
         wait_gone(pid)
+
+
+@given(st.lists(st.text("ab \n", min_size=1, max_size=30), max_size=60))
+def test_the_end_of_an_output_is_kept_and_begins_with_no_part_of_a_word(pieces: list[str]) -> None:
+    whole = "".join(pieces)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(command, "_KEPT_CHARACTERS", 100)
+        kept = command._Tail()
+        for piece in pieces:
+            kept.add(piece)
+    text = kept.text.removeprefix("… ")
+    assert whole.endswith(text) or text == "\n"
+    assert len(text) <= 100
+    if text not in {kept.text, "\n"}:
+        assert whole[-len(text) - 1].isspace()
+    if len(whole) <= 100:
+        assert text == whole

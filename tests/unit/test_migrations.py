@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import struct
 from pathlib import Path
-from threading import Event
+from threading import Event, Thread
 from typing import TYPE_CHECKING
 
 import pytest
@@ -14,6 +14,7 @@ from msgspec.structs import replace
 
 from harness import config, places
 from harness.audit.target_loading import reference_target
+from harness.checks.record import spell
 from harness.checks.registry import Check, Control
 from harness.cli.project_file import ProjectFile
 from harness.database import Endpoint, load_queries
@@ -23,14 +24,28 @@ from harness.host.declarations import MigrationCase, MigrationDeclaration
 from harness.host.subjects import CommandFolders, subjects_now
 from harness.host.validation import RESERVED_MIGRATIONS, require_host_sound
 from harness.lab.topologies import load_topologies
+from harness.model import Status
+from harness.report import columns
+from harness.report.migration_rows import MigrationRow
 from harness.suites import migrations
 from harness.suites.migrations import shipped, stepping
-from harness.suites.migrations.advice import _LIMITS
+from harness.suites.migrations.advice import _LIMITS, errors_in
 from harness.suites.migrations.cases import CASES, CONTROLLED
-from harness.suites.migrations.comparison import LEDGERS, Catalogue, SchemaObject, catalogue_of, differences
+from harness.suites.migrations.comparison import (
+    LEDGERS,
+    NO_DIFFERENCE,
+    Catalogue,
+    SchemaObject,
+    catalogue_of,
+    differences,
+    in_lines,
+    in_words,
+)
 from harness.suites.migrations.concurrency import Overlap
+from harness.suites.migrations.rights import chosen_by_the_harness, lacked_right
 from harness.suites.migrations.rows import migration_checks
-from harness.suites.migrations.stepping import Relay, _Watched
+from harness.suites.migrations.stepping import Relay, StartingLine, _Watched
+from harness.suites.server_state import Restorable, restoring
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -82,6 +97,112 @@ def test_a_long_definition_shows_the_place_that_differs() -> None:
     assert "SELECT 2 …, is … " in found
     assert found.endswith("SELECT 3 …")
     assert len(found) < 250
+
+
+PHRASES = st.lists(
+    st.sampled_from(
+        [
+            "index public.posts_slug_idx1 is new",
+            "column public.posts.slug: type was text, is character varying(80)",
+            "function public.f(): definition differs at character 9: was … a; b …, is … a; table; b …",
+            "default privileges of ada for r: grants was x, is y",
+            f"table public.{'t' * 500} is missing",
+        ]
+    ),
+    max_size=30,
+)
+
+
+@given(PHRASES)
+def test_differences_are_words_and_lines_and_never_longer_than_the_evidence(found: list[str]) -> None:
+    text = in_words(found)
+    assert spell(text) == text
+    lines = in_lines(text)
+    assert (lines == [NO_DIFFERENCE]) is (not found)
+    if found:
+        *_, last = lines
+        left = int(last.split()[1]) if last.startswith("and ") else 0
+        shown = lines[:-1] if left else lines
+        assert len(shown) + left == len(found)
+        assert all(phrase.startswith(line.removesuffix("…")) for line, phrase in zip(shown, found, strict=False))
+
+
+def test_the_report_shows_each_difference_as_a_line() -> None:
+    note = "what the second run changes: expected no difference, observed index public.i is new; table public.t is new"
+    row = MigrationRow(
+        check="c", id="migrations.m-twice", target="direct", status=Status.ISSUE, note=note, instead="i", way=""
+    )
+    [found] = [column for column in columns.MIGRATIONS if column.heading == "Found"]
+    assert found.html(row) == f"<td>{note.replace('; ', '<br>')}<br>i</td>"
+    assert found.markdown(row) == f"{note.replace('; ', '<br>')}<br>i"
+
+
+# --- rights --------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("printed", "lacks"),
+    [
+        ("psql:1.sql:3: ERROR:  permission denied for schema public", True),
+        ('ERROR:  permission denied to create extension "pg_stat_statements"', True),
+        ("HINT:  Must be superuser to create this extension.", True),
+        ("ERROR:  must be owner of table posts", True),
+        ("psycopg.errors.InsufficientPrivilege: …", True),
+        ("django.db.utils.ProgrammingError: must be superuser to alter superuser roles", True),
+        ("** (Postgrex.Error) ERROR 42501 (insufficient_privilege) permission denied for database", True),
+        ('ERROR:  must be able to SET ROLE "app"', True),
+        ("DETAIL:  Only roles with the CREATEROLE attribute may create roles.", True),
+        ('ERROR:  permission denied: "pg_class" is a system catalog', True),
+        ("sh: 1: ./migrate.sh: Permission denied", False),
+        ("PermissionError: [Errno 13] Permission denied: '/srv/app'", False),
+        ("fatal: git@example.org: Permission denied (publickey).", False),
+        ('ERROR:  relation "posts" already exists', False),
+        ("ERROR 142501 of 425010", False),
+        ("", False),
+    ],
+)
+def test_a_missing_right_is_known_by_what_a_tool_prints(printed: str, *, lacks: bool) -> None:
+    assert lacked_right(f"before\n  {printed}\nafter") == (printed if lacks else "")
+
+
+def test_the_reason_of_a_missing_right_says_what_to_write() -> None:
+    reason = chosen_by_the_harness("up failed", lacked_right("ERROR: permission denied for schema public" + "x" * 900))
+    assert 'declare the role that migrates your database: role = "createdb"' in reason
+    assert len(reason) < 700
+
+
+@pytest.mark.parametrize(
+    ("text", "named", "login"), [("", None, "owner"), ('role = "createdb"\n', "createdb", "createdb")]
+)
+def test_a_login_that_the_project_names_is_not_one_that_the_harness_chose(
+    tmp_path: Path, text: str, named: str | None, login: str
+) -> None:
+    [declared] = written(tmp_path, f'up = ["a"]\n{text}').migrations
+    assert (declared.role, declared.login) == (named, login)
+
+
+# --- the state of the server ---------------------------------------------------------------------------------
+
+LOGIN = Restorable(("ALTER ROLE a NOCREATEDB",), ())
+SETTINGS = Restorable(("SELECT set_config('x', '1', false)",), ("ALTER ROLE a RESET ALL",))
+OTHER = Restorable(("SELECT set_config('x', '2', false)",), ("ALTER ROLE a RESET ALL",))
+
+
+@pytest.mark.parametrize(
+    ("now", "statements"),
+    [
+        ({"a": LOGIN, "settings": SETTINGS}, []),
+        ({"a": Restorable(("ALTER ROLE a CREATEDB",), ()), "settings": SETTINGS}, list(LOGIN.make)),
+        ({"a": LOGIN}, list(SETTINGS.make)),
+        ({"a": LOGIN, "settings": OTHER}, [*SETTINGS.remove, *SETTINGS.make]),
+        ({"a": LOGIN, "settings": SETTINGS, "new": Restorable(("m",), ("r",))}, ["r"]),
+        ({"settings": SETTINGS}, list(LOGIN.make)),
+    ],
+)
+def test_what_commands_change_of_a_server_is_removed_and_made_again(
+    now: dict[str, Restorable], statements: list[str]
+) -> None:
+    assert restoring({"a": LOGIN, "settings": SETTINGS}, now) == statements
 
 
 NAMES = st.sampled_from(["a", "b", "c"])
@@ -234,6 +355,8 @@ ENDED = CommandResult(exit_code=1, reason="", seconds=1.0, output="")
         ((1, 1), "FATAL:  terminating connection due to transaction timeout", True),
         ((1, 1), "FATAL:  query_timeout", True),
         ((1, 1), "Error: Query read timeout", True),
+        ((1, 1), "FATAL:  query_wait_timeout", True),
+        ((1, 1), "FATAL:  terminating connection due to idle-session timeout", True),
         ((1, 0), "ERROR:  canceling statement due to statement timeout", False),
         ((0, 1), "ERROR:  canceling statement due to statement timeout", False),
         # the gate does not count against lock_timeout: the run gave up at a lock of the other one
@@ -246,7 +369,28 @@ def test_a_timeout_of_a_statement_that_the_harness_stops_is_no_mistake_of_the_pr
 ) -> None:
     one, two = (replace(ENDED, exit_code=code) for code in codes)
     for runs in ((replace(one, output=printed), two), (one, replace(two, output=printed))):
-        assert Overlap(one=runs[0], two=runs[1], lock="", passed_lock=None).timed_out is timed_out
+        assert bool(Overlap(one=runs[0], two=runs[1]).of_the_harness) is timed_out
+        assert "CONCURRENTLY" in Overlap(one=runs[0], two=runs[1], waited_for_gate=True).of_the_harness
+
+
+def test_runs_go_on_together_once_all_have_logged_in() -> None:
+    line = StartingLine(2)
+    with Relay(NOWHERE, line=line) as first, Relay(NOWHERE, line=line) as second:
+        other = Thread(target=first._after_answer)
+        other.start()
+        assert not line.was_crossed
+        second._after_answer()
+        other.join()
+        assert line.was_crossed
+        second._after_answer()  # only the first login waits
+
+
+def test_a_run_goes_on_alone_when_the_other_one_has_ended() -> None:
+    line = StartingLine(2)
+    with Relay(NOWHERE, line=line) as relay:
+        line.give_up()
+        relay._after_answer()
+    assert not line.was_crossed
 
 
 # --- declarations --------------------------------------------------------------------------------------------
@@ -361,6 +505,19 @@ def test_what_a_tool_prints_shows_the_documented_limit(printed: str, feature: st
 
 def test_the_gate_of_the_harness_is_in_no_answer_about_locks() -> None:
     queries = load_queries(Path(migrations.__file__).parent / "catalogue.sql")
-    for name in ("left_locks", "session_locks", "at_gate", "waits"):
+    for name in ("left_locks", "session_locks", "waiting"):
         assert "@gate@" in queries[name]
     assert "pooler-harness admin" in queries["waits_for_idle"]
+
+
+@pytest.mark.parametrize(
+    ("printed", "error"),
+    [
+        ("CREATE TABLE\n", ""),
+        ("NOTICE:  no ERROR: here\n", ""),
+        ("psql:1.sql:3: ERROR:  syntax error\nLINE 1: x\n", "ERROR: syntax error"),
+        ("ERROR:  one\r\nERROR:  two\nFATAL:  three", "ERROR: one (and 2 more)"),
+    ],
+)
+def test_errors_after_which_a_command_goes_on_are_named(printed: str, error: str) -> None:
+    assert errors_in(printed) == error

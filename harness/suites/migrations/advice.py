@@ -35,6 +35,8 @@ _LIMITS = (
 #: PgBouncer's table of features by pool mode, for a pooler without an entry of its own
 _FEATURES = "https://www.pgbouncer.org/features.html"
 _INSTEAD = "run migrations past the pooler (DIRECT_URL), and declare direct = true"
+#: an error as psql prints it. Without ON_ERROR_STOP it goes on, and ends with 0
+_ERROR = re.compile(r"^(?:psql:[^\n]*?: )?((?:ERROR|FATAL|PANIC): .*)$", re.MULTILINE)
 #: the fact of a row that says what to do instead
 ADVICE = "what to do instead"
 
@@ -59,3 +61,10 @@ def record_limit(ctx: CheckContext, feature: str, why: str) -> None:
     """Record why a tool fails here, with the source, and what to do instead."""
     entry = ctx.documented(feature)
     ctx.fact(ADVICE, f"{_INSTEAD}: {why} ({entry.source if entry else _FEATURES})")
+
+
+def errors_in(printed: str) -> str:
+    """Return the first error of the server that the output of a command shows, and how many follow; "" without one."""
+    found = _ERROR.findall(printed)
+    more = f" (and {len(found) - 1} more)" if len(found) > 1 else ""
+    return " ".join(found[0].split()) + more if found else ""

@@ -256,16 +256,13 @@ WHERE locktype = 'advisory' AND granted AND state = 'idle'
 AND database = (SELECT oid FROM pg_database WHERE datname = current_database())
 AND NOT (classid = @gate@ AND objsubid = 2)
 
--- name: at_gate
-SELECT count(*) FROM pg_locks
-WHERE locktype = 'advisory' AND NOT granted AND classid = @gate@ AND objsubid = 2
-AND database = (SELECT oid FROM pg_database WHERE datname = current_database())
-
--- name: waits
--- Sessions that wait for a lock of another one, and not at the gate.
-SELECT count(*) FROM pg_locks
-WHERE NOT granted AND NOT (locktype = 'advisory' AND classid = @gate@ AND objsubid = 2)
-AND pid IN (SELECT pid FROM pg_stat_activity WHERE datname = current_database())
+-- name: waiting
+-- Sessions that wait at the gate, those that wait for a lock of another one, and of these those that wait until an older
+-- transaction ends, as CREATE INDEX CONCURRENTLY does.
+SELECT count(*) FILTER (WHERE is_gate), count(*) FILTER (WHERE NOT is_gate), count(*) FILTER (WHERE locktype = 'virtualxid')
+FROM pg_locks
+CROSS JOIN LATERAL (SELECT coalesce(locktype = 'advisory' AND classid = @gate@ AND objsubid = 2, false)) AS known (is_gate)
+WHERE NOT granted AND pid IN (SELECT pid FROM pg_stat_activity WHERE datname = current_database())
 
 -- name: waits_for_idle
 -- A session that waits for a lock of a session that does nothing, and is in no transaction. The gate is not meant.

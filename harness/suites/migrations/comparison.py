@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import re
 from typing import TYPE_CHECKING
 
 from msgspec import Struct
 
 if TYPE_CHECKING:
-    from collections.abc import Collection, Iterable, Mapping
+    from collections.abc import Collection, Iterable, Mapping, Sequence
 
 #: the tables in which migration tools keep what has run, by their names without the schema: Alembic, Django; Rails, Ecto,
 #: golang-migrate and dbmate; node-pg-migrate, Flyway, Liquibase, Prisma, Knex, Sequelize, sqlx, goose, Drizzle, Entity
@@ -25,6 +26,17 @@ LEDGERS = frozenset(
 _SHORT = 100
 #: what is shown around the first place at which two long values differ
 _AROUND = 30
+#: the kinds of objects, as a difference begins with them
+_KINDS = (
+    *("schema", "table", "view", "materialized view", "foreign table", "column", "sequence", "index", "constraint"),
+    *("trigger", "rule", "policy", "statistics", "function", "procedure", "aggregate", "enum", "domain"),
+    *("composite type", "range", "extension", "event trigger", "default privileges", "settings"),
+)
+#: between two differences of one text; a value may contain a semicolon, too
+_NEXT = re.compile(rf"; (?=(?:{'|'.join(_KINDS)}) |and \d+ more differences?\b)")
+#: the evidence of one expectation holds 400 characters
+_LONGEST = 360
+NO_DIFFERENCE = "no difference"
 #: objects without which an application has no schema: an empty database has schemas and settings, too
 _NO_OBJECTS = frozenset({"schema", "settings", "extension", "default privileges"})
 
@@ -139,3 +151,21 @@ def _from_to(old: str, now: str) -> str:
     start = max(0, at - _AROUND)
     parts = [" ".join(text[start : at + 2 * _AROUND].split()) for text in (old, now)]
     return f"differs at character {at + 1}: was … {parts[0]} …, is … {parts[1]} …"
+
+
+def in_words(found: Sequence[str]) -> str:
+    """Return differences as one text: as many as the evidence of an expectation holds, and the number of the others."""
+    if not found:
+        return NO_DIFFERENCE
+    shown: list[str] = []
+    for number, phrase in enumerate(found):
+        if shown and len("; ".join((*shown, phrase))) > _LONGEST:
+            left = len(found) - number
+            return f"{'; '.join(shown)}; and {left} more difference{'s' if left > 1 else ''}"
+        shown.append(phrase if len(phrase) <= _LONGEST else f"{phrase[: _LONGEST - 1]}…")
+    return "; ".join(shown)
+
+
+def in_lines(text: str) -> list[str]:
+    """Return a text that may have differences as lines: each difference begins one."""
+    return _NEXT.split(text)

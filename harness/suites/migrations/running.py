@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import socket
-import time
 from pathlib import Path
 from shlex import join
 from typing import TYPE_CHECKING, Any
@@ -12,13 +10,16 @@ from typing import TYPE_CHECKING, Any
 import msgspec
 
 from harness.checks.record import NotExercisedError
-from harness.database import SqlError, load_queries, quote_literal
+from harness.database import SqlError, describe, quote_literal
 from harness.errors import TimedOutError, UsageError
 from harness.host.command import run, variables
 from harness.suites.command_roles import RIGHTS, own_database, remove_left
 from harness.suites.commands import LEFT_BEHIND, log_of
-from harness.suites.migrations.advice import advise
-from harness.suites.migrations.comparison import Catalogue, catalogue_of, differences
+from harness.suites.migrations.advice import advise, errors_in
+from harness.suites.migrations.comparison import NO_DIFFERENCE, Catalogue, catalogue_of, differences, in_words
+from harness.suites.migrations.ending import Hung, Started
+from harness.suites.migrations.queries import QUERIES, enter
+from harness.suites.migrations.rights import chosen_by_the_harness, lacked_right
 from harness.suites.migrations.stepping import Relay
 from harness.waiting import NotYet, poll
 
@@ -30,12 +31,6 @@ if TYPE_CHECKING:
     from harness.host.command import CommandResult
     from harness.host.declarations import MigrationDeclaration
 
-#: the class of the advisory lock that is the gate; an arbitrary number that no application uses
-GATE = 1_752_134_247
-QUERIES = {
-    name: text.replace("@gate@", str(GATE))
-    for name, text in load_queries(Path(__file__).parent / "catalogue.sql").items()
-}
 #: what a catalogue cannot show, as the evidence says it
 NOT_COMPARED = (
     "data, values of sequences, comments, statistics targets, storage of columns, operators, casts, collations, text search, "
@@ -43,10 +38,6 @@ NOT_COMPARED = (
 )
 #: a session that ends gives its locks back within, seconds
 _SETTLES_S = 3.0
-#: a run that waits for an idle server connection is ended after so many looks, one a second
-_MOST_LOOKS, _BETWEEN_LOOKS_S = 8, 1.0
-#: an application that listens gets this time to finish its start, seconds
-_LISTENS_S = 1.0
 #: the last lines of a failed command that a row repeats
 _TAIL_LINES, _LINE_CHARACTERS = 4, 90
 
@@ -67,9 +58,12 @@ class MigrationRun:
         self.databases: list[str] = []
         self._outputs: list[str] = []
         self._idle_start = ""
+        #: the last command whose login lacked a right, and what it printed
+        self._lacked: tuple[str, str] | None = None
         way = "the server itself" if ctx.topology.pooler is None else "through the pooler"
         ctx.fact("migrations ran", "past the pooler, as declared" if declared.direct and ctx.mode else way)
-        ctx.fact("role", f"{declared.role}: {RIGHTS[declared.role]}")
+        chosen = "" if declared.role else ", as the declaration names no role"
+        ctx.fact("role", f"{declared.login}: {RIGHTS[declared.login]}{chosen}")
         ctx.fact("not compared", NOT_COMPARED)
 
     def new_database(self, what: str) -> str:
@@ -82,10 +76,9 @@ class MigrationRun:
         try:
             remove_left(self.ctx, self.databases)
         except SqlError as error:
-            raise NotExercisedError(
-                f"roles of an earlier database cannot be removed from the server: {error}"
-            ) from None
-        self.databases.append(own_database(self.ctx, self.declared.role, what))
+            left = describe(error)
+            raise NotExercisedError(f"what commands left on the server cannot be removed: {left}") from None
+        self.databases.append(own_database(self.ctx, self.declared.login, what))
         return self.databases[-1]
 
     # --- commands ----------------------------------------------------------------------------------
@@ -100,9 +93,7 @@ class MigrationRun:
             ended = self.run(step, words, database, relay)
             connections = relay.connections
         self.judge(step, ended)
-        if not self.ctx.expect(f"exit code of {step}", ended.exit_code, equals=0):
-            self.failed(ended)
-            raise StepFailedError
+        self.require_success(step, ended)
         if not connections and self.ctx.topology.pooler and not self.declared.direct:
             raise NotExercisedError(
                 f"{step} did not use the given address, so nothing went through the pooler; if the project runs its "
@@ -117,15 +108,15 @@ class MigrationRun:
 
         :param alone: returns whether no other run of the project is alive, so that nobody gives a lock back.
         """
-        hung = _Hung(self.ctx, database, alone)
+        hung = Hung(self.ctx, database, alone)
         with contextlib.closing(hung):
             ended = self._started(step, words, database, relay.address, hung.is_over)
         return msgspec.structs.replace(ended, reason=hung.reason) if hung.reason else ended
 
     def start(self, step: str, database: str) -> CommandResult:
         """Start the application, and end it once it listens, or its time is over. It always comes through the chain."""
-        over = _Started(self.declared.starts_s, lambda: self.ctx.lab.is_closed)
-        role = self.ctx.lab.roles.commands[self.declared.role]
+        over = Started(self.declared.starts_s, lambda: self.ctx.lab.is_closed)
+        role = self.ctx.lab.roles.commands[self.declared.login]
         with Relay(self.ctx.lab.through(role, database)) as relay:
             ended = self._started(
                 step, self.declared.starts, database, relay.address, over.is_over, PORT=str(over.port)
@@ -133,6 +124,7 @@ class MigrationRun:
             connections = relay.connections
         if self.ctx.lab.is_closed:
             raise NotExercisedError("the run ended before the application started")
+        self._note_lacked_right(step, ended)
         if over.listened is None and not connections and ended.exit_code in {None, 0}:
             how = "ended with 0" if ended.exit_code == 0 else f"ran {self.declared.starts_s:g} s"
             self._idle_start = f"{step} {how}, and neither connected to the given address nor listened on PORT"
@@ -148,13 +140,13 @@ class MigrationRun:
 
     def address(self, database: str) -> Endpoint:
         """Return the address that migrations get."""
-        role = self.ctx.lab.roles.commands[self.declared.role]
+        role = self.ctx.lab.roles.commands[self.declared.login]
         return (self.ctx.lab.at_server if self.declared.direct else self.ctx.lab.through)(role, database)
 
     def _started(
         self, step: str, words: Sequence[str], database: str, at: Endpoint, over: Callable[[], bool], **more: str
     ) -> CommandResult:
-        ctx, role = self.ctx, self.ctx.lab.roles.commands[self.declared.role]
+        ctx, role = self.ctx, self.ctx.lab.roles.commands[self.declared.login]
         given = variables(at, at if self.declared.direct and not more else ctx.lab.at_server(role, database))
         given |= {"HARNESS_TOPOLOGY": ctx.topology.name, "POOL_MODE": str(ctx.mode or "none"), **more}
         try:
@@ -184,12 +176,55 @@ class MigrationRun:
         """
         if self.ctx.lab.is_closed:
             raise NotExercisedError("the run ended before the command did")
-        if ended.reason.startswith(_Hung.SIGN):
+        if ended.reason.startswith(Hung.SIGN):
             self.ctx.expect(f"lock that {step} waits for and no run gives back", ended.reason, equals="none")
             advise(self.ctx, "advisory lock", past_the_pooler=self.declared.direct)
             raise StepFailedError
         if ended.reason:
             raise NotExercisedError(f"{step} {ended.reason}")
+
+    def require_success(self, step: str, ended: CommandResult) -> None:
+        """Expect that a command ended with 0.
+
+        :raises StepFailedError: when it did not.
+        :raises NotExercisedError: when it lacked a right under a login that the harness chose.
+        """
+        self.require_rights(step, ended)
+        if not self.ctx.expect(f"exit code of {step}", ended.exit_code, equals=0):
+            self.failed(ended)
+            raise StepFailedError
+        if errors := errors_in(ended.output):
+            self.ctx.fact(f"error after which {step} went on", errors)
+
+    def require_rights(self, step: str, ended: CommandResult) -> None:
+        """Require that a command did not fail for a right that the login lacks, if the project names no login.
+
+        :raises NotExercisedError: when it did.
+        """
+        self._note_lacked_right(step, ended)
+        if ended.exit_code != 0 and self._lacked and self._lacked[0] == step:
+            self.failed(ended)
+            raise NotExercisedError(chosen_by_the_harness(f"{step} failed", self._lacked[1]))
+
+    def _note_lacked_right(self, step: str, ended: CommandResult) -> None:
+        """Note a right that a login lacks which the harness chose: what a command does without it shows nothing."""
+        if not self.declared.role and (line := lacked_right(ended.output)):
+            self._lacked = (step, line)
+
+    def expect_objects(self, name: str, found: Catalogue) -> None:
+        """Expect that a command has created anything that an application could use."""
+        self._expect(name, "yes" if found.has_objects else "no", equals="yes")
+
+    def _expect(self, name: str, observed: str, *, equals: str) -> None:
+        """Compare two texts about the schema, which may miss what a login was not allowed to create."""
+        if observed != equals and self._lacked:
+            step, line = self._lacked
+            raise NotExercisedError(
+                chosen_by_the_harness(
+                    f"{name}: expected {equals}, observed {observed}, but {step} went on after an error", line
+                )
+            )
+        self.ctx.expect(name, observed, equals=equals)
 
     def failed(self, ended: CommandResult) -> None:
         """Record the end of the output of a command that failed, and what to do instead."""
@@ -207,13 +242,14 @@ class MigrationRun:
         """Return the catalogue of a database, and keep it as evidence.
 
         :param when: after which step, for the name of the file.
-        :raises StepFailedError: when the database is gone.
+        :raises StepFailedError: when the database is gone, or closed.
         """
-        there = self.ctx.admin.value("SELECT count(*) FROM pg_database WHERE datname = %s", [database])
-        if not self.ctx.expect("the database is still there", there == 1, equals=True):
+        with self.ctx.lab.connect_admin() as client:  # a migration may have ended older sessions
+            allowed = client.value("SELECT datallowconn FROM pg_database WHERE datname = %s", [database])
+        state = {True: "there", False: "there, and allows no connections", None: "gone"}[allowed]
+        if not self.ctx.expect("the database of the migrations", state, equals="there"):
             raise StepFailedError
-        with self.ctx.lab.connect_admin(database) as client:
-            client.run("SET search_path = pg_catalog")
+        with enter(self.ctx.lab, database) as client:
             rows = client.rows(QUERIES["catalogue"])
         rows = _redacted(rows, self.ctx.lab.redact)
         found = catalogue_of(rows, schemas=self.declared.schemas, ledgers=self.declared.ledger)
@@ -227,19 +263,23 @@ class MigrationRun:
 
     def expect_same(self, what: str, before: Catalogue, after: Catalogue) -> None:
         """Expect that two catalogues are equal, and name each object that differs."""
-        self.ctx.expect(what, differences(before, after), equals=[])
+        found = differences(before, after)
+        if found:  # the evidence of an expectation is cut
+            self._outputs.append("\n".join((f"--- {what}", *found, "")))
+        self._expect(what, in_words(found), equals=NO_DIFFERENCE)
 
     def interfere(self, after: str, database: str) -> None:
         """Run the statements of a control that follow a step."""
         if statements := self.ctx.schema_sql.get(after):
-            with self.ctx.lab.connect_admin(database) as client:
+            with enter(self.ctx.lab, database) as client:
                 client.run(statements)
 
     def expect_no_locks(self, step: str, database: str) -> None:
         """Expect that no session keeps an advisory lock after a run: behind a pooler the next run would wait for it."""
         given_back = True
-        with contextlib.suppress(SqlError), self.ctx.lab.connect_admin(database) as client:
-            given_back = self.ctx.expect(f"locks that outlive {step}", left_locks(client), equals=[])
+        with contextlib.suppress(SqlError), enter(self.ctx.lab, database) as client:
+            left = "; ".join(left_locks(client)) or "none"
+            given_back = self.ctx.expect(f"locks that outlive {step}", left, equals="none")
         if not given_back:
             advise(self.ctx, "advisory lock", past_the_pooler=self.declared.direct)
 
@@ -254,65 +294,6 @@ def left_locks(client: Client) -> list[str]:
     with contextlib.suppress(TimedOutError):
         poll(look, what="advisory locks to be given back", deadline_s=_SETTLES_S, interval_s=0.05)
     return [text for (text,) in client.rows(QUERIES["left_locks"])]
-
-
-class _Hung:
-    """Says when a command has to end: with the run, or when it waits for a lock of a session that is idle.
-
-    Behind a transaction pool a session-level lock stays with a server connection of a run that has ended.
-    """
-
-    SIGN = "process "
-
-    def __init__(self, ctx: CheckContext, database: str, alone: Callable[[], bool]) -> None:
-        self._ctx, self._database, self._alone = ctx, database, alone
-        self._client: Client | None = None
-        self._next = time.monotonic() + _BETWEEN_LOOKS_S
-        self._looks = 0
-        #: what it waits for; "" unless it had to end for that
-        self.reason = ""
-
-    def is_over(self) -> bool:
-        if self._ctx.lab.is_closed or self.reason:
-            return True
-        if time.monotonic() >= self._next:
-            self._next = time.monotonic() + _BETWEEN_LOOKS_S
-            found = self._look() if self._alone() else ""
-            self._looks = self._looks + 1 if found else 0
-            if self._looks >= _MOST_LOOKS:
-                self.reason = f"{self.SIGN}{found}"
-        return bool(self.reason)
-
-    def _look(self) -> str:
-        with contextlib.suppress(SqlError):
-            if self._client is None:
-                self._client = self._ctx.lab.connect_admin(self._database)
-            return self._client.value(QUERIES["waits_for_idle"]) or ""
-        return ""
-
-    def close(self) -> None:
-        if self._client is not None:
-            self._client.close()
-
-
-class _Started:
-    """Says when an application has started: it listens on its port, or its time is over."""
-
-    def __init__(self, seconds: float, closed: Callable[[], bool]) -> None:
-        with socket.socket() as listener:
-            listener.bind(("127.0.0.1", 0))
-            self.port = int(listener.getsockname()[1])
-        self._end = time.monotonic() + seconds
-        self._closed = closed
-        #: when it began to listen
-        self.listened: float | None = None
-
-    def is_over(self) -> bool:
-        if self.listened is None:
-            with contextlib.suppress(OSError), socket.create_connection(("127.0.0.1", self.port), timeout=0.2):
-                self.listened = time.monotonic()
-        now = time.monotonic()
-        return self._closed() or now >= self._end or (self.listened is not None and now >= self.listened + _LISTENS_S)
 
 
 def left_over(schema: str) -> str:

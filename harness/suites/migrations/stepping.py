@@ -8,7 +8,8 @@ watched while this one holds the lock.
 
 from __future__ import annotations
 
-from threading import Event
+import contextlib
+from threading import Barrier, BrokenBarrierError, Event
 from typing import TYPE_CHECKING, Self
 
 from msgspec.structs import replace
@@ -43,16 +44,41 @@ class _Watched(PlainReader):
         return answer
 
 
+class StartingLine:
+    """Keeps the answer to the first login of each run back until all runs have logged in."""
+
+    def __init__(self, runs: int) -> None:
+        self._crossed = Event()
+        self._barrier = Barrier(runs, self._crossed.set, _LONGEST_PAUSE_S)
+
+    def wait(self) -> None:
+        """Wait for the other runs, and go on without them when one has ended or does not come."""
+        with contextlib.suppress(BrokenBarrierError):
+            self._barrier.wait()
+
+    def give_up(self) -> None:
+        """Let the runs go on that wait for others."""
+        self._barrier.abort()
+
+    @property
+    def was_crossed(self) -> bool:
+        """Whether all runs went on at the same moment."""
+        return self._crossed.is_set()
+
+
 class Relay:
     """Accepts connections on loopback, and forwards them to an address until it is closed."""
 
-    def __init__(self, to: Endpoint, holds_lock: Callable[[], bool] | None = None) -> None:
+    def __init__(
+        self, to: Endpoint, holds_lock: Callable[[], bool] | None = None, line: StartingLine | None = None
+    ) -> None:
         """Start to listen.
 
         :param holds_lock: returns whether an idle session of the database holds an advisory lock. The first run that does
             is paused. Without it nothing is.
+        :param line: where the run waits for others when it has logged in.
         """
-        self._holds_lock = holds_lock
+        self._holds_lock, self._line = holds_lock, line
         self._released, self._paused, self._locked_later = Event(), Event(), Event()
         self._link = Link(lambda: (to.host, to.port), reader=lambda: _Watched(self._after_answer))
         host, port = self._link.address
@@ -68,6 +94,8 @@ class Relay:
     ) -> None:
         """Close the relay."""
         self.go_on()
+        if self._line is not None:
+            self._line.give_up()
         self._link.close()
 
     @property
@@ -95,6 +123,9 @@ class Relay:
         self._released.set()
 
     def _after_answer(self) -> None:
+        if (line := self._line) is not None:
+            self._line = None  # the first login of the run is enough
+            line.wait()
         if self._holds_lock is None or self._locked_later.is_set():
             return
         if not self._released.is_set():
