@@ -293,6 +293,16 @@ class AuditTarget(Struct, frozen=True, kw_only=True):
         fetch(client, self.statements.record_action, {"name": name, "correlation_id": correlation_id})
 
     @raised_for(Side.TARGET)
+    def correlations(self, admin: Client) -> dict[str, str] | None:
+        """Return the correlation of each action, by its id; None for a trail whose actions are not recorded or read."""
+        if not (self.statements.actions and self.statements.record_action):
+            return None
+        cursor = admin.execute(self.statements.actions.encode())
+        names = [column.name for column in cursor.description or ()]
+        rows = (dict(zip(names, row, strict=True)) for row in cursor)
+        return {str(row["id"]): str(row["correlation_id"]) for row in rows}
+
+    @raised_for(Side.TARGET)
     def functions(self, admin: Client) -> list[tuple[str, str]]:
         """Return name and definition of the functions that capture."""
         rows = admin.rows(self.statements.capture_functions)

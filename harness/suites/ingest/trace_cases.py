@@ -162,7 +162,7 @@ def audited(run: IngestRun) -> None:
     sends = bool(run.pipeline.file.correlation_header)
     with ctx.lab.connect_admin(run.database) as admin:
         try:
-            correlations = _correlations(run, admin)
+            correlations = run.ctx.target.correlations(admin)
             changes = tuple(_changes(run, admin, table, uploads, correlations))
         except SqlError as error:
             raise NotExercisedError(f"the audit trail cannot be read: {describe(error)}") from None
@@ -204,14 +204,3 @@ def _declared_actor(run: IngestRun) -> dict[str, str]:
     actor = run.caller.actor if run.caller else {}
     is_whole = not run.ctx.target.actor.setting or run.ctx.target.actor.value == "json"
     return {name: str(value) for name, value in actor.items() if is_whole or name == "id"}
-
-
-def _correlations(run: IngestRun, admin: Client) -> dict[str, str] | None:
-    """Return the correlation of each action in the trail; None for a trail without actions."""
-    statement = run.ctx.target.statements.actions
-    if not statement or not run.ctx.target.statements.record_action:
-        return None
-    cursor = admin.execute(statement.encode())
-    names = [column.name for column in cursor.description or ()]
-    rows = (dict(zip(names, row, strict=True)) for row in cursor)
-    return {str(row["id"]): str(row["correlation_id"]) for row in rows}

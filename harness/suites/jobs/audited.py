@@ -12,7 +12,6 @@ from harness.checks.record import NotApplicableError
 from harness.suites.jobs.programs import ACTOR_TYPE, WORKERS
 
 if TYPE_CHECKING:
-    from harness.database import Client
     from harness.suites.jobs.running import JobRun
 
 
@@ -26,7 +25,7 @@ def audited(run: JobRun) -> None:
     run.start_worker(WORKERS[0])
     run.wait_until_done()
     with ctx.lab.connect_admin(run.database) as admin:
-        actions = _correlations(run, admin)
+        actions = target.correlations(admin)
         for change in target.changes(admin, "public.posts"):
             word, _, rest = change.text("title").partition(" ")
             key, _, job = rest.partition(" ")
@@ -41,17 +40,6 @@ def audited(run: JobRun) -> None:
                         job=job,
                     ),
                 )
-
-
-def _correlations(run: JobRun, admin: Client) -> dict[str, str] | None:
-    """Return the correlation of each action in the trail; None for a trail without actions: the row then has it."""
-    statement = run.ctx.target.statements.actions
-    if not statement or not run.ctx.target.statements.record_action:
-        return None
-    cursor = admin.execute(statement.encode())
-    names = [column.name for column in cursor.description or ()]
-    rows = (dict(zip(names, row, strict=True)) for row in cursor)
-    return {str(row["id"]): str(row["correlation_id"]) for row in rows}
 
 
 def _audited_write(run: JobRun) -> str:
