@@ -1,4 +1,9 @@
 -- A sound audit trail: row-level triggers, images as json (numbers and json keep their text), the actor on each change.
+-- The rows of a partition are recorded under the name of the partitioned table.
+--
+-- Limits: A change of the schema writes no records: the values that ADD COLUMN … DEFAULT fills in are not captured, and
+-- a renamed table's history is under two names. Values captured before a redaction rule stay until they are purged. A
+-- TRUNCATE of a partition is recorded once the partition is attached; its rows are captured from the beginning.
 CREATE SCHEMA rowlog;
 REVOKE ALL ON SCHEMA rowlog FROM PUBLIC;
 
@@ -97,6 +102,8 @@ DECLARE
     before     json[];
     after      json[];
     keys       text[];
+    own_schema name := TG_TABLE_SCHEMA;
+    own_table  name := TG_TABLE_NAME;
     row_key    json;
     new_row    json;
     changed    text[];
@@ -121,6 +128,9 @@ BEGIN
         END IF;
     END IF;
     IF TG_OP <> 'TRUNCATE' THEN
+        SELECT n.nspname, c.relname INTO own_schema, own_table
+        FROM pg_class c JOIN pg_namespace n ON n.oid = c.relnamespace
+        WHERE c.oid = coalesce(pg_partition_root(TG_RELID), TG_RELID);
         names := rowlog.columns(TG_RELID);
         masked := TG_ARGV[1]::text[];
         hidden := rowlog.hidden(TG_RELID, TG_ARGV[0]::text[], masked, TG_ARGV[2]::text[]);
@@ -154,7 +164,7 @@ BEGIN
     END IF;
     INSERT INTO rowlog.changes (transaction, actor_type, actor_id, table_schema, table_name, row_key, operation, new_row,
         changed, old_values, recorded_at)
-    VALUES (run, who ->> 'type', who ->> 'id', TG_TABLE_SCHEMA, TG_TABLE_NAME, row_key, TG_OP, new_row,
+    VALUES (run, who ->> 'type', who ->> 'id', own_schema, own_table, row_key, TG_OP, new_row,
         changed, old_values, clock_timestamp());
     RETURN NULL;
 END

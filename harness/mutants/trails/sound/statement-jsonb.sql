@@ -1,7 +1,13 @@
 -- A sound audit trail: statement-level triggers with transition tables, images as jsonb, actors by transaction.
 --
 -- Partitions and inheritance children have row-level triggers, because a statement that names the parent does not fire
--- the statement-level triggers of a child. A replica's row-level trigger captures what an apply worker writes.
+-- the statement-level triggers of a child. A replica's row-level trigger captures what an apply worker writes. The rows
+-- of a partition are recorded under the name of the partitioned table.
+--
+-- Limits: A change of the schema writes no records: the values that ADD COLUMN … DEFAULT fills in are not captured, and
+-- a renamed table's history is under two names. Values captured before a redaction rule stay until they are purged. A
+-- TRUNCATE of a partition is recorded once the partition is attached; its rows are captured from the beginning. Values
+-- of more than 256 MB of text do not fit in jsonb, so their write fails.
 CREATE SCHEMA ledger;
 REVOKE ALL ON SCHEMA ledger FROM PUBLIC;
 
@@ -234,6 +240,10 @@ DECLARE
     before jsonb;
     after  jsonb;
 BEGIN
+    -- in a replica's role, the row-level trigger records the table: an apply worker fires no statement-level ones
+    IF current_setting('session_replication_role') = 'replica' THEN
+        RETURN NULL;
+    END IF;
     -- the two transition tables of an update have the same rows in the same order
     source := CASE TG_OP
         WHEN 'INSERT' THEN format('SELECT NULL::jsonb, %s FROM new_rows r', image)
@@ -255,17 +265,27 @@ SET search_path = pg_catalog, pg_temp
 SET TimeZone = 'UTC' SET DateStyle = 'ISO, MDY' SET IntervalStyle = 'postgres'
 SET bytea_output = 'hex' SET extra_float_digits = 1 SET lc_monetary = 'C' AS $$
 DECLARE
-    source text := format('SELECT %s', ledger.expression(TG_RELID, '($1)'));
-    before jsonb;
-    after  jsonb;
+    source     text;
+    own_schema name;
+    own_table  name;
+    before     jsonb;
+    after      jsonb;
 BEGIN
+    -- outside of a replica's role, the statement-level triggers record the table
+    IF TG_ARGV[1] = 'replica' AND current_setting('session_replication_role') <> 'replica' THEN
+        RETURN NULL;
+    END IF;
+    source := format('SELECT %s', ledger.expression(TG_RELID, '($1)'));
+    SELECT n.nspname, c.relname INTO own_schema, own_table
+    FROM pg_class c JOIN pg_namespace n ON n.oid = c.relnamespace
+    WHERE c.oid = coalesce(pg_partition_root(TG_RELID), TG_RELID);
     IF TG_OP <> 'INSERT' THEN
         EXECUTE source INTO before USING OLD;
     END IF;
     IF TG_OP <> 'DELETE' THEN
         EXECUTE source INTO after USING NEW;
     END IF;
-    PERFORM ledger.keep(TG_RELID, TG_TABLE_SCHEMA, TG_TABLE_NAME, lower(TG_OP), TG_ARGV[0]::jsonb, before, after);
+    PERFORM ledger.keep(TG_RELID, own_schema, own_table, lower(TG_OP), TG_ARGV[0]::jsonb, before, after);
     RETURN NULL;
 END
 $$;
@@ -316,9 +336,9 @@ BEGIN
     EXECUTE format('ALTER TABLE %s ENABLE ALWAYS TRIGGER "!ledger_truncate"', target);
     IF NOT cloned THEN
         EXECUTE format('CREATE OR REPLACE TRIGGER "!ledger_row" AFTER INSERT OR UPDATE OR DELETE ON %s
-            FOR EACH ROW EXECUTE FUNCTION ledger.capture_row(%s)', target, rule);
-        EXECUTE format('ALTER TABLE %s ENABLE %s TRIGGER "!ledger_row"', target,
-            CASE WHEN by_row THEN 'ALWAYS' ELSE 'REPLICA' END);
+            FOR EACH ROW EXECUTE FUNCTION ledger.capture_row(%s, %L)', target, rule,
+            CASE WHEN by_row THEN 'always' ELSE 'replica' END);
+        EXECUTE format('ALTER TABLE %s ENABLE ALWAYS TRIGGER "!ledger_row"', target);
     END IF;
     FOREACH event IN ARRAY ARRAY['insert', 'update', 'delete'] LOOP
         IF by_row THEN
@@ -328,7 +348,7 @@ BEGIN
                 FOR EACH STATEMENT EXECUTE FUNCTION ledger.capture_statement(%s)', '!ledger_' || event, event, target,
                 CASE event WHEN 'insert' THEN 'NEW TABLE AS new_rows' WHEN 'delete' THEN 'OLD TABLE AS old_rows'
                     ELSE 'OLD TABLE AS old_rows NEW TABLE AS new_rows' END, rule);
-            EXECUTE format('ALTER TABLE %s ENABLE TRIGGER %I', target, '!ledger_' || event);
+            EXECUTE format('ALTER TABLE %s ENABLE ALWAYS TRIGGER %I', target, '!ledger_' || event);
         END IF;
     END LOOP;
     FOR child IN SELECT inhrelid FROM pg_inherits WHERE inhparent = relation LOOP
@@ -371,29 +391,25 @@ FROM ledger.changes c LEFT JOIN ledger.transactions t ON t.id = c.transaction_id
 
 -- every table of the database, and why it is not captured; null means captured
 CREATE VIEW ledger.coverage AS
-WITH relations AS (
-    SELECT c.oid, n.nspname, c.relname,
-        c.relkind = 'p' OR c.relispartition OR EXISTS (SELECT FROM pg_inherits WHERE c.oid IN (inhrelid, inhparent)) AS by_row
-    FROM pg_class c JOIN pg_namespace n ON n.oid = c.relnamespace
-    WHERE c.relkind IN ('r', 'p') AND c.relpersistence <> 't' AND n.nspname NOT IN ('pg_catalog', 'information_schema', 'ledger')
-), needs AS (
-    SELECT r.oid, need.*
-    FROM relations r CROSS JOIN LATERAL (VALUES
-        ('inserts', 'ledger.capture_statement()'::regprocedure, 4, 0, 'O', NOT r.by_row),
-        ('updates', 'ledger.capture_statement()'::regprocedure, 16, 0, 'O', NOT r.by_row),
-        ('deletes', 'ledger.capture_statement()'::regprocedure, 8, 0, 'O', NOT r.by_row),
-        ('rows', 'ledger.capture_row()'::regprocedure, 28, 1, CASE WHEN r.by_row THEN 'A' ELSE 'R' END, true)
-    ) AS need(what, function, events, each_row, enabled, needed)
-    WHERE need.needed
+WITH triggers AS (
+    -- an argument `always` makes a row-level trigger capture every row, not only a replica's
+    SELECT tgrelid AS relation, tgfoid AS function, tgtype, position('\x00616c7761797300'::bytea IN tgargs) > 0 AS always
+    FROM pg_trigger WHERE tgenabled = 'A' AND tgqual IS NULL AND tgattr = '' AND tgtype & (2 | 64) = 0
 )
-SELECT r.nspname AS schema_name, r.relname AS table_name,
-    (SELECT 'not captured: ' || string_agg(n.what, ', ' ORDER BY n.what) FROM needs n
-     WHERE n.oid = r.oid AND NOT EXISTS (
-         SELECT FROM pg_trigger t
-         WHERE t.tgrelid = n.oid AND t.tgfoid = n.function AND t.tgtype & n.events = n.events AND t.tgtype & 1 = n.each_row
-             AND t.tgtype & 66 = 0 AND t.tgqual IS NULL AND t.tgattr = ''
-             AND (t.tgenabled = n.enabled OR t.tgenabled = 'A'))) AS problem
-FROM relations r;
+SELECT n.nspname AS schema_name, c.relname AS table_name, CASE
+    WHEN EXISTS (SELECT FROM triggers t WHERE t.relation = c.oid AND t.function = 'ledger.capture_row()'::regprocedure
+                     AND t.tgtype & 29 = 29 AND t.always) THEN NULL
+    WHEN c.relkind = 'p' OR c.relispartition OR EXISTS (SELECT FROM pg_inherits WHERE c.oid IN (inhrelid, inhparent))
+        THEN 'no enabled trigger captures its rows'
+    ELSE (SELECT 'not captured: ' || string_agg(need.what, ', ')
+          FROM (VALUES ('inserts', 'ledger.capture_statement()'::regprocedure, 4),
+                       ('updates', 'ledger.capture_statement()'::regprocedure, 16),
+                       ('deletes', 'ledger.capture_statement()'::regprocedure, 8),
+                       ('what a replica applies', 'ledger.capture_row()'::regprocedure, 29)) AS need(what, function, events)
+          WHERE NOT EXISTS (SELECT FROM triggers t WHERE t.relation = c.oid AND t.function = need.function
+                                AND t.tgtype & need.events = need.events)) END AS problem
+FROM pg_class c JOIN pg_namespace n ON n.oid = c.relnamespace
+WHERE c.relkind IN ('r', 'p') AND c.relpersistence <> 't' AND n.nspname NOT IN ('pg_catalog', 'information_schema', 'ledger');
 
 -- deletes what was captured before the cutoff, in batches, and returns the number of changes
 CREATE FUNCTION ledger.purge(cutoff timestamptz, batch integer DEFAULT 1000) RETURNS bigint LANGUAGE plpgsql
