@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from harness.audit.target_file import TrailFeature
+from harness.audit.target_file import Recorded, TrailFeature
 from harness.mutants import observed_actors as actors
 from harness.mutants import observed_columns as columns
 from harness.mutants.observed_columns import column
@@ -22,7 +22,7 @@ def _of_op(op: str) -> Callable[[Row], bool]:
 def _actor(
     name: str, what: str, apply: Callable[[list[Row]], list[Row]], *, feature: TrailFeature | None = None
 ) -> Mutation:
-    return mutation(f"actor.{name}", what, apply, feature=feature, records="actor")
+    return mutation(f"actor.{name}", what, apply, feature=feature, records=Recorded.ACTOR)
 
 
 def _ids(name: str, what: str, change: Callable[[str], object]) -> Mutation:

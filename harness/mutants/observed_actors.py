@@ -28,7 +28,11 @@ def ids(rows: list[Row], change: Callable[[str], Any]) -> list[Row]:
     """Replace the ids of actors; an anonymous one keeps none."""
 
     def changed(actor: dict[str, Any]) -> dict[str, Any]:
-        return {**actor, "id": change(str(actor["id"]))} if actor.get("id") is not None else actor
+        if actor.get("id") is None:
+            return actor
+        plain = str(actor["id"])
+        # a trail may have ids of another type than text
+        return {**actor, "id": new} if (new := change(plain)) != plain else actor
 
     return actors(rows, changed)
 

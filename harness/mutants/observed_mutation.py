@@ -12,7 +12,8 @@ from typing import TYPE_CHECKING
 
 from msgspec import Struct
 
-from harness.audit.target_file import TrailFeature
+from harness.audit.changes import OPTIONAL
+from harness.audit.target_file import Recorded, TrailFeature
 from harness.mutants.observed_rows import Row
 
 if TYPE_CHECKING:
@@ -34,8 +35,8 @@ class Mutation(Struct, frozen=True, kw_only=True):
     apply: Apply
     #: what a trail must claim to be judged by it
     feature: TrailFeature | None = None
-    #: what a trail must record to be judged by it: a word of `omits`
-    records: str = ""
+    #: the property that a trail must have to be judged by it
+    records: Recorded | None = None
     #: why a sound trail can show such rows; empty for all others
     sound: str = ""
 
@@ -45,8 +46,10 @@ class Mutation(Struct, frozen=True, kw_only=True):
             return self.sound
         if self.feature and self.feature not in target.claims:
             return self.feature.unclaimed
-        if self.records and self.records in getattr(target, "omits", ()):
-            return f"the audit target omits {self.records}, by design"
+        if self.records and (lacking := target.lacking(self.records)):
+            return lacking
+        if self.column in OPTIONAL and target.columns is not None and self.column not in target.columns:
+            return f"the audit target's changes have no column {self.column}"
         return ""
 
     def started(self) -> Callable[[list[Row]], list[Row]]:
@@ -67,7 +70,7 @@ def mutation(
     apply: Callable[[list[Row]], list[Row]],
     *,
     feature: TrailFeature | None = None,
-    records: str = "",
+    records: Recorded | None = None,
     sound: str = "",
 ) -> Mutation:
     """Return a mutation that treats every read alike.

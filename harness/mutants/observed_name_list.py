@@ -6,7 +6,7 @@ import re
 from datetime import datetime, timedelta
 from typing import TYPE_CHECKING
 
-from harness.audit.target_file import TrailFeature
+from harness.audit.target_file import Recorded, TrailFeature
 from harness.mutants import observed_columns as columns
 from harness.mutants.observed_columns import column
 from harness.mutants.observed_mutation import Mutation, mutation
@@ -154,17 +154,21 @@ def _times_reversed(rows: list[Row]) -> list[Row]:
     ]
 
 
+def _time(name: str, what: str, apply: Callable[[list[Row]], list[Row]]) -> Mutation:
+    return mutation(name, what, apply, records=Recorded.TIME)
+
+
 TIMES = (
-    mutation("captured_at.null", "records no time", lambda rows: column(rows, "captured_at", lambda _row: None)),
-    mutation(
+    _time("captured_at.null", "records no time", lambda rows: column(rows, "captured_at", lambda _row: None)),
+    _time(
         "captured_at.equal-for-all",
         "records the same time for all changes",
         lambda rows: columns.of_first_row(rows, "captured_at"),
     ),
-    mutation("captured_at.reversed", "records later times for earlier changes", _times_reversed),
-    mutation("captured_at.an-hour-late", "records times of another time zone", _moved(timedelta(hours=1))),
-    mutation("captured_at.a-day-early", "records times that are a day too early", _moved(timedelta(days=-1))),
-    mutation(
+    _time("captured_at.reversed", "records later times for earlier changes", _times_reversed),
+    _time("captured_at.an-hour-late", "records times of another time zone", _moved(timedelta(hours=1))),
+    _time("captured_at.a-day-early", "records times that are a day too early", _moved(timedelta(days=-1))),
+    _time(
         "captured_at.midnight",
         "records the day of a change",
         lambda rows: column(

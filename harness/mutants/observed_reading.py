@@ -78,8 +78,8 @@ class WatchedTarget(AuditTarget, frozen=True, kw_only=True):
 
     reading: Reading
 
-    def changes_by(self, client: Client, statement: str) -> list[Change]:
-        return self.reading.noting(super().changes_by(client, statement))
+    def changes_where(self, client: Client, condition: str = "") -> list[Change]:
+        return self.reading.noting(super().changes_where(client, condition))
 
 
 def watched(target: AuditTarget, reading: Reading) -> AuditTarget:

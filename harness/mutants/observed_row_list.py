@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from typing import TYPE_CHECKING, Any
 
-from harness.audit.target_file import TrailFeature
+from harness.audit.target_file import Recorded, TrailFeature
 from harness.mutants import observed_columns as columns
 from harness.mutants import observed_rows as rows_of
 from harness.mutants.observed_columns import column
@@ -35,19 +35,19 @@ ROWS = (
         "row.inserts-dropped",
         "records no inserts",
         lambda rows: rows_of.without(rows, _of_op("insert")),
-        records="inserts",
+        records=Recorded.INSERTS,
     ),
     mutation(
         "row.updates-dropped",
         "records no updates",
         lambda rows: rows_of.without(rows, _of_op("update")),
-        records="updates",
+        records=Recorded.UPDATES,
     ),
     mutation(
         "row.deletes-dropped",
         "records no deletes",
         lambda rows: rows_of.without(rows, _of_op("delete")),
-        records="deletes",
+        records=Recorded.DELETES,
     ),
     mutation(
         "row.truncates-dropped",
@@ -110,7 +110,7 @@ ROWS = (
         "row.nobodys-dropped",
         "records nothing of writes without an actor",
         lambda rows: rows_of.without(rows, lambda row: row.get("actor") is None),
-        records="actor",
+        records=Recorded.ACTOR,
     ),
     mutation("row.all-doubled", "records every change twice", lambda rows: rows_of.doubled(rows, lambda _row: True)),
     mutation("row.inserts-doubled", "records inserts twice", lambda rows: rows_of.doubled(rows, _of_op("insert"))),
@@ -128,30 +128,32 @@ ROWS = (
         "row.neighbours-swapped",
         "exchanges the first two changes of a transaction",
         rows_of.neighbours_swapped,
-        records="order",
+        records=Recorded.ORDER,
     ),
-    mutation("row.last-swapped", "exchanges the last two changes", rows_of.last_two_swapped, records="order"),
-    mutation("row.reversed", "records changes in the reverse order", lambda rows: rows[::-1], records="order"),
+    mutation("row.last-swapped", "exchanges the last two changes", rows_of.last_two_swapped, records=Recorded.ORDER),
+    mutation("row.reversed", "records changes in the reverse order", lambda rows: rows[::-1], records=Recorded.ORDER),
     mutation(
         "row.reversed-in-transaction",
         "reverses the changes of each transaction",
         rows_of.reversed_within,
-        records="order",
+        records=Recorded.ORDER,
     ),
     mutation(
         "row.transactions-reversed",
         "reverses the order of transactions",
         rows_of.transactions_reversed,
-        records="order",
+        records=Recorded.ORDER,
     ),
-    mutation("row.sorted-by-table", "orders the changes of a transaction by table", rows_of.by_table, records="order"),
+    mutation(
+        "row.sorted-by-table", "orders the changes of a transaction by table", rows_of.by_table, records=Recorded.ORDER
+    ),
     mutation(
         "row.sorted-by-operation",
         "orders the changes of a transaction by operation",
         rows_of.by_operation,
-        records="order",
+        records=Recorded.ORDER,
     ),
-    mutation("row.sorted-by-key", "orders changes by the key of their rows", rows_of.by_key, records="order"),
+    mutation("row.sorted-by-key", "orders changes by the key of their rows", rows_of.by_key, records=Recorded.ORDER),
     Mutation(
         name="row.last-delayed",
         column="row",
@@ -195,7 +197,7 @@ IDS = (
 
 TRANSACTIONS = (
     *(
-        mutation(f"transaction_id.{name}", what, apply, records="transaction-id")
+        mutation(f"transaction_id.{name}", what, apply, records=Recorded.TRANSACTION_ID)
         for name, what, apply in (
             ("null", "records no transaction", lambda rows: with_transaction(rows, lambda _row: None)),
             (

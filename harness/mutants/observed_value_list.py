@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from harness.audit.target_file import TrailFeature
+from harness.audit.target_file import Recorded, TrailFeature
 from harness.mutants import observed_columns as columns
 from harness.mutants.observed_columns import column, objects, values
 from harness.mutants.observed_mutation import Mutation, mutation
@@ -22,7 +22,12 @@ def _of_op(op: str) -> Callable[[Row], bool]:
 
 
 def _values(
-    name: str, noun: str, operators: Iterable[ValueOperator], *, feature: TrailFeature | None = None, records: str = ""
+    name: str,
+    noun: str,
+    operators: Iterable[ValueOperator],
+    *,
+    feature: TrailFeature | None = None,
+    records: Recorded | None = None,
 ) -> tuple[Mutation, ...]:
     def of(operator: ValueOperator) -> Callable[[list[Row]], list[Row]]:
         return lambda rows: values(rows, name, operator.apply)
@@ -52,7 +57,9 @@ _OBJECTS = (
 )
 
 
-def _objects(name: str, noun: str, *, feature: TrailFeature | None = None, records: str = "") -> tuple[Mutation, ...]:
+def _objects(
+    name: str, noun: str, *, feature: TrailFeature | None = None, records: Recorded | None = None
+) -> tuple[Mutation, ...]:
     def of(change: Callable[[dict[str, object]], dict[str, object]]) -> Callable[[list[Row]], list[Row]]:
         return lambda rows: objects(rows, name, change)
 
@@ -146,7 +153,7 @@ KEYS = (
 
 
 def _image(name: str, what: str, apply: Callable[[list[Row]], list[Row]]) -> Mutation:
-    return mutation(f"data_after.{name}", what, apply, records="image")
+    return mutation(f"data_after.{name}", what, apply, records=Recorded.IMAGE)
 
 
 IMAGES = (
@@ -196,8 +203,8 @@ IMAGES = (
         "reads values by their position, one column off",
         lambda rows: objects(rows, "data_after", columns.shifted),
     ),
-    *_objects("data_after", "the columns of images", records="image"),
-    *_values("data_after", "images", _EVERY_VALUE, records="image"),
+    *_objects("data_after", "the columns of images", records=Recorded.IMAGE),
+    *_values("data_after", "images", _EVERY_VALUE, records=Recorded.IMAGE),
 )
 
 _FIELDS = TrailFeature.CHANGED_FIELDS

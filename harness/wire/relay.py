@@ -11,6 +11,7 @@ from harness.wire.sockets import ServerAddress
 if TYPE_CHECKING:
     from types import TracebackType
 
+
 class Withholder(PlainReader):
     """Reads the messages of one connection, and withholds some of the server's."""
 

@@ -13,6 +13,7 @@ from msgspec.structs import replace
 from harness.audit.target_loading import load_target, reference_target
 from harness.checks import observing
 from harness.checks.observing import TRAIL_SUITES, Observer, observed_in
+from harness.cli import planning
 from harness.events import MutationFinished
 from harness.lab.topologies import load_topologies
 from harness.model import Expectation, MutationState, Status
@@ -152,8 +153,8 @@ def test_rows_of_checks_that_are_not_ok_or_not_about_the_trail_are_not_kept() ->
 def test_mutations_need_all_checks_of_the_trail_and_transactions() -> None:
     found, topologies = catalogue(), load_topologies(TOPOLOGIES)
     chosen = [topologies[name] for name in ("direct", "transaction", "statement")]
-    of_trail = [check.id for check in found.checks if check.id.partition(".")[0] in TRAIL_SUITES]
-    plan = [planned(topology.name, check) for topology in chosen for check in of_trail]
+    of_trail = [check for check in found.checks if check.id.partition(".")[0] in TRAIL_SUITES]
+    plan = [planning.planned(topology.name, check, "") for topology in chosen for check in of_trail]
     foreign, reference = load_target("plain-trigger"), reference_target()
     assert observed_in(chosen, plan, found, foreign) == {"direct", "transaction"}
     assert len(observed_in(chosen, plan, found, reference)) == 1
