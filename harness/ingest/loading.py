@@ -74,6 +74,12 @@ class LoadedPipeline(Struct, frozen=True, kw_only=True):
     def not_run(self) -> str:
         return ""
 
+    def at(self, key: str) -> str:
+        """Return a key of the description with its file and line, such as `shop.toml:14: presign.keep`."""
+        if not self.own_file:
+            return f"pipeline {self.name}: {key}"
+        return f"{config.at_key(self.own_file, key)}: {'ingest.' if self.name == PROJECT else ''}{key}"
+
     @property
     def identity(self) -> str:
         """Return the key of evidence about this pipeline: name, fingerprint, and that of a store of one's own."""

@@ -13,12 +13,13 @@ from msgspec.structs import replace
 
 from harness.checks.judges import ingest as judged
 from harness.checks.judges.ingest_state import ProgramExit
+from harness.checks.judges.ingest_uploads import Ingested
 from harness.checks.record import NotExercisedError
 from harness.checks.registry import Check, Control
 from harness.ingest.cases import IngestCase
 from harness.ingest.loading import REFERENCE, find
 from harness.ingest.pipeline_file import Status
-from harness.job_engines.workers import Supervisor
+from harness.job_engines.workers import Supervisor, WorkerExit
 from harness.suites.ingest.asking import ask
 from harness.suites.ingest.awaiting import require_indexed
 from harness.suites.ingest.conclusion import measured, unnamed_state
@@ -60,7 +61,7 @@ def test_each_expectation_has_words_for_the_table() -> None:
 
 @pytest.mark.parametrize("case", IngestCase)
 def test_each_case_says_what_was_measured(case: IngestCase) -> None:
-    said = measured(judged.Ingested(state(case)))
+    said = measured(Ingested(state(case)))
     assert said
     assert "  " not in said
 
@@ -69,21 +70,22 @@ def test_delays_are_shown_only_up_to_the_cap() -> None:
     one = upload(1, end="any")
     within = state(IngestCase.RETRIES, one, requests=retried(one, 0.2, 0.4, 0.8))
     beyond = state(IngestCase.RETRIES, one, requests=retried(one, *[0.1] * 8))
-    assert measured(judged.Ingested(within)) == (
+    assert measured(Ingested(within)) == (
         "1 upload, 4 downloads each, cap 4; delays 0.20 to 0.20 s, 0.40 to 0.40 s, 0.80 to 0.80 s"
     )
-    assert measured(judged.Ingested(beyond)) == "1 upload, 9 downloads each, cap 4"
+    assert measured(Ingested(beyond)) == "1 upload, 9 downloads each, cap 4"
 
 
 def test_an_exit_counts_once_however_often_programs_end() -> None:
-    exited = ProgramExit(program="A", code=1, seconds=1.0)
+    exited = WorkerExit(worker="A", exit_code=1, seconds=1.0, ran_s=1.0)
     programs = object.__new__(Programs)
     programs._programs, programs._earlier_exits, programs._earlier_given_up = {}, [exited], set()
+    programs._earlier_output = {}
     programs.ignored_sigterm = set()
     for _ in range(3):
         programs._supervisor = Supervisor()
         programs.end_programs()
-    assert programs.exits == [exited]
+    assert programs.exits == [ProgramExit(program="A", code=1, seconds=1.0)]
 
 
 def test_an_upload_that_was_refused_is_not_indexed() -> None:

@@ -13,6 +13,7 @@ from msgspec.structs import replace
 from harness.checks.judges import ingest as judged
 from harness.checks.judges.ingest_service import SERVICE_CASES
 from harness.checks.judges.ingest_state import ProgramExit, without_ends
+from harness.checks.judges.ingest_uploads import Ingested, has_jitter, have_overlapped, jitter_of
 from harness.checks.judging import reason_of
 from harness.ingest.cases import IngestCase
 from harness.ingest.pipeline_file import Settings, Status
@@ -150,7 +151,7 @@ def test_a_deployment_has_two_minutes() -> None:
     assert broken(replace(found, total_s=121.0)) == {judged.IN_TIME}
     # a machine that paused shows nothing about time
     assert broken(replace(found, total_s=121.0, pause_s=10.0)) == set()
-    assert [judged.Ingested(replace(found, total_s=seconds)).is_too_late for seconds in (120.0, 121.0)] == [False, True]
+    assert [Ingested(replace(found, total_s=seconds)).is_too_late for seconds in (120.0, 121.0)] == [False, True]
     assert broken(replace(found, not_migrated="exit code 1")) == {judged.MIGRATED}
 
 
@@ -160,14 +161,30 @@ def test_latency_is_compared_with_the_promise_and_with_the_machine() -> None:
     assert broken(replace(late, floor_s=1.5)) == set()
     # the suite then requires a responsive machine, so that the case is Not run
     assert broken(replace(late, pause_s=3.0)) == set()
-    assert judged.Ingested(replace(late, pause_s=3.0)).is_late
-    assert not judged.Ingested(replace(late, floor_s=1.5)).is_late
+    assert Ingested(replace(late, pause_s=3.0)).is_late
+    assert not Ingested(replace(late, floor_s=1.5)).is_late
 
 
 @pytest.mark.parametrize("case", [IngestCase.END_TO_END, IngestCase.TWO_WORKERS, IngestCase.LATE_UPLOAD])
 def test_an_exit_without_a_fault_is_found(case: IngestCase) -> None:
     exited = replace(_SOUND[case], exits=(ProgramExit(program="A", code=1, seconds=3.0),))
     assert broken(exited) == {judged.EXITS}
+
+
+def test_a_program_that_exits_again_and_again_is_the_cause_of_what_is_not_indexed() -> None:
+    found = state(IngestCase.DUPLICATES)
+    exited = ProgramExit(program="A", code=1, seconds=3.0, last="KeyError: 'LEASE'")
+    pending = {one.id: row(one, Status.PENDING) for one in found.uploads}
+    looping = replace(found, rows=pending, exits=(exited,) * 13, given_up=("A",))
+    said = "programs that exit again and again: expected 0, observed 1 (A, exit code 1: KeyError: 'LEASE')"
+    assert reason_of([one for one in judge(looping) if one.broken]) == said
+
+
+def test_the_first_refusal_is_in_the_reason() -> None:
+    found = state(IngestCase.DUPLICATES)
+    refused = tuple(replace(one, stored_s=None, error=f"the API answered 50{one.number}") for one in found.uploads)
+    [first] = (one for one in judge(replace(found, uploads=refused)) if one.name == judged.REFUSED)
+    assert (first.expected, first.observed) == ("0", "2 (the API answered 501)")
 
 
 def test_a_database_that_fails_may_end_programs_and_refuse_requests_meanwhile() -> None:
@@ -230,18 +247,18 @@ def test_few_uploads_say_nothing_about_delays() -> None:
 
 @given(st.lists(st.floats(0.01, 100), min_size=2), st.floats(0.01, 60))
 def test_jitter_is_never_what_noise_explains(delays: list[float], noise_s: float) -> None:
-    shown = judged.has_jitter(delays, noise_s)
+    shown = has_jitter(delays, noise_s)
     assert shown is not True or max(delays) - min(delays) > noise_s
-    assert judged.has_jitter([delays[0]] * len(delays), noise_s) is False
+    assert has_jitter([delays[0]] * len(delays), noise_s) is False
 
 
 def test_what_all_delays_have_in_common_is_no_jitter() -> None:
     noise = [0.3 * (of % 8) / 7 for of in range(16)]
     found = _retries([tuple(0.2 * 2**number + more for number in range(3)) for more in noise])
     assert broken(found) == set()
-    gaps = [judged.Ingested(found).gaps(of) for of in found.uploads]
-    assert judged.jitter_of(judged.Ingested(found), gaps) is None
-    assert judged.jitter_of(judged.Ingested(found), [list(delays) for delays in _JITTERED]) is True
+    gaps = [Ingested(found).gaps(of) for of in found.uploads]
+    assert jitter_of(Ingested(found), gaps) is None
+    assert jitter_of(Ingested(found), [list(delays) for delays in _JITTERED]) is True
 
 
 def test_a_poll_hides_growth_and_jitter() -> None:
@@ -250,14 +267,14 @@ def test_a_poll_hides_growth_and_jitter() -> None:
     settings = Settings(attempts=3, shortest_delay_s=0.5, longest_delay_s=2.0, poll_s=2.0)
     hidden = replace(state(IngestCase.RETRIES, *uploads, requests=requests), settings=settings)
     assert broken(hidden) == set()
-    found = judged.Ingested(hidden)
+    found = Ingested(hidden)
     assert (found.promises_growth, found.shows_growth) == (True, False)
     # a worker that looks often would have shown both
     assert broken(replace(hidden, settings=replace(settings, poll_s=0.2))) == {judged.GROWTH, judged.JITTER}
 
 
 def test_a_few_uploads_that_wait_for_something_else_show_no_jitter() -> None:
-    assert judged.has_jitter([0.8] * 22 + [3.1, 3.2], 0.2) is False
+    assert has_jitter([0.8] * 22 + [3.1, 3.2], 0.2) is False
 
 
 def test_an_upload_that_fails_has_to_be_failed_after_the_cap_and_not_before() -> None:
@@ -297,13 +314,13 @@ def test_a_file_that_is_downloaded_twice_is_found() -> None:
 def test_downloads_of_two_files_overlap() -> None:
     one, other = upload(1), upload(2)
     long = replace(download(one, 1.0), seconds=3.0)
-    assert judged.have_overlapped([long, download(other, 2.0)])
-    assert judged.have_overlapped([download(other, 3.5), download(one, 0.5), long])
-    assert not judged.have_overlapped([long, download(other, 4.0)])
+    assert have_overlapped([long, download(other, 2.0)])
+    assert have_overlapped([download(other, 3.5), download(one, 0.5), long])
+    assert not have_overlapped([long, download(other, 4.0)])
     # two parts of the same file, and a download that was given up
-    assert not judged.have_overlapped([long, download(one, 2.0)])
-    assert not judged.have_overlapped([replace(long, ending="client-gone"), download(other, 2.0)])
-    assert not judged.have_overlapped([])
+    assert not have_overlapped([long, download(one, 2.0)])
+    assert not have_overlapped([replace(long, ending="client-gone"), download(other, 2.0)])
+    assert not have_overlapped([])
 
 
 @given(st.lists(st.tuples(st.integers(1, 3), st.integers(0, 20), st.integers(1, 5)), max_size=8))
@@ -313,7 +330,7 @@ def test_overlaps_are_those_of_all_pairs(spans: list[tuple[int, int, int]]) -> N
         a.key != b.key and a.at < b.at + b.seconds and b.at < a.at + a.seconds
         for a, b in itertools.combinations(found, 2)
     )
-    assert judged.have_overlapped(found) is pairs
+    assert have_overlapped(found) is pairs
 
 
 @pytest.mark.parametrize("column", ["project", "filename", "content_type"])

@@ -10,8 +10,9 @@ import time
 from concurrent.futures import ThreadPoolExecutor
 from typing import TYPE_CHECKING
 
-from harness.checks.judges.ingest import FEWEST_RETRIED, Ingested, have_overlapped, jitter_of, percentile
+from harness.checks.judges.ingest import FEWEST_RETRIED
 from harness.checks.judges.ingest_state import IngestState
+from harness.checks.judges.ingest_uploads import Ingested, have_overlapped, jitter_of, percentile
 from harness.checks.record import NotExercisedError
 from harness.database import connect
 from harness.ingest.pipeline_file import Status

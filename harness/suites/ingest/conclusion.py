@@ -6,9 +6,10 @@ from typing import TYPE_CHECKING
 
 import msgspec
 
-from harness.checks.judges.ingest import Ingested, percentile, undecided_by
+from harness.checks.judges.ingest import undecided_by
 from harness.checks.judges.ingest_service import service_measured
 from harness.checks.judges.ingest_state import IngestState, without_ends
+from harness.checks.judges.ingest_uploads import Ingested, percentile
 from harness.ingest.cases import IngestCase
 from harness.suites.ingest.programs import API, WORKERS
 

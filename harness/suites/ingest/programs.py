@@ -18,6 +18,7 @@ from harness.host.command import run as run_command
 from harness.host.command import variables
 from harness.job_engines.scratch import scratch_folder
 from harness.job_engines.workers import GRACE_S, Supervisor, Worker
+from harness.suites.ingest.description import Misfit, error_of, unloadable
 from harness.suites.ingest.store import CheckStore
 from harness.suites.package_installation import install_packages
 
@@ -26,6 +27,7 @@ if TYPE_CHECKING:
     from harness.host.command import CommandResult
     from harness.ingest.loading import LoadedPipeline
     from harness.job_engines.installation import Installed
+    from harness.job_engines.workers import WorkerExit
 
 #: the names of the programs
 API, WORKERS = "api", ("A", "B")
@@ -61,7 +63,9 @@ class Programs:
         self._installed = self._install_packages()
         self._programs: dict[str, Worker] = {}
         self._supervisor: Supervisor | None = None
-        self._earlier_exits: list[ProgramExit] = []
+        self._earlier_exits: list[WorkerExit] = []
+        #: the last lines of each program's last start that was ended
+        self._earlier_output: dict[str, str] = {}
         self._earlier_given_up: set[str] = set()
         with contextlib.ExitStack() as stack:
             self._folder = stack.enter_context(scratch_folder())
@@ -93,7 +97,7 @@ class Programs:
         self._grant(self.database)
         found = self.migrate()
         if found.exit_code is None:
-            raise NotExercisedError(f"migrating through the chain {found.reason}")
+            raise NotExercisedError(f"{self.pipeline.at('commands.migrate')}: through the chain it {found.reason}")
         self.not_migrated = ""
         if found.exit_code != 0:
             self.not_migrated = tail_of(found)
@@ -121,19 +125,26 @@ class Programs:
     def _migrate_directly(self, database: str) -> None:
         found = self.migrate(chain=False, database=database)
         if found.exit_code != 0:
-            raise NotExercisedError(f"the schema cannot be created on a direct connection either: {tail_of(found)}")
+            said = f"it fails on a direct connection, so no schema is there: {tail_of(found)}"
+            raise error_of(self.pipeline, Misfit("commands.migrate", said))
 
     def migrate(self, *, chain: bool = True, database: str = "") -> CommandResult:
-        """Run the pipeline's own migrations to their end."""
+        """Run the pipeline's own migrations to their end.
+
+        :raises NotExercisedError: when the program is missing.
+        """
         self.ctx.require_undisturbed()
-        found = run_command(
-            self.pipeline.command("migrate", self._installed.python),
-            folder=self._folder,
-            given=self.environment(chain=chain, database=database),
-            deadline_s=_MIGRATES_S,
-            say=lambda _line: None,
-            stopped=lambda: self.ctx.is_ended,
-        )
+        try:
+            found = run_command(
+                self.pipeline.command("migrate", self._installed.python),
+                folder=self._folder,
+                given=self.environment(chain=chain, database=database),
+                deadline_s=_MIGRATES_S,
+                say=lambda _line: None,
+                stopped=lambda: self.ctx.is_ended,
+            )
+        except HarnessError as error:
+            raise error_of(self.pipeline, Misfit("commands.migrate", error.what)) from None
         # before anything is cut: a part of a secret would not be recognised
         return replace(found, output=self.ctx.lab.redact(found.output))
 
@@ -181,10 +192,10 @@ class Programs:
         try:
             self._programs[name].start()
         except HarnessError as error:
-            raise NotExercisedError(f"{name} cannot be started: {error.what}") from None
+            raise error_of(self.pipeline, Misfit(_key_of(name), f"it cannot be started: {error.what}")) from None
 
     def _program(self, name: str) -> Worker:
-        which = API if name == API else "worker"
+        which = _key_of(name).removeprefix("commands.")
         words = (*self.ctx.pipeline.wrap, *self.pipeline.command(which, self._installed.python))
         given = {**self.environment(), "WORKER": name}
         lines = self.printed.setdefault(name, [])
@@ -205,7 +216,8 @@ class Programs:
         if self._supervisor is None:
             return
         self._supervisor.close(GRACE_S)
-        self._earlier_exits = self.exits
+        self._earlier_exits += self._supervisor.exits
+        self._earlier_output |= {name: one.output for name, one in self._programs.items()}
         self._earlier_given_up |= set(self._supervisor.given_up)
         self.ignored_sigterm |= {name for name, one in self._programs.items() if one.ignored_sigterm_s}
         if left := [process for one in self._programs.values() for process in one.left_behind]:
@@ -215,12 +227,26 @@ class Programs:
     @property
     def exits(self) -> list[ProgramExit]:
         """The exits of programs that the harness did not cause, in the order of time."""
-        found = self._supervisor.exits if self._supervisor else []
-        now = (
+        return [
             ProgramExit(program=one.worker, code=one.exit_code, seconds=one.seconds, last=one.last_line)
-            for one in found
-        )
-        return [*self._earlier_exits, *now] if self._supervisor else list(self._earlier_exits)
+            for one in self._all_exits()
+        ]
+
+    def _all_exits(self) -> list[WorkerExit]:
+        return [*self._earlier_exits, *(self._supervisor.exits if self._supervisor else ())]
+
+    def require_loadable(self) -> None:
+        """Require that each program that was started can be loaded.
+
+        :raises DescriptionError: when one lacks a module, a file or a package.
+        """
+        if found := unloadable(self._all_exits(), self._output_of):
+            name, said = found
+            self.ctx.fact(f"output of {name}", self._output_of(name)[-_LONGEST_OUTPUT:] or "none")
+            raise error_of(self.pipeline, Misfit(_key_of(name), f"the program cannot be loaded: {said}"))
+
+    def _output_of(self, name: str) -> str:
+        return self._programs[name].output if name in self._programs else self._earlier_output.get(name, "")
 
     @property
     def given_up(self) -> tuple[str, ...]:
@@ -243,6 +269,11 @@ class Programs:
             raise NotExercisedError(
                 f"the machine kept the harness itself waiting for {self.pauses.longest_s:.1f} s, so times show nothing"
             )
+
+
+def _key_of(name: str) -> str:
+    """Return the key of the command of a program."""
+    return "commands.api" if name == API else "commands.worker"
 
 
 def tail_of(found: CommandResult) -> str:

@@ -24,6 +24,7 @@ from harness.suites.ingest.conclusion import (
     undecided,
     unnamed_state,
 )
+from harness.suites.ingest.description import DescriptionError
 from harness.suites.ingest.running import IngestRun
 from harness.suites.ingest.sabotage import controls_of
 from harness.suites.ingest.service_sabotage import service_controls_of
@@ -221,10 +222,14 @@ def _judged(run: IngestRun, row: CaseRow) -> str:
         run.record(journal)
         try:
             row.scenario(run)
+        except DescriptionError:
+            raise
         except NotExercisedError as error:
             reason = str(error)
         if not run.database or (reason and not run.uploads):
             raise NotExercisedError(_disturbed(reason, disturbances(run.requests())))
+        run.require_loadable()
+        run.require_found()
         ctx.pipeline.at_end(run)
         reason = reason or unnamed_state(run)
         state = final_state(run, reason)

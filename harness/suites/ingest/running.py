@@ -12,6 +12,7 @@ from harness.checks.record import NotApplicableError, NotExercisedError
 from harness.database import SqlError, describe
 from harness.errors import TimedOutError
 from harness.ingest.pipeline_file import Status
+from harness.suites.ingest.description import Misfit, error_of, other_id, table_with
 from harness.suites.ingest.programs import WORKERS
 from harness.suites.ingest.uploading import Uploading
 from harness.waiting import NotYet, poll
@@ -26,6 +27,7 @@ if TYPE_CHECKING:
     from harness.ingest.cases import IngestCase
     from harness.ingest.loading import LoadedPipeline
     from harness.ingest.store_requests import StoreRequest
+    from harness.suites.ingest.description import DescriptionError
 
 #: between two looks at the rows, seconds
 _LOOK_S = 0.05
@@ -54,6 +56,8 @@ class IngestRun(Uploading):
         #: what the pipeline says, by the id of the upload; of earlier databases, too
         self.rows: dict[str, UploadRow] = {}
         self.columns: tuple[str, ...] = ()
+        #: whether the query has found an upload of this check
+        self._fits = False
         #: the workers of all uploads so far: a pipeline may clear the name when an upload is indexed
         self.worker_names: set[str] = set()
         #: when the worker of the case was killed
@@ -84,6 +88,8 @@ class IngestRun(Uploading):
         """
         if (rows := self._read()) is None:
             return self.rows  # the database is down just now
+        if not self._fits:
+            self._require_fitting_rows(rows)
         self.rows = self.rows | rows
         self.worker_names.update(row.worker for row in rows.values() if row.worker)
         for upload in list(self.uploads.values()):
@@ -106,11 +112,48 @@ class IngestRun(Uploading):
             self._disconnect()
             if error.sqlstate is None or error.sqlstate.startswith(("08", "57P")):
                 return None
-            raise NotExercisedError(f"the pipeline's query for uploads failed: {describe(error)}") from None
+            raise self._wrong_query(f"the query fails: {describe(error)}") from None
         if missing := [name for name in ("id", "key", "status") if name not in names]:
-            raise NotExercisedError(f"the pipeline's query for uploads returns no column {', '.join(missing)}")
+            said = ", ".join(names) or "nothing"
+            raise self._wrong_query(f"the query returns {said}, and no column {', '.join(missing)}")
         self.columns = tuple(names)
         return {row.id: row for row in map(self._row, found)}
+
+    def _wrong_query(self, problem: str) -> DescriptionError:
+        return error_of(self.pipeline, Misfit("sql.uploads", problem))
+
+    def _require_fitting_rows(self, rows: dict[str, UploadRow]) -> None:
+        """Require that the query names uploads as the API does; the first one that it names shows it.
+
+        :raises DescriptionError: when it does not.
+        """
+        uploads = [upload for upload in self.uploads.values() if upload.id]
+        self._fits = any(upload.id in rows for upload in uploads)
+        ids = {row.key: row.id for row in rows.values()}
+        for upload in () if self._fits else uploads:
+            if misfit := other_id(self.pipeline.file.presign, upload.id, upload.key, ids):
+                raise error_of(self.pipeline, misfit)
+
+    def require_found(self) -> None:
+        """Require that the query finds the uploads that the pipeline's tables have.
+
+        :raises DescriptionError: when it has found none, and a table has one.
+        """
+        self.look()
+        if self._fits or self._admin is None:
+            return
+        for upload in self.uploads.values():
+            if not upload.key:
+                continue
+            try:
+                table = table_with(self._admin, upload.key)
+            except SqlError:
+                self._disconnect()
+                return
+            if table:
+                raise self._wrong_query(
+                    f"the query has no row for the object {upload.key!r}, and the table {table} has"
+                )
 
     def _row(self, found: dict[str, Any]) -> UploadRow:
         word = str(found["status"])
@@ -185,6 +228,7 @@ class IngestRun(Uploading):
 
         def seen() -> None:
             self.ctx.require_undisturbed()
+            self.require_loadable()
             self.look()
             if condition():
                 return

@@ -10,6 +10,7 @@ from msgspec.structs import replace
 
 from harness.checks.judges import ingest as judged
 from harness.checks.judges.ingest_state import IngestState
+from harness.checks.judges.ingest_uploads import Ingested
 from harness.checks.registry import Control
 from harness.ingest.cases import IngestCase
 from harness.ingest.pipeline_file import Status
@@ -84,7 +85,7 @@ def _retries_at(delays: Callable[[IngestState, int, int], float]) -> Callable[[I
 
     def change(state: IngestState) -> IngestState:
         moved: list[StoreRequest] = []
-        found = judged.Ingested(state)
+        found = Ingested(state)
         for upload in state.uploads:
             at = 0.0
             for number, request in enumerate(found.attempts(upload)):
@@ -115,14 +116,14 @@ def _downloaded_again(state: IngestState) -> IngestState:
 
 def _tried_once(state: IngestState) -> IngestState:
     """Forget all downloads of an upload but the first one."""
-    found = judged.Ingested(state)
+    found = Ingested(state)
     later = {id(request) for upload in state.uploads for request in found.attempts(upload)[1:]}
     return replace(state, requests=tuple(one for one in state.requests if id(one) not in later))
 
 
 def _tried_more_often(state: IngestState) -> IngestState:
     """Let each download have been tried as often as the cap, once more."""
-    found = judged.Ingested(state)
+    found = Ingested(state)
     more = (request for upload in state.uploads for request in found.attempts(upload)[:1] * state.settings.attempts)
     return replace(state, requests=(*state.requests, *more))
 

@@ -19,6 +19,7 @@ from harness.ingest.pipeline_file import Status
 from harness.ingest.store_requests import Fault
 from harness.suites.ingest.asking import Reply, ask
 from harness.suites.ingest.awaiting import CLOCKS_S, FOLLOWS_S, PROBE_S, require_indexed, wait_for
+from harness.suites.ingest.description import NO_ROUTE, Misfit, error_of
 from harness.suites.ingest.outage import database_down
 from harness.suites.ingest.programs import WORKERS
 
@@ -81,6 +82,15 @@ class _Probes:
         moments = times_in(text, since - 1.0, time.time() + CLOCKS_S)
         return self._times.show(moments, asked_s, time.monotonic())
 
+    def require_routes(self) -> None:
+        """Require that the API serves the declared routes.
+
+        :raises DescriptionError: when it answers that it does not.
+        """
+        for route, path in (("health", self.health), ("ready", self.ready)):
+            if path and (status := self.ask(path).status) in NO_ROUTE:
+                raise error_of(self._run.pipeline, Misfit(route, f"the API answers {status} to GET {path}"))
+
     def note(self, phase: str) -> None:
         """Record the answers of now."""
         for route, path in (("health", self.health), ("ready", self.ready)):
@@ -98,6 +108,7 @@ def readiness(run: IngestRun) -> None:
     require_indexed(run, run.upload())
     shown = [wait_for(run, lambda: probes.show(sent), "the time of the last indexing", FOLLOWS_S)]
     wait_for(run, probes.is_ready, "readiness", FOLLOWS_S)
+    probes.require_routes()
     probes.note("up")
     with database_down(run.ctx):
         # an orchestrator treats a late answer as a missing one

@@ -14,6 +14,7 @@ from harness.ingest.pipeline_file import Status
 from harness.ingest.store_requests import Fault
 from harness.suites.ingest.asking import ask
 from harness.suites.ingest.awaiting import FOLLOWS_S, PROBE_S, because, require_indexed, wait_for
+from harness.suites.ingest.description import error_of, no_counter
 from harness.suites.ingest.programs import API, WORKERS
 
 if TYPE_CHECKING:
@@ -22,6 +23,7 @@ if TYPE_CHECKING:
     from harness.checks.judges.ingest_reading import LogLines
     from harness.checks.judges.ingest_state import Upload
     from harness.database import Client
+    from harness.suites.ingest.asking import Reply
     from harness.suites.ingest.running import IngestRun
 
 _A = WORKERS[0]
@@ -114,9 +116,10 @@ def metrics(run: IngestRun) -> None:
         raise NotApplicableError("the pipeline declares no counter of indexed uploads")
 
     def counter() -> float | None:
-        return counter_of(
-            ask("GET", f"http://127.0.0.1:{run.port}{file.metrics}", deadline_s=PROBE_S).text, file.indexed_counter
-        )
+        return counter_of(exposition().text, file.indexed_counter)
+
+    def exposition() -> Reply:
+        return ask("GET", f"http://127.0.0.1:{run.port}{file.metrics}", deadline_s=PROBE_S)
 
     run.require_awaited(run.failed_s + run.next_s, "a permanent failure")
     run.use_prepared_database()
@@ -125,6 +128,8 @@ def metrics(run: IngestRun) -> None:
     # the first upload has to be counted, too
     if not wait_for(run, lambda: (counter() or 0) >= 1, "the counter", FOLLOWS_S):
         run.require_a_responsive_machine()
+        if misfit := no_counter(file.metrics, file.indexed_counter, exposition()):
+            raise error_of(run.pipeline, misfit)
     before = counter()
     failing = run.presign(run.plan(end="any"))
     run.store.proxy.fail(Fault("unavailable", "GET", failing.key, side="internal"))

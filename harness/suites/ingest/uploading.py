@@ -10,11 +10,11 @@ from typing import TYPE_CHECKING, Any
 from msgspec.structs import replace
 
 from harness.checks.judges.ingest_state import Upload
-from harness.checks.record import NotExercisedError
 from harness.errors import TimedOutError
-from harness.host.site import Site, Values, value_at
+from harness.host.site import Site, Values
 from harness.model import EvidenceClass
 from harness.suites.ingest.asking import ask
+from harness.suites.ingest.description import Misfit, error_of, kept, other_key, other_request
 from harness.suites.ingest.programs import API, Programs
 from harness.waiting import NotYet, poll
 
@@ -54,6 +54,8 @@ class Uploading(Programs):
         self._values: dict[int, Values] = {}
         self._contents: dict[int, bytes] = {}
         self._journal: Journal | None = None
+        #: whether the API has given an address in this check
+        self._has_address = False
 
     @property
     def seconds(self) -> float:
@@ -85,16 +87,22 @@ class Uploading(Programs):
 
         def ready() -> None:
             self.ctx.require_undisturbed()
+            self.require_loadable()
             if API in self.given_up:
-                raise TimedOutError("the API exits again and again")
-            if not (self.get(health, 2.0).succeeded if health else self.listens()):
-                raise NotYet("no answer")
+                raise TimedOutError("it exits again and again")
+            if not health:
+                if not self.listens():
+                    raise NotYet("nothing listens on its port")
+            elif not (answer := self.get(health, 2.0)).succeeded:
+                raise NotYet(f"GET {health}: {answer}")
 
         try:
             poll(ready, what="the API", deadline_s=self.pipeline.file.starts_s)
         except TimedOutError as error:
             last = next(iter(self.program(API).output.splitlines()[-1:]), "it printed nothing")
-            raise NotExercisedError(f"the API did not become ready: {error.what}; its last line: {last}") from None
+            key = "health" if health and self.listens() else "commands.api"
+            said = f"the API did not become ready: {error.what}; its last line: {last}"
+            raise error_of(self.pipeline, Misfit(key, said)) from None
 
     @property
     def caller(self) -> Caller | None:
@@ -197,15 +205,24 @@ class Uploading(Programs):
             self._journal.invoke(upload.number, 1, UPLOAD, key=str(upload.number), value=upload.sha256)
         answer = self.answers[upload.number] = self.request(step, values)
         if answer.failure or answer.status != step.status:
+            self._require_fitting(other_request(step, answer, self.ctx.lab.redact))
             return self._refused(upload, f"the API answered {answer}, expected {step.status}", answer)
-        try:
-            for name, path in step.keep.items():
-                values.keep(name, value_at(answer.data, path))
-        except KeyError as error:
-            return self._refused(upload, f"the API's answer has no value at {error.args[0]}", answer)
-        known = values.known()
-        upload = replace(upload, id=str(known["id"]), key=str(known["key"]), presigned_s=self.seconds)
-        return self._keep(upload)
+        found = kept(step, answer.data)
+        if isinstance(found, Misfit):
+            self._require_fitting(found)
+            return self._refused(upload, found.problem, answer)
+        self._has_address = True
+        for name, value in found.items():
+            values.keep(name, value)
+        return self._keep(replace(upload, id=found["id"], key=found["key"], presigned_s=self.seconds))
+
+    def _require_fitting(self, misfit: Misfit | None) -> None:
+        """Require that the description fits the API. Once an address was given, the same answer is one of the pipeline.
+
+        :raises DescriptionError: when it does not.
+        """
+        if misfit and not self._has_address:
+            raise error_of(self.pipeline, misfit)
 
     def expect(self, upload: Upload, end: End) -> Upload:
         """Say how an upload has to end, where this was not known before."""
@@ -230,6 +247,9 @@ class Uploading(Programs):
             return self._refused(upload, f"the upload to the presigned address failed: {answer}", answer)
         if self._journal:
             self._journal.answer(upload.number, 1, "ok")
+        stored = {one.key for one in self.store.proxy.requests() if one.method == "PUT"}
+        if misfit := other_key(self.pipeline.file.presign, upload.key, self.url(upload), stored, self.store.bucket):
+            raise error_of(self.pipeline, misfit)
         return self._keep(replace(upload, stored_s=self.seconds))
 
     def upload(self, contents: bytes | None = None, **about: Any) -> Upload:
