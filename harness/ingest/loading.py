@@ -15,6 +15,7 @@ from harness import config
 from harness.errors import ConfigError, UsageError
 from harness.ingest.operator_store import StoreDeclaration
 from harness.ingest.pipeline_file import Pipeline, Status
+from harness.ingest.sources import named_files, sources_of
 from harness.job_engines.loading import wrong_packages
 
 if TYPE_CHECKING:
@@ -32,18 +33,10 @@ _SUFFIX = ".toml"
 _NAME = re.compile(r"^[a-z][a-z0-9-]{0,39}$")
 #: `{word}` in an argument; a shell's `${word}` is left as it is
 _PLACEHOLDER = re.compile(r"(?<!\$)\{([A-Za-z_][A-Za-z0-9_.]*)\}")
-#: a file below the folder of the pipeline, as an argument names it
-_FILE_WITHIN = re.compile(r"\{folder\}/(?P<name>[^\s{}'\";|&<>()]+)")
-#: between the words of an argument, which a shell may split
-_BETWEEN_WORDS = re.compile(r"[\s'\";|&<>()=]+")
-#: such as `shop`, `shop.api` or `shop.api:app`
-_MODULE = re.compile(r"([A-Za-z_]\w*)(?:[.:]|$)")
 _OF_COMMANDS = ("folder", "python")
 _OF_STEPS = ("filename", "project", "content_type", "correlation", "unique", "actor.type", "actor.id")
 #: what the answer to a request for an address has to hold
 _KEPT = ("id", "url", "key")
-#: files of compiled programs and of tools, which change without the program
-_BESIDES = frozenset({"__pycache__", ".git", ".venv", "node_modules", "reports"})
 #: the key, the problem, and what to try
 _Problem = tuple[str, str, str]
 
@@ -57,7 +50,7 @@ class LoadedPipeline(Struct, frozen=True, kw_only=True):
     file: Pipeline
     #: the path of its file, as it was named; "" for a shipped one, whose files are harness code
     own_file: str
-    #: a digest of the file and of the programs that its commands name
+    #: a digest of the file and of the programs that its commands name; see :mod:`harness.ingest.sources`
     fingerprint: str
     #: the operator's store that it is tried with; None for the one of the lab
     store: StoreDeclaration | None = None
@@ -184,7 +177,9 @@ def _loaded(name: str, file: Pipeline, path: Path, declared: bytes, *, own_file:
     ):
         raise ConfigError(f"{key}: {problem}", where=config.at_key(str(path), key), hint=hint)
     digest = hashlib.sha256(declared)
-    for source in _sources(file, folder):
+    arguments = tuple(word for _, words in _commands(file) for word in words)
+    # shipped files are the same with and without the repository of the harness
+    for source in sources_of(arguments, folder, ask_git=bool(own_file)):
         try:
             digest.update(f"{source.relative_to(folder)}\0".encode() + source.read_bytes())
         except OSError as error:
@@ -205,7 +200,7 @@ def _wrong_commands(file: Pipeline, folder: Path) -> Iterator[_Problem]:
                     f"unknown placeholder {{{placeholder}}}; allowed here: {_braced(_OF_COMMANDS)}",
                     "addresses and settings are in the environment of the program",
                 )
-        for program in _named_files(arguments, folder):
+        for program in named_files(arguments, folder):
             if not program.exists():
                 yield key, f"no such file {program}", "{folder} is the folder of the pipeline's file"
 
@@ -258,33 +253,3 @@ def _placeholders(*texts: str) -> list[str]:
 
 def _braced(placeholders: tuple[str, ...]) -> str:
     return ", ".join(f"{{{placeholder}}}" for placeholder in placeholders)
-
-
-def _named_files(arguments: tuple[str, ...], folder: Path) -> list[Path]:
-    return [folder / found["name"] for argument in arguments for found in _FILE_WITHIN.finditer(argument)]
-
-
-def _named_modules(arguments: tuple[str, ...]) -> set[str]:
-    """Return the first names of modules that arguments may name: `shop.api:app` is found in `shop`."""
-    words = (word for argument in arguments for word in _BETWEEN_WORDS.split(argument))
-    return {found[1] for word in words if (found := _MODULE.match(word))}
-
-
-def _sources(file: Pipeline, folder: Path) -> list[Path]:
-    """Return the files that decide what its programs do: those that commands name, and the packages around them."""
-    roots: set[Path] = set()
-    for _, arguments in _commands(file):
-        for named in _named_files(arguments, folder):
-            # a program in a folder of its own is more than one file
-            roots.add(named if named.parent.resolve() == folder.resolve() else named.parent)
-        for module in _named_modules(arguments):
-            roots |= {path for path in (folder / module, folder / f"{module}.py") if path.exists()}
-    return sorted({path for root in roots for path in _files_below(root)})
-
-
-def _files_below(root: Path) -> Iterator[Path]:
-    if root.is_file():
-        yield root
-    for path in root.rglob("*") if root.is_dir() else ():
-        if path.is_file() and path.suffix != ".pyc" and not _BESIDES.intersection(path.relative_to(root).parts):
-            yield path
