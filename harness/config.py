@@ -15,7 +15,7 @@ import msgspec
 from harness.errors import ConfigError
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Mapping
+    from collections.abc import Callable, Iterable, Mapping
 
 T = TypeVar("T")
 
@@ -35,12 +35,20 @@ _EXPECTED = re.compile(r"^Expected `(?P<types>[a-z| ]+)`(?: of length (?P<length
 _LONGEST_KEY = 80
 
 
-def load(path: Path, kind: type[T], given: Mapping[str, Any] | None = None) -> T:
+def load(
+    path: Path,
+    kind: type[T],
+    given: Mapping[str, Any] | None = None,
+    *,
+    elsewhere: Callable[[Mapping[str, Any]], tuple[str, str, str] | None] = lambda _: None,
+) -> T:
     """Read one TOML file as `kind`, strictly: unknown keys, wrong types and invalid values are errors.
 
     :param kind: a msgspec Struct that forbids unknown fields.
     :param given: fields that the file must not set, with their values, such as the name of the file. A key of that name
         in the file is an unknown key.
+    :param elsewhere: gets the decoded file, and returns a key that belongs to another place, the problem, and a hint;
+        None if it knows of none.
     :raises ConfigError: with file, line and key.
     """
     try:
@@ -63,6 +71,9 @@ def load(path: Path, kind: type[T], given: Mapping[str, Any] | None = None) -> T
         raise ConfigError(f"invalid TOML: {error}", where=str(path)) from None
     except RecursionError:  # the parser is recursive
         raise ConfigError("invalid TOML: nested too deep", where=str(path)) from None
+    if misplaced := elsewhere(raw):
+        key, problem, hint = misplaced
+        raise ConfigError(f"{key}: {problem}", where=at_key(str(path), key), hint=hint)
     try:
         return convert(raw, kind, where=str(path), given=given)
     except ConfigError as error:  # the message begins with the key; its line helps in a long file
@@ -157,7 +168,7 @@ def _explained(message: str, raw: Any, kind: type, where: str, *, hidden: tuple[
             return ConfigError(
                 f"{key}: unknown key; allowed here: {', '.join(names)}",
                 where=where,
-                hint=nearest(field["name"], names),
+                hint=_of_outer(field["name"], path, kind) or nearest(field["name"], names),
             )
         return ConfigError(f"{key}: missing key", where=where)
     if isinstance(found, dict) and problem.startswith("Expected `array`"):
@@ -174,6 +185,17 @@ def _explained(message: str, raw: Any, kind: type, where: str, *, hidden: tuple[
             where=where,
         )
     return ConfigError(f"{path or 'the document'}: found {shown}, allowed: {allowed}", where=where, hint=hint)
+
+
+def _of_outer(name: str, path: str, kind: type) -> str:
+    """Return a hint for a key of a table around the one that it is in: a table header takes all keys below it."""
+    while path:
+        before = path.rpartition(".")[0]
+        if name in [field.encode_name for field in getattr(_walk_type(kind, before), "fields", ())]:
+            table = f"[{before}]" if before else "the file itself"
+            return f"{name} is a key of {table}: write it above the line [{path}]"
+        path = before
+    return ""
 
 
 def _key(name: str) -> str:

@@ -22,7 +22,7 @@ from harness.host.declarations import (
 )
 from harness.host.readiness_file import GuidanceItem, ReadinessArea, Workflow
 from harness.host.validation import require_host_sound
-from harness.ingest.loading import REFERENCE, LoadedPipeline, find, of_project
+from harness.ingest.loading import REFERENCE, LoadedPipeline, find, of_pipeline_file, of_project
 from harness.ingest.operator_store import StoreDeclaration
 from harness.ingest.pipeline_file import Pipeline
 from harness.job_engines.known import KnownJobEngines, declared_job_engines
@@ -107,7 +107,7 @@ def load_project(today: str) -> Project:
     path = Path(PROJECT_FILE)
     if not path.exists() and not path.is_symlink():  # a dangling link is an error, not a missing file
         return Project(file=ProjectFile(), pipeline=find(REFERENCE))
-    file = config.load(path, ProjectFile)
+    file = config.load(path, ProjectFile, elsewhere=of_pipeline_file)
     require_host_sound(file.environments, file.paths, file.commands, path, file.migrations)
     require_sound(file.gates, path)
     _require_comparable(file.environments, path)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import re
-from functools import cache
+from functools import cache, partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -19,7 +19,7 @@ from harness.ingest.sources import named_files, sources_of
 from harness.job_engines.loading import wrong_packages
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Iterator, Mapping
 
     from harness.host.declarations import Step
     from harness.job_engines.target_file import Packages
@@ -30,6 +30,9 @@ REFERENCE = "reference"
 #: the name of the pipeline that `[ingest]` of harness.toml describes
 PROJECT = "project"
 _SUFFIX = ".toml"
+_PROJECT_FILE, _TABLE = "harness.toml", "ingest"
+#: keys that no other table of `harness.toml` has
+_ONLY_OF_PIPELINES = ("presign", "statuses", "sql")
 _NAME = re.compile(r"^[a-z][a-z0-9-]{0,39}$")
 #: `{word}` in an argument; a shell's `${word}` is left as it is
 _PLACEHOLDER = re.compile(r"(?<!\$)\{([A-Za-z_][A-Za-z0-9_.]*)\}")
@@ -135,12 +138,35 @@ def load(path: Path) -> LoadedPipeline:
             where=str(path),
             hint="rename the file: lower-case letters, digits and dashes, a letter first",
         )
-    file = config.load(path, Pipeline)
+    file = config.load(path, Pipeline, elsewhere=partial(_of_project_file, path.name))
     try:
         is_shipped = path.resolve().parent == SHIPPED
     except (OSError, RuntimeError) as error:  # a loop of symbolic links
         raise ConfigError(f"the file of a pipeline cannot be read: {error}", where=str(path)) from None
     return _loaded(path.stem, file, path, path.read_bytes(), own_file="" if is_shipped else str(path))
+
+
+def _of_project_file(name: str, raw: Mapping[str, object]) -> _Problem | None:
+    """Return the mistake of a file of its own that is written like `harness.toml`; None if it is not."""
+    if _TABLE not in raw:
+        return None
+    if name == _PROJECT_FILE:
+        hint = f"every command reads [{_TABLE}] of {_PROJECT_FILE}, so leave --pipeline out"
+    else:
+        hint = f"write [presign] in place of [{_TABLE}.presign], and the keys of [{_TABLE}] above the first table"
+    return _TABLE, "a file of its own describes one pipeline, and has its keys at the top level", hint
+
+
+def of_pipeline_file(raw: Mapping[str, object]) -> _Problem | None:
+    """Return the mistake of a `harness.toml` that is written like the file of a pipeline; None if it is not."""
+    if key := next((key for key in _ONLY_OF_PIPELINES if key in raw), ""):
+        hint = f"write [{_TABLE}.{key}] in place of [{key}], and keys such as title below [{_TABLE}]"
+        return (
+            key,
+            f"a key of a pipeline, which belongs to the table [{_TABLE}]",
+            f"{hint}; or name the file by --pipeline",
+        )
+    return None
 
 
 def of_project(file: Pipeline, project_file: Path) -> LoadedPipeline:

@@ -173,6 +173,39 @@ def test_a_mistake_is_named_with_what_to_try(file: Path, old: str, new: str, mes
     assert str(file) in caught.value.where
 
 
+def _as_table() -> str:
+    """Return the pipeline as the table of `harness.toml`."""
+    lines = TABLE.strip().splitlines()
+    return "\n".join(["[ingest]", *(f"[ingest.{line[1:]}" if line.startswith("[") else line for line in lines)])
+
+
+@pytest.mark.parametrize(
+    ("name", "hint"),
+    [("shop", "write [presign] in place of [ingest.presign]"), ("harness", "so leave --pipeline out")],
+)
+def test_the_table_of_harness_toml_in_a_file_of_its_own_is_named(tmp_path: Path, name: str, hint: str) -> None:
+    with pytest.raises(ConfigError) as caught:
+        load(written(tmp_path, _as_table(), name))
+    assert caught.value.what == "ingest: a file of its own describes one pipeline, and has its keys at the top level"
+    assert hint in caught.value.hint
+
+
+def test_a_file_of_its_own_in_harness_toml_is_named(file: Path) -> None:
+    Path("harness.toml").write_text(file.read_text())
+    with pytest.raises(ConfigError) as caught:
+        read_settings()
+    assert caught.value.what == "presign: a key of a pipeline, which belongs to the table [ingest]"
+    assert "write [ingest.presign] in place of [presign]" in caught.value.hint
+
+
+def test_a_key_below_the_header_of_another_table_is_named(file: Path) -> None:
+    written(file.parent, TABLE.replace('path = "/uploads"', 'path = "/uploads"\nhealth = "/up"'))
+    with pytest.raises(ConfigError) as caught:
+        load(file)
+    assert caught.value.what.startswith("presign.health: unknown key")
+    assert caught.value.hint == "health is a key of the file itself: write it above the line [presign]"
+
+
 def test_a_name_is_part_of_the_evidence(tmp_path: Path) -> None:
     with pytest.raises(ConfigError, match="invalid name 'My Shop' of a pipeline"):
         load(written(tmp_path, name="My Shop"))
@@ -203,10 +236,8 @@ def test_an_option_names_the_pipeline_and_is_in_the_command_that_reproduces_a_ro
 
 @pytest.mark.usefixtures("file")
 def test_harness_toml_names_the_pipeline_and_an_option_wins(capsys: pytest.CaptureFixture[str]) -> None:
-    table = TABLE.replace("{folder}/", "{folder}/own/").replace('"-m", "api"', '"{folder}/own/api.py"')
-    lines = table.strip().splitlines()
-    tables = [f"[ingest.{line[1:]}" if line.startswith("[") else line for line in lines]
-    Path("harness.toml").write_text("\n".join(["[ingest]", *tables]))
+    table = _as_table().replace("{folder}/", "{folder}/own/").replace('"-m", "api"', '"{folder}/own/api.py"')
+    Path("harness.toml").write_text(table)
     settings = read_settings()
     assert (settings.pipeline.name, settings.pipeline.own_file) == (PROJECT, "harness.toml")
     [row] = select_rows(settings, ["direct"], [], [END_TO_END]).plan(settings)
