@@ -264,6 +264,7 @@ def _ingested(row: IngestRow) -> Cell:
 INGEST = table(
     IngestRow,
     Column("Pipeline", text_field("pipeline")),
+    Column("Check", code_field("check")),
     Column("Property", text_field("property")),
     Column("Topology", text_field("target")),
     Column("Status", badge("status")),

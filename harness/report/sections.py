@@ -8,6 +8,8 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
+from msgspec.structs import replace
+
 from harness.report import check_columns, columns, job_engine_sections, load_sections, topology_sections
 from harness.report.feature_differences import differences
 from harness.report.feature_map import safe_drivers
@@ -35,8 +37,8 @@ if TYPE_CHECKING:
 #: outcomes of a driver, worst first
 _OUTCOMES = ("leaks", "wrong", "lost", "hangs", "fails", "", "works")
 
-#: the sections that a report about job engines alone begins with
-_FIRST = ("job-engines", "issues", "limits")
+#: sections about the audit trail, which say nothing in a report about systems of a project's own
+_OF_THE_TRAIL = ("paths", "trials", "checklist")
 
 
 def sections(report: Report) -> tuple[Section, ...]:
@@ -63,9 +65,15 @@ def sections(report: Report) -> tuple[Section, ...]:
         _breaks(report),
         _observed(report),
     )
-    if report.is_about_job_engines:
-        return tuple(sorted(found, key=lambda section: (*_FIRST, section.anchor).index(section.anchor)))
-    return found
+    if not report.about:
+        return found
+    first = (*report.about, "issues", "limits")
+    shown = (_not_asked(section) if section.anchor in _OF_THE_TRAIL else section for section in found)
+    return tuple(sorted(shown, key=lambda section: (*first, section.anchor).index(section.anchor)))
+
+
+def _not_asked(section: Section) -> Section:
+    return replace(section, result="", missing=("not_asked", ()), listings=(), parts=())
 
 
 # --- one function for each section -----------------------------------------------------------------------

@@ -91,6 +91,15 @@ class MatrixRow(Struct, frozen=True, kw_only=True):
     cells: dict[str, MatrixCell]
 
 
+#: the sections of the page about systems of a project's own, in the order of the page
+ABOUT = {
+    Section.JOBS: "job-engines",
+    Section.INGEST: "ingest",
+    Section.MIGRATIONS: "migrations",
+    Section.COMMANDS: "parity",
+}
+
+
 class Report(Struct, frozen=True, kw_only=True):
     """Everything that the templates print. `json_report.py` writes it as `report.json`."""
 
@@ -156,9 +165,13 @@ class Report(Struct, frozen=True, kw_only=True):
     changes: Changes | None = None
 
     @property
-    def is_about_job_engines(self) -> bool:
-        """Whether every row is about a job engine: tables of other checks would then come first and have no row."""
-        return self.job_engines is not None and all(row.planned.job for row in self.rows)
+    def about(self) -> tuple[str, ...]:
+        """The sections that have all rows, if every row is about a system of the project's own; else ().
+
+        Tables about the audit trail and about PostgreSQL would come first, and have no row.
+        """
+        found = {ABOUT.get(row.planned.section, "") for row in self.rows}
+        return () if "" in found or self.hosts else tuple(name for name in ABOUT.values() if name in found)
 
     @property
     def has_load(self) -> bool:

@@ -47,7 +47,8 @@ class Verdict(Struct, frozen=True, kw_only=True):
 
     name: str
     evidence_class: EvidenceClass
-    #: the parts of the verdict, each a sentence without a full stop; the first one is about the audit trail
+    #: the parts of the verdict, each a sentence without a full stop; the first one is about the audit trail, unless all
+    #: rows are about systems of the project's own
     sentences: tuple[str, ...]
     #: the worst that the verdict says: `holds`, `breaks` (a feature is not as on a direct connection, or a job engine
     #: has a limit, as documented), `known`, `open` (rows are Not run) or `issue`
@@ -115,10 +116,11 @@ def _verdict(evidence: Evidence, name: str) -> Verdict:
     is_baseline = topology is not None and topology.declared.pooler is None
     kinds = Counter(limit_kind(*row.answer) for row in trail)
     judges_security = any(row.planned.check == SECURITY_CHECK for row in rows)
+    own = [about_job_engines(rows), *_about_own_systems(rows)]
     sentences = [
-        _about_the_trail(trail),
+        _about_the_trail(trail) if trail or not any(own) else "",
         *_about_load(rows),
-        about_job_engines(rows),
+        *own,
         *_about_features(compared, features, topology),
     ]
     return Verdict(
@@ -238,6 +240,22 @@ def _about_load(rows: Iterable[Row]) -> list[str]:
     jobs = [row for row in resilience if is_about_jobs(row.planned)]
     loads = [row for row in asked if row.planned.section is Section.SOAK]
     return [_survival(faults, _FAULTS), _survival(jobs, _JOBS), _survival(loads, _LOADS)]
+
+
+_PIPELINE = _Tried(
+    "the ingest pipeline does not keep its promises in",
+    "the ingest pipeline keeps its promises in",
+    "the ingest pipeline keeps its promises in no check",
+    "check",
+)
+_MIGRATIONS = _Tried("migrations do not hold in", "migrations hold in", "migrations hold in no check", "check")
+
+
+def _about_own_systems(rows: Iterable[Row]) -> list[str]:
+    """Return the results of the ingest pipeline and of migrations; "" for what was not exercised."""
+    asked = [row for row in rows if asked_for(row)]
+    sections = ((Section.INGEST, _PIPELINE), (Section.MIGRATIONS, _MIGRATIONS))
+    return [_survival([row for row in asked if row.planned.section is section], tried) for section, tried in sections]
 
 
 def _survival(rows: Sequence[Row], tried: _Tried) -> str:

@@ -272,7 +272,7 @@ def test_a_report_about_job_engines_alone_begins_with_them(tmp_path: Path) -> No
         for folder in (alone, mixed)
     }
     assert next(name for name in order["alone"] if name not in {"verdicts", "differences"}) == "job-engines"
-    assert sorted(order["alone"]) == sorted(order["mixed"])
+    assert set(order["mixed"]) - set(order["alone"]) == {"checklist", "paths", "trials"}
     assert order["mixed"].index("checks") < order["mixed"].index("features") < order["mixed"].index("job-engines")
     for folder in (alone, mixed):  # the navigation has the order of the page
         links = re.findall(r'<li><a href="#([\w-]+)">', (folder / "report.html").read_text())
@@ -295,7 +295,7 @@ def test_each_colour_of_a_word_is_in_the_legend_and_in_the_style(tmp_path: Path)
 def test_the_sentence_about_a_topology_counts_engines_with_their_settings() -> None:
     evidence = Evidence(rows=tuple(job_rows_of_many()), topologies={}, records={}, folders={})
     found = {verdict.name: verdict for verdict in verdicts(evidence, TOPOLOGIES)}
-    assert {name: verdict.sentences[1:] for name, verdict in found.items()} == {
+    assert {name: verdict.sentences for name, verdict in found.items()} == {
         "direct": ("job engines: all 12 do their jobs",),
         "session": ("job engines: 10 of 12 do their jobs; 2 are not verified as a whole",),
         "transaction": ("job engines: all 12 do their jobs; 1 has an Issue, 2 are not verified as a whole",),
@@ -316,7 +316,7 @@ def test_a_verdict_on_some_cases_says_how_many_were_not_asked_for() -> None:
     other = replace(unasked, planned=job_row(Case.IDLE, title="absurd 0.5.1").planned)
     evidence = Evidence(rows=(WORKS, unasked, other), topologies={}, records={}, folders={})
     [verdict] = verdicts(evidence, ["transaction"])
-    assert verdict.sentences[1:] == ("job engines: 1 of 1 does its jobs; 1 more of their cases was not asked for",)
+    assert verdict.sentences == ("job engines: 1 of 1 does its jobs; 1 more of their cases was not asked for",)
 
 
 def test_a_documented_limit_of_a_job_engine_is_not_a_topology_that_holds() -> None:

@@ -7,21 +7,21 @@ from typing import TYPE_CHECKING
 import pytest
 from msgspec.structs import replace
 
-from harness.model import Proof, Severity, Status
+from harness.model import IngestLabel, JobLabel, Proof, Section, Severity, Status
 from harness.preflight.declaration import GateResult
 from harness.report.building import build_report
 from harness.report.feature_map import DriverRow, FeatureCell, safe_drivers
 from harness.report.limits import LimitKind
 from harness.report.merging import merge
-from harness.report.render import html_page
+from harness.report.render import html_page, render
 from harness.report.sections import sections
 from harness.report.tables import IssueRow, LimitRow, Report
-from tests.unit.made_up import NAMES, PLAN, mixed, store_run
+from tests.unit.made_up import NAMES, PLAN, mixed, planned, record, result, store_run
 
 if TYPE_CHECKING:
     from pathlib import Path
 
-    from harness.report.listings import Section
+    from harness.report.listings import Section as Listed
 
 
 @pytest.fixture
@@ -29,7 +29,7 @@ def report(tmp_path: Path) -> Report:
     return build_report(merge([store_run(tmp_path, mixed())], PLAN), tmp_path)
 
 
-def section(report: Report, anchor: str) -> Section:
+def section(report: Report, anchor: str) -> Listed:
     (found,) = [one for one in sections(report) if one.anchor == anchor]
     return found
 
@@ -135,3 +135,51 @@ def test_every_section_has_its_anchor_with_and_without_rows(report: Report, tmp_
         assert (f'<a href="#{found.anchor}">' in page) is found.is_shown
         assert found.title in page
     assert {found.anchor for found in sections(report) if not found.is_shown} >= {"preflight", "breaks"}
+
+
+# --- one system of the project's own ---------------------------------------------------------------------
+
+_OWN = {Section.JOBS: "job-engines", Section.INGEST: "ingest", Section.MIGRATIONS: "migrations"}
+
+
+def _alone(folder: Path, *rows: Section) -> Report:
+    """Return a report whose rows are about such systems, one row of each."""
+    plan = []
+    for found in rows:
+        row = replace(planned("direct", f"{found}.a-case"), section=found)
+        if found is Section.INGEST:
+            row = replace(row, ingest=IngestLabel(pipeline="shop", title="Shop", case="a-case"), declared_as="shop")
+        if found is Section.JOBS:
+            row = replace(row, job=JobLabel(engine="absurd", title="absurd", variant="a", case="works"))
+        plan.append(row)
+    results = [result("direct", row.check) for row in plan]
+    run = store_run(folder, results, replace(record(), plan=tuple(plan)))
+    return build_report(merge([run], []), folder)
+
+
+@pytest.mark.parametrize("about", list(_OWN))
+def test_a_report_about_one_system_has_no_table_of_the_audit_trail(about: Section, tmp_path: Path) -> None:
+    report = _alone(tmp_path, about)
+    assert report.about == (_OWN[about],)
+    shown = [one.anchor for one in sections(report) if one.is_shown]
+    assert {"paths", "trials", "checklist"}.isdisjoint(shown)
+    assert [one.anchor for one in sections(report)][:3] == [_OWN[about], "issues", "limits"]
+    render(report, tmp_path)
+    text = (tmp_path / "report.md").read_text()
+    for heading in ("STG", "Three questions", "Differences", "Checklist"):
+        assert f"\n## {heading}" not in text
+    assert "the checklist, parity and preflight are not part of it" in text
+    assert text.index("## Summary") < text.index("## Issues") < text.index("## What ran")
+
+
+def test_a_report_about_two_systems_begins_with_both(tmp_path: Path) -> None:
+    report = _alone(tmp_path, Section.MIGRATIONS, Section.INGEST)
+    assert report.about == ("ingest", "migrations")
+    assert _alone(tmp_path / "mixed", Section.INGEST, Section.CAPTURE).about == ()
+
+
+def test_the_verdict_on_a_pipeline_counts_its_checks(tmp_path: Path) -> None:
+    [verdict] = _alone(tmp_path, Section.INGEST).verdicts
+    assert verdict.sentences == ("the ingest pipeline keeps its promises in 1 check",)
+    [verdict] = _alone(tmp_path / "both", Section.MIGRATIONS, Section.CAPTURE).verdicts
+    assert verdict.sentences == ("the audit trail holds in 1 check", "migrations hold in 1 check")
