@@ -27,6 +27,7 @@ from harness.store import RunStore, new_run_id
 from harness.suites.catalogue import catalogue
 from harness.suites.ingest.rows import ingest_checks
 from harness.suites.ingest.sabotage import Applied, Break
+from harness.suites.ingest.trial import try_pipeline
 from tests.unit.made_up import planned, record
 
 if TYPE_CHECKING:
@@ -77,6 +78,41 @@ _WORKERS = {
     "thief": '["{python}", "{folder}/thief.py", "worker"]',
     "lister": '["{python}", "{folder}/lister.py", "worker"]',
 }
+#: mistakes of a description: what is replaced, by what, and the reason of the case
+_MISTAKES = {
+    "route": ('path = "/uploads"', 'path = "/upload"', "presign.path: the API answers 404 to POST /upload"),
+    "status": ("status = 201", "status = 200", "presign.status: the API answers 201 to POST /uploads, expected 200"),
+    "body": ('"{filename}"', "7", "presign.json: the API answers 400 to POST /uploads"),
+    "caller": ("Bearer ada-uploads", "Bearer nobody", "callers: the API answers 401 to POST /uploads"),
+    "kept": (
+        'url = "url"',
+        'url = "address"',
+        "presign.keep: url: the API's answer has no value at 'address'; it has ",
+    ),
+    "key": ('key = "objectKey"', 'key = "uploadId"', "presign.keep: key: the value at 'uploadId' is "),
+    "id": ("SELECT id::text,", "SELECT 'u' || id AS id,", "sql.uploads: the query has the id 'u"),
+    "table": ("FROM ingest.upload_states", "FROM ingest.uploaded", "sql.uploads: the query fails: 42P01 "),
+    "column": ("status, checksum", "status AS state, checksum", "and no column status"),
+    "rows": (
+        "FROM ingest.upload_states",
+        "FROM ingest.upload_states WHERE false",
+        "sql.uploads: the query has no row for ",
+    ),
+    "module": (
+        '"{folder}/reference.py", "worker"',
+        '"-m", "shop.worker"',
+        "commands.worker: the program cannot be loaded: ",
+    ),
+    "program": (
+        '["{python}", "{folder}/reference.py", "worker"]',
+        '["nosuchworker"]',
+        "commands.worker: it cannot be started: ",
+    ),
+    "migrate": ('["{python}", "{folder}/reference.py", "migrate"]', '["nosuchtool"]', "commands.migrate: "),
+    "health": ("[packages]", 'health = "/healthz"\n[packages]', "health: the API did not become ready: "),
+    "word": ('indexed = ["indexed"]', 'indexed = ["done"]', "an upload is in the state 'indexed', which is in no list"),
+    "metrics": ("ingest_uploads_indexed_total", "uploads_total", ""),
+}
 
 
 class Stage:
@@ -89,13 +125,15 @@ class Stage:
         (folder / "pids").touch()
         self.checks: dict[str, Check] = {}
         self.controls: dict[tuple[str, str], Control] = {}
-        for name, worker in _WORKERS.items():
-            text = _REFERENCE.read_text().replace('["{python}", "{folder}/reference.py", "worker"]', worker)
-            text = text.replace("{folder}/reference.py", "REFERENCE").replace(
-                "REFERENCE", str(SHIPPED / "reference.py")
-            )
+        reference = _REFERENCE.read_text()
+        made = {
+            name: reference.replace('["{python}", "{folder}/reference.py", "worker"]', worker)
+            for name, worker in _WORKERS.items()
+        } | {name: reference.replace(old, new, 1) for name, (old, new, _) in _MISTAKES.items()}
+        programs = str(SHIPPED / "reference.py")
+        for name, text in made.items():
             path = folder / f"{name}.toml"
-            path.write_text(text)
+            path.write_text(text.replace("{folder}/reference.py", programs).replace("REFERENCE", programs))
             for declared in ingest_checks(load(path)):
                 if isinstance(declared, Check):
                     self.checks[f"{name} {declared.id}"] = declared
@@ -263,6 +301,44 @@ def test_a_worker_that_needs_a_list_of_the_bucket_is_not_run(stage: Stage) -> No
     )
     assert f"{judged.NOT_INDEXED} (expected 0, observed 1)" in result.reason
     assert result.facts["outcome"] == "undecided"
+
+
+@pytest.mark.usefixtures("impatient")
+@pytest.mark.parametrize("name", sorted({*_MISTAKES} - {"metrics"}))
+def test_a_mistake_of_the_description_is_not_run_with_its_key(stage: Stage, name: str) -> None:
+    result = stage.run(name)
+    assert (result.status, broken(result)) == (Status.NOT_RUN, set()), result.reason
+    assert _MISTAKES[name][2] in result.reason
+    if name != "word":
+        assert result.reason.startswith(str(stage.folder / f"{name}.toml"))
+
+
+def test_a_route_that_the_api_does_not_serve_is_not_run(stage: Stage) -> None:
+    result = stage.run("metrics", "metrics")
+    assert result.status is Status.NOT_RUN
+    assert "indexed_counter: GET /metrics shows no uploads_total: " in result.reason
+
+
+def test_a_trial_shows_each_step_of_an_upload(stage: Stage) -> None:
+    shown: list[tuple[str, str]] = []
+    with stage.workspace.context("ingest.try") as ctx:
+        trial = try_pipeline(ctx, load(stage.folder / "works.toml"), lambda step, seen: shown.append((step, seen)))
+    assert trial.wrong == ()
+    assert trial.indexed_s is not None
+    steps = [step for step, _ in shown]
+    assert steps[:4] == ["migrate", "start", "presign", "upload"]
+    assert set(steps[4:]) == {"store", "row"}
+    assert shown[-1][1].endswith("'indexed', which is indexed")
+
+
+@pytest.mark.usefixtures("impatient")
+def test_a_trial_names_a_mistake_and_shows_the_output(stage: Stage) -> None:
+    with stage.workspace.context("ingest.try") as ctx:
+        trial = try_pipeline(ctx, load(stage.folder / "module.toml"), lambda _step, _seen: None)
+    [wrong] = trial.wrong
+    assert "commands.worker: the program cannot be loaded: " in wrong
+    assert "No module named" in trial.output["A"]
+    assert trial.indexed_s is None
 
 
 def test_a_store_that_is_unavailable_is_not_run(stage: Stage, monkeypatch: pytest.MonkeyPatch) -> None:

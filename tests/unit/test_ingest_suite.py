@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import re
 import socket
 from threading import Event, Thread
 from types import SimpleNamespace
@@ -11,6 +12,7 @@ from typing import cast
 import pytest
 from msgspec.structs import replace
 
+from harness import places
 from harness.checks.judges import ingest as judged
 from harness.checks.judges.ingest_state import ProgramExit
 from harness.checks.judges.ingest_uploads import Ingested
@@ -22,7 +24,7 @@ from harness.ingest.pipeline_file import Status
 from harness.job_engines.workers import Supervisor, WorkerExit
 from harness.suites.ingest.asking import ask
 from harness.suites.ingest.awaiting import require_indexed
-from harness.suites.ingest.conclusion import measured, unnamed_state
+from harness.suites.ingest.conclusion import late_file, measured, unnamed_state
 from harness.suites.ingest.programs import Programs
 from harness.suites.ingest.rows import CASES, ingest_checks
 from harness.suites.ingest.running import IngestRun
@@ -76,6 +78,17 @@ def test_delays_are_shown_only_up_to_the_cap() -> None:
     assert measured(Ingested(beyond)) == "1 upload, 9 downloads each, cap 4"
 
 
+def test_the_document_has_each_check_with_its_priority() -> None:
+    text = (places.SHIPPED / "docs" / "ingest.md").read_text()
+    rows = re.findall(r"^\| `(ingest\.[a-z-]+)` \| ((?:D\d\d(?:, )?)+|-) \| (P[0-3]) \|", text, re.MULTILINE)
+    assert {(check, severity) for check, _, severity in rows} == {
+        (f"ingest.{row.case}", str(row.severity)) for row in CASES
+    }
+    # of the properties of a pipeline as it runs, each has a check
+    numbers = {number for _, listed, _ in rows for number in re.findall(r"\d\d", listed)}
+    assert {f"{number:02}" for number in (1, 2, 4, *range(9, 23), 25, 26, 31, 32)} == numbers
+
+
 def test_an_exit_counts_once_however_often_programs_end() -> None:
     exited = WorkerExit(worker="A", exit_code=1, seconds=1.0, ran_s=1.0)
     programs = object.__new__(Programs)
@@ -127,6 +140,24 @@ def test_an_answer_that_never_ends_has_a_deadline_of_its_own() -> None:
 def test_a_request_to_nowhere_has_not_arrived(url: str, failure: str) -> None:
     reply = ask("PUT", url, body=b"", deadline_s=5)
     assert (reply.status, str(reply), reply.arrived, reply.succeeded) == (0, failure, False, False)
+
+
+@pytest.mark.parametrize(
+    ("stored_s", "case", "status", "is_late"),
+    [
+        (9.0, IngestCase.TWO_WORKERS, Status.FAILED, True),
+        (1.2, IngestCase.TWO_WORKERS, Status.FAILED, False),
+        (9.0, IngestCase.TWO_WORKERS, Status.PROCESSING, False),
+        (9.0, IngestCase.LATE_UPLOAD, Status.FAILED, False),
+    ],
+)
+def test_a_file_that_a_slow_harness_stores_late_is_no_finding(
+    stored_s: float, case: IngestCase, status: Status, is_late: bool
+) -> None:
+    sent = replace(upload(1), presigned_s=1.0, stored_s=stored_s)
+    settings = find(REFERENCE).file.settings
+    run = SimpleNamespace(uploads={1: sent}, case=case, settings=settings, status=lambda _: status)
+    assert bool(late_file(cast("IngestRun", run))) is is_late
 
 
 @pytest.mark.parametrize(

@@ -180,6 +180,15 @@ def test_a_program_that_exits_again_and_again_is_the_cause_of_what_is_not_indexe
     assert reason_of([one for one in judge(looping) if one.broken]) == said
 
 
+def test_the_states_of_uploads_are_in_the_reason() -> None:
+    found = state(IngestCase.KILLED_WORKER)
+    rows = {found.uploads[0].id: row(found.uploads[0], Status.PROCESSING)}
+    [stuck] = (one for one in judge(replace(found, rows=rows)) if one.name == judged.STUCK)
+    assert stuck.observed == "2 (processing, without a row)"
+    [over] = (one for one in judge(_retries([(*gaps, 1.6) for gaps in _JITTERED])) if one.name == judged.ATTEMPTS)
+    assert over.observed == f"{len(_JITTERED)} (up to 5 downloads, and the cap is 4)"
+
+
 def test_the_first_refusal_is_in_the_reason() -> None:
     found = state(IngestCase.DUPLICATES)
     refused = tuple(replace(one, stored_s=None, error=f"the API answered 50{one.number}") for one in found.uploads)
@@ -412,6 +421,6 @@ def test_the_reason_names_the_request_and_what_it_may_have_caused() -> None:
     assert said == (
         "the harness refused 2 requests, the first one GET /b?list-type (lists outside of the prefix), and the object store "
         "failed by itself at GET /b?list-type (no answer), which may be the cause of this: uploads that are not indexed "
-        "(expected 0, observed 1)"
+        "(expected 0, observed 1 (processing))"
     )
     assert undecided(_stuck()) == ""

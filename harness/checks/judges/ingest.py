@@ -20,9 +20,9 @@ from harness.ingest.cases import IngestCase
 from harness.ingest.pipeline_file import Status
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable, Iterator
+    from collections.abc import Callable, Collection, Iterable, Iterator
 
-    from harness.checks.judges.ingest_state import ProgramExit
+    from harness.checks.judges.ingest_state import ProgramExit, Upload
     from harness.model import Expectation
     from harness.model.history import History
 
@@ -126,6 +126,18 @@ def _counted(name: str, number: int, cause: str = "") -> Expectation:
     return replace(found, observed=f"{found.observed} ({cause})") if number and cause else found
 
 
+def _unended(found: Ingested, name: str, uploads: Iterable[Upload]) -> Expectation:
+    """Return an expectation that there are no such uploads; those that there are have their states as the cause."""
+    rows = [found.row(upload) for upload in uploads]
+    states = sorted({row.word if row else "without a row" for row in rows})
+    return _counted(name, len(rows), ", ".join(states))
+
+
+def _over_cap(found: Ingested, counts: Collection[int]) -> Expectation:
+    over = [count for count in counts if count > found.cap]
+    return _counted(ATTEMPTS, len(over), f"up to {max(over)} downloads, and the cap is {found.cap}" if over else "")
+
+
 def _said(exited: ProgramExit) -> str:
     """Return how a program exited, and the last that it printed."""
     code = "not started again" if exited.code is None else f"exit code {exited.code}"
@@ -140,7 +152,7 @@ def _accepted(found: Ingested) -> Iterator[Expectation]:
 
 def _all_indexed(found: Ingested) -> Iterator[Expectation]:
     yield from _accepted(found)
-    yield compared(NOT_INDEXED, len(found.unindexed(found.ending("indexed"))), 0)
+    yield _unended(found, NOT_INDEXED, found.unindexed(found.ending("indexed")))
 
 
 def _no_exit(found: Ingested) -> Iterator[Expectation]:
@@ -182,14 +194,14 @@ def _runs(found: Ingested) -> Iterator[Expectation]:
 def _retries(found: Ingested) -> Iterator[Expectation]:
     """Every download fails."""
     yield from _accepted(found)
-    over = sum(len(found.attempts(upload)) > found.cap for upload in found.stored)
-    yield compared(ATTEMPTS, over, 0)
+    counts = [len(found.attempts(upload)) for upload in found.stored]
+    yield _over_cap(found, counts)
     # a worker may not have come to an upload yet
     given_up = (
         upload for upload in found.stored if found.status(upload) is Status.FAILED and len(found.attempts(upload)) == 1
     )
     yield compared(RETRIED, 0 if found.cap == 1 else sum(1 for _ in given_up), 0)
-    if over == 0 and found.state.pause_s <= TOO_SLOW_S:
+    if max(counts, default=0) <= found.cap and found.state.pause_s <= TOO_SLOW_S:
         yield from _delays(found)
 
 
@@ -225,7 +237,7 @@ def _transient(found: Ingested) -> Iterator[Expectation]:
 def _database_fails(found: Ingested) -> Iterator[Expectation]:
     """Requests during the failure may be refused, and a program may exit: its supervisor starts it again."""
     yield compared(LOST, sum(found.row(upload) is None for upload in found.stored), 0)
-    yield compared(NOT_INDEXED, len(found.unindexed(found.ending("indexed"))), 0)
+    yield _unended(found, NOT_INDEXED, found.unindexed(found.ending("indexed")))
     yield from _no_false_failure(found)
     after = [upload.error for upload in found.state.uploads if upload.error and upload.end == "indexed"]
     yield _counted(REFUSED, len(after), *after[:1])
@@ -234,12 +246,12 @@ def _database_fails(found: Ingested) -> Iterator[Expectation]:
 def _permanent(found: Ingested) -> Iterator[Expectation]:
     failing = found.ending("failed")
     yield from _accepted(found)
-    yield compared(NOT_FAILED, sum(found.status(upload) is not Status.FAILED for upload in failing), 0)
+    yield _unended(found, NOT_FAILED, [upload for upload in failing if found.status(upload) is not Status.FAILED])
     counts = {upload.number: len(found.attempts(upload)) for upload in failing}
-    yield compared(ATTEMPTS, sum(count > found.cap for count in counts.values()), 0)
+    yield _over_cap(found, counts.values())
     failed = [upload for upload in failing if found.status(upload) is Status.FAILED]
     yield compared(FEWER, sum(counts[upload.number] < found.cap for upload in failed), 0)
-    yield compared(HELD_UP, len(found.unindexed(found.ending("indexed"))), 0)
+    yield _unended(found, HELD_UP, found.unindexed(found.ending("indexed")))
     yield from _no_exit(found)
 
 
@@ -251,7 +263,7 @@ def _late(found: Ingested) -> Iterator[Expectation]:
 
 def _killed(found: Ingested) -> Iterator[Expectation]:
     yield from _accepted(found)
-    yield compared(STUCK, len(found.unindexed(found.ending("indexed"))), 0)
+    yield _unended(found, STUCK, found.unindexed(found.ending("indexed")))
     yield from _no_false_failure(found)
 
 
@@ -311,7 +323,12 @@ _CASES: dict[IngestCase, Callable[[Ingested], Iterator[Expectation]]] = {
 
 
 def judge_ingest(_history: History, state: Any) -> tuple[Expectation, ...]:
-    """Compare what a pipeline did with what its case expects. A case without a row here compares by itself."""
+    """Compare what a pipeline did with what its case expects; the uploads of the history are in the state, too."""
+    return judge_expectations(state)
+
+
+def judge_expectations(state: IngestState) -> tuple[Expectation, ...]:
+    """Return what the case of a final state expects. A case without a row here compares by itself."""
     undecided = undecided_by(state)
     return tuple(one for one in _compared(state) if one not in undecided)
 

@@ -308,14 +308,14 @@ def two_workers(run: IngestRun) -> None:
     run.use_prepared_database()
     run.start(_A, _B)
     lease_s = run.settings.lease_s
-    uploads = [run.presign(run.plan()) for _ in range(_SHARED)]
+    first = run.presign(run.plan())
     if 0 < lease_s <= LONGEST_LEASE_S:
         # once: a client that gives up earlier gets the file at its next attempt
         delay_s = lease_s * _PAST_LEASE
-        run.store.proxy.fail(Fault("slow", "GET", uploads[0].key, first=1, side="internal", delay_s=delay_s))
+        run.store.proxy.fail(Fault("slow", "GET", first.key, first=1, side="internal", delay_s=delay_s))
     run.store.proxy.fail(Fault("slow", "GET", side="internal", delay_s=_BUSY_S))
-    for upload in uploads:
-        run.put(upload)
+    run.put(first)
+    _upload_all(run, [run.plan() for _ in range(_SHARED - 1)])
     if not run.wait_until(Status.INDEXED):
         return
     if "worker" in run.columns:

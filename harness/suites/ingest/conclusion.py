@@ -11,6 +11,7 @@ from harness.checks.judges.ingest_service import service_measured
 from harness.checks.judges.ingest_state import IngestState, without_ends
 from harness.checks.judges.ingest_uploads import Ingested, percentile
 from harness.ingest.cases import IngestCase
+from harness.ingest.pipeline_file import Status
 from harness.suites.ingest.programs import API, WORKERS
 
 if TYPE_CHECKING:
@@ -63,6 +64,21 @@ def unnamed_state(run: IngestRun) -> str:
         row = rows.get(upload.id)
         if row and upload.end not in {"any", row.status} and not run.pipeline.names_state(row.word):
             return f"an upload is in the state {row.word!r}, which is in no list of [statuses]; name it there"
+    return ""
+
+
+def late_file(run: IngestRun) -> str:
+    """Return why failed uploads show nothing: the harness itself uploaded a file so late that retries ended before; else "".
+
+    The case `late-upload` does this on purpose; in other cases it is a slow machine.
+    """
+    if run.case is IngestCase.LATE_UPLOAD:
+        return ""
+    retries_s = sum(map(run.settings.nominal_s, range(run.settings.attempts - 1)))
+    for upload in run.uploads.values():
+        late_s = (upload.stored_s or 0.0) - (upload.presigned_s or 0.0)
+        if upload.end == "indexed" and run.status(upload) is Status.FAILED and late_s > retries_s / 2:
+            return f"a file was stored {late_s:.1f} s after its address was given, so retries may have ended before"
     return ""
 
 

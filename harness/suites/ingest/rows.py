@@ -20,6 +20,7 @@ from harness.suites.ingest.conclusion import (
     disturbances,
     final_state,
     keep_logs,
+    late_file,
     record_facts,
     undecided,
     unnamed_state,
@@ -231,7 +232,7 @@ def _judged(run: IngestRun, row: CaseRow) -> str:
         run.require_loadable()
         run.require_found()
         ctx.pipeline.at_end(run)
-        reason = reason or unnamed_state(run)
+        reason = reason or unnamed_state(run) or late_file(run)
         state = final_state(run, reason)
         journal.keep_state(state)
     found = outcome(ctx.expectations)
