@@ -199,15 +199,15 @@ def no_counter(path: str, counter: str, answer: Reply) -> Misfit | None:
 # --- tables ----------------------------------------------------------------------------------------------
 
 _TABLES = """
-SELECT c.oid::regclass::text FROM pg_class c JOIN pg_namespace n ON n.oid = c.relnamespace
-WHERE c.relkind = 'r' AND n.nspname NOT IN ('pg_catalog', 'information_schema') AND n.nspname NOT LIKE 'pg\\_%'
+SELECT c.oid::regclass::text FROM pg_class c JOIN pg_roles r ON r.oid = c.relowner
+WHERE c.relkind = 'r' AND r.rolname = %s
 ORDER BY 1
 """
 
 
-def table_with(admin: Client, key: str) -> str:
-    """Return a table with a row about an object; "" if none has one."""
-    for (table,) in admin.rows(_TABLES):
+def table_with(admin: Client, key: str, owner: str) -> str:
+    """Return a table of a role with a row about an object; "" if none has one."""
+    for (table,) in admin.rows(_TABLES, [owner]):
         named = str(table).replace("%", "%%")
         query = f"SELECT EXISTS (SELECT FROM ONLY {named} one WHERE position(%s IN one::text) > 0)"
         if admin.value(query, [key]):

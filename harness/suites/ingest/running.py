@@ -143,10 +143,11 @@ class IngestRun(Uploading):
         if self._fits or self._admin is None:
             return
         for upload in self.uploads.values():
-            if not upload.key:
+            # another key may be anywhere by chance
+            if upload.stored_s is None or not upload.key.startswith(self.store.prefix):
                 continue
             try:
-                table = table_with(self._admin, upload.key)
+                table = table_with(self._admin, upload.key, self.ctx.lab.roles.app.name)
             except SqlError:
                 self._disconnect()
                 return
