@@ -11,7 +11,8 @@ import pytest
 
 import harness
 from harness.audit.target_loading import load_target
-from harness.database import connect
+from harness.audit.verifying import verify_statements
+from harness.database import connect, create_database
 from harness.engine.choice import choose
 from harness.engine.owner import Owner
 from harness.engine.recipes import ImagePolicy
@@ -61,7 +62,9 @@ def owner() -> Iterator[Client]:
         pytest.skip(error.what)
     lab = stand_up(engine, topology, Owner.me("mutant-trails"), Redactor())
     try:
-        with connect(lab.owner()) as client:
+        with lab.connect_admin() as admin:
+            create_database(admin, "trails", owner=lab.roles.owner.name)
+        with connect(lab.owner("trails")) as client:
             yield client
     finally:
         lab.close()
@@ -72,7 +75,7 @@ def use(owner: Client, trail: str, sql: Path) -> None:
     target = load_target(str(TRAILS / "sound" / f"{trail}.toml"), [str(sql)])
     with owner.transaction(force_rollback=True):
         target.install_in(owner)
-        target.verify_in(owner)
+        verify_statements(target, owner)
         owner.run("CREATE TABLE public.trial (id integer PRIMARY KEY, note text) PARTITION BY RANGE (id)")
         owner.run("CREATE TABLE public.trial_1 PARTITION OF public.trial FOR VALUES FROM (0) TO (10)")
         owner.run("CREATE TABLE public.plain (id integer PRIMARY KEY, note text)")
