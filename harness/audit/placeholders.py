@@ -8,7 +8,9 @@ as `{audit_+name}` or `{name+_history}`, which is cut to 63 bytes, as PostgreSQL
 from __future__ import annotations
 
 import re
-from typing import TYPE_CHECKING, Self
+from typing import TYPE_CHECKING
+
+from msgspec import Struct
 
 from harness.config import close_to
 from harness.database import is_quoted, quote_identifier, quote_literal
@@ -26,19 +28,17 @@ _PART = "[A-Za-z0-9_$]*"
 _SIMPLE = re.compile(r"^[a-z_][a-z0-9_$]*$")
 
 
-class Name(str):
-    """A name in a statement: as the server stores it, with its spelling as an SQL identifier."""
+class Name(Struct, frozen=True):
+    """A name in a statement."""
 
-    __slots__ = ("identifier",)
+    #: as the server stores it
+    stored: str
+    #: its spelling in SQL; "" for the name in quotes
+    spelling: str = ""
 
-    def __new__(cls, stored: str, identifier: str | None = None) -> Self:
-        """Return a name.
-
-        :param identifier: its spelling in SQL; by default with quotes.
-        """
-        name = super().__new__(cls, stored)
-        name.identifier = quote_identifier(stored) if identifier is None else identifier
-        return name
+    @property
+    def identifier(self) -> str:
+        return self.spelling or quote_identifier(self.stored)
 
 
 def role_names(role: str, owner: str) -> dict[str, Name]:
@@ -86,14 +86,14 @@ def _value(inside: str, names: Mapping[str, Name]) -> str | None:
     if inside in names:
         return names[inside].identifier
     if inside.endswith(_LITERAL) and (name := names.get(inside.removesuffix(_LITERAL))) is not None:
-        return quote_literal(name)
+        return quote_literal(name.stored)
     parts = inside.split("+")
     if len(parts) == 1 or not all(re.fullmatch(_PART, part) for part in parts):
         return None
     named = [part in names and part != "table" for part in parts]
     if named.count(True) != 1:
         return None
-    joined = "".join(names[part] if is_name else part for part, is_name in zip(parts, named, strict=True))
+    joined = "".join(names[part].stored if is_name else part for part, is_name in zip(parts, named, strict=True))
     return quote_identifier(cut_name(joined))
 
 
@@ -147,4 +147,4 @@ def unquoted(part: str) -> str:
 
 def _plain(name: str) -> Name:
     """Return a name that needs quotes only if it is not a plain one."""
-    return Name(name, name if _SIMPLE.match(name) else None)
+    return Name(name, name if _SIMPLE.match(name) else "")

@@ -11,7 +11,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
     from harness.audit.actor import Actor
-    from harness.audit.target_file import ActorConvention
+    from harness.audit.actor_convention import ActorConvention
 
 
 class Application:

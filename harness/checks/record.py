@@ -227,6 +227,11 @@ class CheckRecord:
         """
         return [operation for operation in operations if self.target.records_operation(operation)]
 
+    @property
+    def clients_in_use(self) -> tuple[Client, ...]:
+        """The connections that the check has opened."""
+        return tuple(client for client in self._clients if not client.closed)
+
     def _keep(self, client: Client, side: Side | None = None) -> Client:
         client.side = side or client.side
         self._stack.callback(client.close)

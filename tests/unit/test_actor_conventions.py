@@ -50,7 +50,7 @@ def test_an_actor_is_declared_as_the_target_says(convention: ActorConvention, ac
 def test_ids_of_another_type_have_that_type() -> None:
     integer, uuid = (ActorConvention(setting="a.b", ids=kind) for kind in (IdType.INTEGER, IdType.UUID))
     assert isinstance(json.loads(integer.spell(ADA))["id"], int)
-    assert UUID(json.loads(uuid.spell(ADA))["id"])
+    assert str(UUID(spelled := json.loads(uuid.spell(ADA))["id"])) == spelled
     assert json.loads(integer.spell(NOBODY)) == {"type": "anonymous"}
 
 
@@ -79,7 +79,7 @@ class _Recording(Client):
     def __init__(self) -> None:
         self.statements: list[str] = []
 
-    def __del__(self) -> None:
+    def __del__(self, *_arguments: Any) -> None:
         pass
 
     def execute(self, query: Any, params: Any = None, **_options: Any) -> Any:

@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from harness.audit.target_file import ActorConvention
+from harness.audit.actor_convention import ActorConvention
 from harness.checks.judges.soak import FINDINGS, OPTIONAL, PLANNED, SOAK_JUDGE, UNPLANNED, Found, SoakState
 from harness.errors import StoreError
 from harness.model.history import History, Opening, Operation, Outcome

@@ -18,7 +18,7 @@ from harness.errors import ServiceFailedError
 from harness.suites.soak.tables import actor_of, queries
 
 if TYPE_CHECKING:
-    from harness.audit.target_file import ActorConvention
+    from harness.audit.actor_convention import ActorConvention
     from harness.checks.context import CheckContext
 
 AUDITED, PLAIN = "audited", "plain"

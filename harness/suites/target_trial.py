@@ -1,0 +1,123 @@
+"""A trial of an audit target for its author: the changes that a few writes leave, and what is missing for its claims.
+
+It decides nothing, and is no evidence.
+"""
+
+from __future__ import annotations
+
+import contextlib
+from typing import TYPE_CHECKING
+
+from msgspec import Struct
+
+from harness.audit.changes import Change
+from harness.database import SqlError, cancelled_after, describe
+from harness.suites.actors import ADA, BOB
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator
+
+    from harness.audit.actor import Actor
+    from harness.checks.context import CheckContext
+    from harness.database import Client
+
+_INSERT = "INSERT INTO public.posts (slug, title) VALUES ('{slug}', 'a title')"
+_UPDATE = "UPDATE public.posts SET title = 'another title' WHERE slug = '{slug}'"
+_DELETE = "DELETE FROM public.posts WHERE slug = '{slug}'"
+_LONGEST_S = 10.0
+
+
+class TriedWrite(Struct, frozen=True, kw_only=True):
+    """One step of a trial, and the changes that it left."""
+
+    #: what the application did
+    step: str
+    changes: tuple[Change, ...]
+    #: what is wrong, in one sentence without a full stop; "" when nothing is
+    wrong: str = ""
+
+
+def try_writes(ctx: CheckContext, show: Callable[[TriedWrite], None]) -> list[str]:
+    """Write as the application does, and return what is wrong, in one sentence each.
+
+    :param show: called with each step once its changes are read.
+    :raises SqlError: of the target's own statements.
+    :raises DatabaseError: for rows of the trail that have no canonical form.
+    """
+    return _Writes(ctx, show).run()
+
+
+class _Writes:
+    """The steps of one trial."""
+
+    def __init__(self, ctx: CheckContext, show: Callable[[TriedWrite], None]) -> None:
+        self._ctx = ctx
+        self._show = show
+        self._seen: set[str] = set()
+        self._wrong: list[str] = []
+
+    def run(self) -> list[str]:
+        client = self._ctx.client()
+        for operation, statement in (("insert", _INSERT), ("update", _UPDATE), ("delete", _DELETE)):
+            with self._step(operation, [operation]):
+                self._write(client, ADA, statement.format(slug="first"))
+        with self._step("truncate", ["truncate"]):
+            self._write(client, ADA, "TRUNCATE public.posts CASCADE")
+        with self._step("rollback of an insert", []):
+            client.run("BEGIN")
+            self._declare(client, ADA)
+            client.run(_INSERT.format(slug="undone"))
+            client.run("ROLLBACK")
+        with self._step("insert of two rows", ["insert", "insert"]):
+            self._write(client, ADA, f"{_INSERT.format(slug='one')}, ('two', 'a title')")
+        with self._step("two concurrent updates", ["update", "update"]):
+            self._concurrently(client, self._ctx.client())
+        return self._wrong
+
+    def _concurrently(self, first: Client, second: Client) -> None:
+        """Update two rows in transactions that overlap; the second one commits first."""
+        for client, actor, slug in ((first, ADA, "one"), (second, BOB, "two")):
+            if not self._ctx.target.actor.is_local:
+                self._declare(client, actor)
+            client.run("BEGIN")
+            if self._ctx.target.actor.is_local:
+                self._declare(client, actor)
+            client.run(_UPDATE.format(slug=slug))
+        second.run("COMMIT")
+        first.run("COMMIT")
+
+    def _declare(self, client: Client, actor: Actor) -> None:
+        self._ctx.application.declare(client, actor)
+
+    def _write(self, client: Client, actor: Actor, statement: str) -> None:
+        with self._ctx.audited(client, actor):
+            client.run(statement)
+
+    @contextlib.contextmanager
+    def _step(self, step: str, expected: list[str]) -> Iterator[None]:
+        """Run one step within a deadline, and show the changes that it left."""
+        wrong = ""
+        expected = self._ctx.expected_ops(*expected)
+        clients = list(self._ctx.clients_in_use)
+        with contextlib.ExitStack() as stack:
+            late = [stack.enter_context(cancelled_after(client, _LONGEST_S)) for client in clients]
+            try:
+                yield
+            except SqlError as error:
+                ended = any(event.is_set() for event in late)
+                wrong = f"did not end within {_LONGEST_S:g} s" if ended else f"failed: {describe(error)}"
+                for client in self._ctx.clients_in_use:
+                    with contextlib.suppress(SqlError):
+                        client.run("ROLLBACK")
+        changes = tuple(change for change in self._ctx.changes() if change.id not in self._seen)
+        self._seen |= {change.id for change in changes}
+        operations = sorted(change.op for change in changes if change.table_name == "posts")
+        if not wrong and operations != sorted(expected):
+            wrong = f"left {_listed(operations)} instead of {_listed(sorted(expected))}"
+        self._show(TriedWrite(step=step, changes=changes, wrong=wrong))
+        if wrong:
+            self._wrong.append(f"the {step} {wrong}")
+
+
+def _listed(operations: list[str]) -> str:
+    return " and ".join(f"{operations.count(one)} x {one}" for one in dict.fromkeys(operations)) or "no change"
