@@ -17,6 +17,7 @@ COMMANDS = (
     Entry("decide", "harness.cli.decide:decide"),
     Entry("up", "harness.cli.up:up"),
     Entry("jobs", "harness.cli.jobs:jobs"),
+    Entry("target", "harness.cli.target:target"),
     Entry("ingest", "harness.cli.ingest:ingest"),
     Entry("exec", "harness.cli.exec:exec_behind"),
     Entry("identify", "harness.cli.identify:identify"),

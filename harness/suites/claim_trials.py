@@ -1,0 +1,170 @@
+"""One small trial for each claim of an audit target: what the author of its file has to see before any check runs."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import TYPE_CHECKING
+
+from harness.audit.actor import Actor
+from harness.audit.target_file import TrailFeature
+from harness.audit.trial import spelled
+from harness.database import SqlError, describe
+from harness.errors import DatabaseError
+from harness.suites.actors import ADA
+from harness.suites.redaction.people import MASK, create_redacted_people
+
+if TYPE_CHECKING:
+    from harness.audit.target import Change
+    from harness.checks.context import CheckContext
+
+#: gets the context of a trial, and returns what is missing for a claim; "" when nothing is
+_Trial = Callable[["CheckContext"], str]
+
+
+def try_claims(ctx: CheckContext) -> dict[TrailFeature, str]:
+    """Return what is missing for the claims of the target, in one sentence each, without the claims that hold.
+
+    The trials change the whole database of the context.
+    """
+    missing = {}
+    for claim, trial in _TRIALS.items():
+        if claim not in ctx.target.claims:
+            continue
+        try:
+            sentence = trial(ctx)
+        except SqlError as error:
+            sentence = f"its trial failed: {describe(error)}"
+        except DatabaseError as error:
+            sentence = error.what
+        if sentence:
+            missing[claim] = sentence
+    return missing
+
+
+def _latest(ctx: CheckContext, tables: str, statement: str, actor: Actor = ADA) -> Change | None:
+    """Write as the application, and return the last change that this write left; None when it left none.
+
+    :param tables: the names that the changes may be recorded under, with blanks between them.
+    """
+    before = {change.id for change in ctx.changes()}
+    client = ctx.direct_client()
+    with ctx.audited(client, actor):
+        client.run(statement)
+    new = [change for change in ctx.changes() if change.id not in before and change.table_name in tables.split()]
+    return new[-1] if new else None
+
+
+def _insert(slug: str) -> str:
+    return f"INSERT INTO public.posts (slug, title) VALUES ('{slug}', 'a title')"
+
+
+def _no_change(what: str) -> str:
+    return f"no change was recorded for {what}"
+
+
+def _changed_fields(ctx: CheckContext) -> str:
+    _latest(ctx, "posts", _insert("fields"))
+    change = _latest(ctx, "posts", "UPDATE public.posts SET title = 'another' WHERE slug = 'fields'")
+    if change is None:
+        return _no_change("an update")
+    if change.changed_fields != ("title",):
+        return f"changed_fields of an update of title is {spelled(change.changed_fields)}"
+    return ""
+
+
+def _changed_from(ctx: CheckContext) -> str:
+    _latest(ctx, "profiles", "INSERT INTO public.profiles (id, email) VALUES (1, 'first@example.org')")
+    change = _latest(ctx, "profiles", "UPDATE public.profiles SET email = 'second@example.org' WHERE id = 1")
+    if change is None:
+        return _no_change("an update of a table that is attached with its prior values")
+    if (change.changed_from or {}).get("email") != "first@example.org":
+        return f"changed_from of an update of email is {spelled(change.changed_from)}"
+    return ""
+
+
+def _actor_types(ctx: CheckContext) -> str:
+    grace = Actor("admin", "grace")
+    change = _latest(ctx, "posts", _insert("types"), grace)
+    if change is None:
+        return _no_change("an insert")
+    return "" if change.actor == grace.reference else f"{spelled(grace.reference)} is kept as {spelled(change.actor)}"
+
+
+def _truncate(ctx: CheckContext) -> str:
+    change = _latest(ctx, "bookmarks", "TRUNCATE public.bookmarks")
+    return "" if change and change.op == "truncate" else _no_change("a TRUNCATE")
+
+
+def _partitions(ctx: CheckContext) -> str:
+    if (state := ctx.attached.get("public.measures")) != "done":
+        return f"capture cannot be attached to a partitioned table: {state}"
+    change = _latest(ctx, "measures measures_2025", "INSERT INTO public.measures VALUES ('2025-06-01', 1, 1.5)")
+    return "" if change else _no_change("an insert into a partitioned table, under the name of the root or of the leaf")
+
+
+def _actions(ctx: CheckContext) -> str:
+    if not ctx.target.statements.actions:
+        return "statements.actions is missing, so nobody reads the actions that are recorded"
+    client = ctx.direct_client()
+    with ctx.audited(client, ADA):
+        client.run(_insert("action"))
+        ctx.target.record_action(client, "tried", "correlation-of-the-trial")
+    cursor = ctx.admin.execute(ctx.target.statements.actions.encode())
+    names = [column.name for column in cursor.description or ()]
+    found = [dict(zip(names, row, strict=True)) for row in cursor]
+    wanted = {"name": "tried", "correlation_id": "correlation-of-the-trial"}
+    if not any(all(str(row.get(key)) == value for key, value in wanted.items()) for row in found):
+        return f"the recorded action is not among {len(found)} actions with its name and correlation"
+    return ""
+
+
+def _coverage(ctx: CheckContext) -> str:
+    found = ctx.target.coverage(ctx.owner)
+    if problem := found["public.posts"]:
+        return f"public.posts is captured, and coverage says: {problem}"
+    return "public.drafts is not captured, and coverage says that it is" if found["public.drafts"] is None else ""
+
+
+def _redaction(ctx: CheckContext) -> str:
+    create_redacted_people(ctx)
+    change = _latest(
+        ctx, "people", "INSERT INTO public.people VALUES (1, 'Ada', 'ada@example.org', 'a token', '{}', 5)"
+    )
+    if change is None:
+        return _no_change("an insert into a redacted table")
+    image = change.data_after or {}
+    if "token" in image:
+        return "an excluded column is in the row image"
+    return "" if image.get("email") == MASK else f"a masked column is kept as {spelled(image.get('email'))}"
+
+
+def _retention(ctx: CheckContext) -> str:
+    _latest(ctx, "posts", _insert("old"))
+    ctx.admin.execute(ctx.target.statements.age.encode(), {"age": "10 days"})
+    _latest(ctx, "posts", _insert("young"))
+    cutoff = ctx.admin.value("SELECT now() - interval '5 days'")
+    ctx.owner.execute(ctx.target.statements.purge.encode(), {"cutoff": cutoff})
+    left = len(ctx.changes("posts"))
+    return "" if left == 1 else f"a purge left {left} changes of public.posts instead of the one that is younger"
+
+
+def _contract_tables(ctx: CheckContext) -> str:
+    _latest(ctx, "posts", _insert("contract"))
+    return (
+        "" if ctx.admin.value("SELECT count(*) FROM public.audit_transactions") else "the table is empty after a write"
+    )
+
+
+#: the last one removes what the others wrote
+_TRIALS: dict[TrailFeature, _Trial] = {
+    TrailFeature.CHANGED_FIELDS: _changed_fields,
+    TrailFeature.CHANGED_FROM: _changed_from,
+    TrailFeature.ACTOR_TYPES: _actor_types,
+    TrailFeature.TRUNCATE: _truncate,
+    TrailFeature.PARTITIONS: _partitions,
+    TrailFeature.ACTIONS: _actions,
+    TrailFeature.COVERAGE: _coverage,
+    TrailFeature.REDACTION: _redaction,
+    TrailFeature.CONTRACT_TABLES: _contract_tables,
+    TrailFeature.RETENTION: _retention,
+}
