@@ -21,7 +21,8 @@ _Seconds = Annotated[float, Meta(gt=0, le=86_400)]
 #: gates that a repository may omit, each with its reason
 Gate = Literal[
     "workflow.lint", "workflow.types", "workflow.unit", "workflow.smoke", "workflow.failures", "smoke.fails",
-    "template.fields", "codeowners.patterns", "runbooks.links", "runbooks.commands", "secrets.history", "quarantine.entries",
+    "template.fields", "codeowners.patterns", "runbooks.links", "runbooks.commands", "secrets.history",
+    "quarantine.entries",
 ]  # fmt: skip
 
 

@@ -288,9 +288,9 @@ class Expansion:
 def _inline(command: list[str], document: str) -> tuple[str, str] | None:
     """Return the flags and the text of `sh -c TEXT` or `sh <<END`, wherever it is in a command."""
     for at, word in enumerate(command if document else ()):
-        flags = command[at + 1 :]
-        if word.rpartition("/")[2] in _SHELLS and all(flag.startswith("-") for flag in flags):
-            return " ".join(flags), document
+        options = command[at + 1 :]
+        if word.rpartition("/")[2] in _SHELLS and all(option.startswith("-") for option in options):
+            return " ".join(options), document
     for at, word in enumerate(command[:-2]):
         flags = command[at + 1]
         if word.rpartition("/")[2] in _SHELLS and re.fullmatch(r"-[a-z]*c", flags):

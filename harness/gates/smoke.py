@@ -40,7 +40,7 @@ _SHELLS = frozenset({"bash", "sh", "dash", "zsh"})
 _BROKEN = ")]} broken {[(\n"
 #: programs that have no stand-in: by an absolute path or a variable, and connections of Bash itself
 _OUT_OF_REACH = re.compile(r"[/~$]")
-_NAME = re.compile(r"\w[\w.+-]*")
+_NAME = re.compile(r"\w[\w.+-]{0,60}")
 _ASSIGNMENT = re.compile(r"([A-Za-z_]\w*)=(.*)", re.DOTALL)
 
 
@@ -52,8 +52,8 @@ class _Smoke(Struct, frozen=True, kw_only=True):
     arguments: tuple[str, ...]
     given: dict[str, str]
     folder: str
-    #: names of the programs in it
-    programs: tuple[str, ...]
+    #: words of it that may be names of programs
+    programs: frozenset[str]
     #: names of the files that it reads with `source`
     sourced: frozenset[str]
     out_of_reach: str = ""
@@ -77,13 +77,15 @@ def smoke_row(tree: Tree, found: Workflows, copies: Copies | None, *, declared: 
     scripts = [smoke for smoke in smokes if isinstance(smoke, _Smoke)]
     if declared and not scripts:
         return GateRow(gate=_GATE, status=Status.NA, reason="not a shell script; see the declared check `smoke`")
-    if copies is None and scripts:
+    if not scripts:
+        return judged(_GATE, undecided=unknown, ok="", fix=_DECLARE)
+    if copies is None:
         why = f"{scripts[0].place.what} runs only with --run"
         return not_run(_GATE, why, "add --run if you trust the repository", [smoke.place for smoke in scripts])
     broken: list[Place] = []
     undecided = [] if declared else list(unknown)
     kept: list[Place] = []
-    for smoke in scripts if copies is not None else ():
+    for smoke in scripts:
         try:
             with copies.copy() as folder, scratch_folder() as scratch:
                 status, why = _run(tree, smoke, copies, folder, scratch)
@@ -109,7 +111,6 @@ def _smoke(tree: Tree, step: Executed) -> _Smoke | Place:
         ran = [found.words for found in commands_of(text, 1, errexit=False, pipefail=False)]
     except UnreadableScriptError as error:
         return Place(step.path, step.line, f"{path} is not read: {error}")
-    programs = [found[0] for words in ran if (found := unwrapped(words))]
     far = next((word for words in ran for word in (words[0], *unwrapped(words)[:1]) if _OUT_OF_REACH.match(word)), "")
     shell = command[0] if command[0] in _SHELLS else "bash" if command[0] in {"source", "."} else ""
     program = shutil.which(shell) if shell else None
@@ -118,9 +119,9 @@ def _smoke(tree: Tree, step: Executed) -> _Smoke | Place:
         place=Place(step.path, step.line, step.text),
         script=path,
         arguments=(program, *command[1 * bool(shell) :]) if program else tuple(command[at:]),
-        given={found[1]: found[2] for word in step.words if (found := _ASSIGNMENT.fullmatch(word))},
+        given={match[1]: match[2] for word in step.words if (match := _ASSIGNMENT.fullmatch(word))},
         folder=step.folder,
-        programs=tuple(name for name in programs if _NAME.fullmatch(name)),
+        programs=frozenset(_NAME.findall(text)),
         sourced=frozenset(
             PurePosixPath(words[1]).name for words in ran if words[0] in {"source", "."} and len(words) > 1
         ),
@@ -130,7 +131,8 @@ def _smoke(tree: Tree, step: Executed) -> _Smoke | Place:
 
 def _run(tree: Tree, smoke: _Smoke, copies: Copies, folder: Path, scratch: Path) -> tuple[Status, str]:
     """Run a smoke script where nothing works, and return its status with the end of a sentence."""
-    programs = stand_in_for_all(scratch, smoke.programs)
+    sourced = [tree.text(name) or "" for name in tree.files if PurePosixPath(name).name in smoke.sourced]
+    programs = stand_in_for_all(scratch, smoke.programs.union(*map(_NAME.findall, sourced)))
     _break(tree, smoke, folder, programs)
     ran = copies.run(smoke.arguments, folder / smoke.folder, _DEADLINE_S, {**smoke.given, "PATH": str(programs.folder)})
     called = programs.called
