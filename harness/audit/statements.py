@@ -33,17 +33,17 @@ def explained(name: str, where: str) -> Iterator[None]:
 
 
 @contextlib.contextmanager
-def within_deadline(client: Client, name: str, where: str, longest_s: float = LONGEST_S) -> Iterator[None]:
+def within_deadline(client: Client, name: str, where: str) -> Iterator[None]:
     """Cancel a statement of the target that does not end.
 
     :raises DatabaseError: for a statement that was cancelled.
     """
-    with cancelled_after(client, longest_s) as late:
+    with cancelled_after(client, LONGEST_S) as late:
         try:
             yield
         except SqlError as error:
             if late.is_set() and error.sqlstate == _CANCELLED:
                 raise DatabaseError(
-                    f"statements.{name} did not end within {longest_s:g} s, and was cancelled", where=where
+                    f"statements.{name} did not end within {LONGEST_S:g} s, and was cancelled", where=where
                 ) from None
             raise

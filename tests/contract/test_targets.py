@@ -136,7 +136,8 @@ def test_threadline_is_judged_by_the_users_own_sql(tmp_path: Path, name: str) ->
     )  # fmt: skip
     found = {result.check: result for result in run.answers()}
     assert found["capture.insert"].status is found["actor.local-setting"].status is Status.OK
-    assert "attaching the table" in found["capture.identifiers"].reason
+    # capture is attached to a table whose name needs quotes; what this trail keeps of its key is another matter
+    assert found["capture.identifiers"].reason.startswith("key: ")
     assert found["capture.insert"].reproduce.endswith("--audit-target threadline --audit-sql own.sql")
 
 

@@ -57,7 +57,11 @@ def test_a_repository_that_keeps_all_gates_is_ok(tmp_path: Path) -> None:
 
 def test_nothing_of_the_repository_runs_by_default(tmp_path: Path) -> None:
     rows = rows_of(repository(tmp_path / "r"))
-    assert {gate for gate, row in rows.items() if row.status is NOT_RUN} == {"smoke.fails", "seeded.lint", "runbooks.commands"}
+    assert {gate for gate, row in rows.items() if row.status is NOT_RUN} == {
+        "smoke.fails",
+        "seeded.lint",
+        "runbooks.commands",
+    }
     assert {row.status for row in rows.values()} == {OK, NOT_RUN}
 
 
@@ -485,7 +489,7 @@ def test_a_smoke_test_that_is_no_shell_script_needs_a_declared_check(tmp_path: P
 def test_a_stand_in_runs_nothing_and_removes_nothing(tmp_path: Path) -> None:
     outside = tmp_path / "outside"
     outside.mkdir()
-    script = f"#!/bin/sh\nset -e\nrm -rf {outside}\npython3 -c 'open(\"{outside}/new\", \"w\")'\n"
+    script = f'#!/bin/sh\nset -e\nrm -rf {outside}\npython3 -c \'open("{outside}/new", "w")\'\n'
     assert smoke_of(repository(tmp_path / "r", {SMOKE: script}, git=False)).status is OK
     assert (outside.is_dir(), list(outside.iterdir())) == (True, [])
 
