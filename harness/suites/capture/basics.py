@@ -54,7 +54,7 @@ def insert_image_altered(ctx: CheckContext) -> None:
 
 @check(
     "capture.update",
-    claim="an update leaves one change with the new values and the names of the changed columns",
+    claim="an update leaves one change with an id of its own, the new values and the names of the changed columns",
     section=_HERE,
     severity=P0,
     item="1.1",
@@ -70,6 +70,9 @@ def update(ctx: CheckContext) -> None:
         client.run("UPDATE public.posts SET title = NULL")
         client.run("UPDATE public.posts SET title = 'back'")
     changes = ctx.changes("posts")
+    ids = [change.id for change in changes]
+    ctx.expect("different ids", len(set(ids)), equals=len(changes))
+    ctx.expect("ids of a second reading", [change.id for change in ctx.changes("posts")], equals=ids)
     if ctx.expect("operations", [change.op for change in changes], equals=["insert", "update", "update", "update"]):
         titles = [change.value("title") for change in changes[1:]]
         ctx.expect("titles after", titles, equals=["new", None, "back"])
@@ -88,7 +91,7 @@ def update_names_every_column(ctx: CheckContext) -> None:
 
 @check(
     "capture.delete",
-    claim="a delete leaves one change that identifies the row and carries no payload",
+    claim="each delete leaves one change that identifies the row and carries no payload, also of a row that returns",
     section=_HERE,
     severity=P0,
     item="1.1",
@@ -102,6 +105,12 @@ def delete(ctx: CheckContext) -> None:
     with ctx.audited(client, ADA):
         client.run("DELETE FROM public.posts WHERE slug = 'first'")
     changes = ctx.changes("posts")
+    with ctx.audited(client, ADA):  # equal changes in one transaction
+        for _ in range(2):
+            client.run("INSERT INTO public.posts (id, slug) VALUES (77, 'returns')")
+            client.run("DELETE FROM public.posts WHERE id = 77")
+    again = [change.op for change in ctx.changes("posts")[len(changes) :]]
+    ctx.expect("operations on a row that returns", again, equals=["insert", "delete"] * 2)
     if ctx.expect("operations", [change.op for change in changes], equals=["insert", "delete"]):
         ctx.expect("the key contains the row's id", str(key) in str(changes[1].table_pk), equals=True)
         ctx.expect("data after a delete", changes[1].data_after, equals=None)
