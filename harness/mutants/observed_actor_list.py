@@ -29,6 +29,10 @@ def _ids(name: str, what: str, change: Callable[[str], object]) -> Mutation:
     return _actor(name, what, lambda rows: actors.ids(rows, change))
 
 
+def _lost_for(op: str) -> Callable[[list[Row]], list[Row]]:
+    return lambda rows: column(rows, "actor", lambda _row: None, _of_op(op))
+
+
 _TYPES = TrailFeature.ACTOR_TYPES
 MUTATIONS = (
     _actor("null", "records no actor", lambda rows: column(rows, "actor", lambda _row: None)),
@@ -36,8 +40,8 @@ MUTATIONS = (
         _actor(
             f"null-for-{op}s",
             f"records no actor of {op}s",
-            lambda rows, op=op: column(rows, "actor", lambda _row: None, _of_op(op)),
-        )  # type: ignore[misc]
+            _lost_for(op),
+        )
         for op in ("insert", "update", "delete")
     ),
     _actor(

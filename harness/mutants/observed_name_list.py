@@ -88,12 +88,17 @@ TABLES = (
     ),
 )
 
+
+def _recorded_as(old: str, new: str) -> Callable[[list[Row]], list[Row]]:
+    return lambda rows: column(rows, "op", lambda _row: new, _of_op(old))
+
+
 OPERATIONS = (
     *(
         mutation(
             f"op.{old}-as-{new}",
             f"records {'an' if old[0] in 'iu' else 'a'} {old} as {'an' if new[0] in 'iu' else 'a'} {new}",
-            lambda rows, old=old, new=new: column(rows, "op", lambda _row: new, _of_op(old)),  # type: ignore[misc]
+            _recorded_as(old, new),
             feature=TrailFeature.TRUNCATE if old == "truncate" else None,
         )
         for old, new in (

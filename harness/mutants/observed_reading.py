@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from threading import Lock
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, cast
 
 import msgspec
 
@@ -110,4 +110,5 @@ def _noting(seen: set[str]) -> type[Change]:
         "__repr__": shown,
         "__hash__": lambda change: hash(change.id),
     }
-    return msgspec.defstruct("Change", [], bases=(Change,), namespace=namespace, frozen=True, kw_only=True)
+    kind = msgspec.defstruct("Change", [], bases=(Change,), namespace=namespace, frozen=True, kw_only=True)
+    return cast("type[Change]", kind)

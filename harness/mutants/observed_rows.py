@@ -15,7 +15,7 @@ _OF_THE_CHANGE = ("id", "captured_at", "position")
 Row = dict[str, Any]
 
 
-def known(value: Any) -> Hashable:
+def known(value: Any) -> str:
     """Return what stands for a value in comparisons; 1, 1.0 and true differ."""
     return repr(value)
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from harness.audit.target_file import Recorded, TrailFeature
 from harness.mutants import observed_columns as columns
@@ -41,7 +41,7 @@ def _values(
 
 
 #: operators on the names and values of an object
-_OBJECTS = (
+_OBJECTS: tuple[tuple[str, str, Callable[[dict[str, Any]], dict[str, Any]]], ...] = (
     ("emptied", "keeps none of {noun}", lambda _found: {}),
     ("first-dropped", "loses the first of {noun}", columns.without_first),
     ("last-dropped", "loses the last of {noun}", columns.without_last),
@@ -60,7 +60,7 @@ _OBJECTS = (
 def _objects(
     name: str, noun: str, *, feature: TrailFeature | None = None, records: Recorded | None = None
 ) -> tuple[Mutation, ...]:
-    def of(change: Callable[[dict[str, object]], dict[str, object]]) -> Callable[[list[Row]], list[Row]]:
+    def of(change: Callable[[dict[str, Any]], dict[str, Any]]) -> Callable[[list[Row]], list[Row]]:
         return lambda rows: objects(rows, name, change)
 
     return tuple(

@@ -219,8 +219,8 @@ def test_outcomes_of_mutations_are_judged_at_their_boundaries() -> None:
     assert contradiction_in_observed_proof(replace(proof, reason="x")) == reasoned
     assert contradiction_in_observed_proof(replace(survived, reason=" ")) == reasoned
     tried = "checks that tried a mutation that was left out or never met"
-    for wrong in (replace(never_met, tried=1), replace(survived, tried=-1)):
-        assert contradiction_in_observed_proof(wrong) == tried
+    for untried in (replace(never_met, tried=1), replace(survived, tried=-1)):
+        assert contradiction_in_observed_proof(untried) == tried
     rules = RowRules(record())
     rules.accept(proof)
     assert rules.of_observed_proof(proof) == "more than one row of direct mutation actor.null"
