@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 
 #: the last lines of a program's output that are kept
 _KEPT_LINES = 400
-#: the outcome where every finding may have another cause than the pipeline
+#: the outcome where the situation did not come about, or every finding may have another cause than the pipeline
 UNDECIDED = "undecided"
 
 

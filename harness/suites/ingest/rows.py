@@ -236,10 +236,10 @@ def _judged(run: IngestRun, row: CaseRow) -> str:
         state = final_state(run, reason)
         journal.keep_state(state)
     found = outcome(ctx.expectations)
-    unknown = undecided(state)
-    ctx.fact("outcome", UNDECIDED if unknown and found == WORKS else found)
+    reason = undecided(state) or (reason and _disturbed(reason, disturbances(state.requests)))
+    ctx.fact("outcome", UNDECIDED if reason and found == WORKS else found)
     record_facts(run, state)
-    return unknown or (reason and _disturbed(reason, disturbances(state.requests)))
+    return reason
 
 
 def _disturbed(reason: str, disturbance: str) -> str:
