@@ -80,7 +80,7 @@ def try_ingest(invocation: Invocation, named: str, topology: str) -> int:
     is. Nothing is evidence: `harness verify TOPOLOGY --suite ingest --pipeline NAME|FILE.toml` runs the checks.
     """
     settings, terminal = invocation.settings, invocation.terminal
-    tried = find(named) if named else settings.pipeline
+    tried = find(named, settings.project_pipeline.store) if named else settings.pipeline
     (chosen,) = named_topologies(settings, [topology])
     require_used(settings, [chosen])
     if not is_installed(tried):
@@ -113,7 +113,11 @@ def _tried(invocation: Invocation, lab: Lab, pipeline: LoadedPipeline, stop: Eve
     try:
         with workspace.context("ingest.try") as ctx:
             ctx.ends_with(stop)
-            return try_pipeline(ctx, pipeline, lambda step, seen: _print(step, one_line(redact(seen))))
+            trial = try_pipeline(ctx, pipeline, lambda step, seen: _print(step, one_line(redact(seen))))
+            for fact in ("store", "left behind"):
+                if said := ctx.facts.get(fact):
+                    _print(fact, one_line(redact(said)))
+            return trial
     except NotExercisedError as error:
         if stop.is_set():
             raise InterruptedRunError("interrupted: programs and servers are removed") from None

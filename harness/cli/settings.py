@@ -164,9 +164,7 @@ def read_settings(options: SettingsOptions | None = None, today: str | None = No
         commands=file.commands,
         migrations=file.migrations,
         job_engines=KnownJobEngines(declared=project.job_engines).choose(options.job_engines, options.job_variants),
-        pipeline=msgspec.structs.replace(find(options.pipeline), store=file.store)
-        if options.pipeline
-        else project.pipeline,
+        pipeline=find(options.pipeline, file.store) if options.pipeline else project.pipeline,
         project_pipeline=project.pipeline,
         pipeline_named=options.pipeline or "",
         preflight=file.preflight,

@@ -112,19 +112,20 @@ def shipped() -> tuple[LoadedPipeline, ...]:
     return tuple(load(path) for path in sorted(SHIPPED.glob(f"*{_SUFFIX}")))
 
 
-def find(name: str) -> LoadedPipeline:
+def find(name: str, store: StoreDeclaration | None = None) -> LoadedPipeline:
     """Return a pipeline by the name of a shipped one, or by the path of its file.
 
+    :param store: the operator's store that it is tried with; None for the one of the lab.
     :raises UsageError: for an unknown name.
     :raises ConfigError: with file, line and key, when the file is invalid.
     """
     if name.endswith(_SUFFIX):
-        return load(Path(name))
+        return msgspec.structs.replace(load(Path(name)), store=store)
     found = {pipeline.name: pipeline for pipeline in shipped()}
     if name not in found:
         hint = f"{config.nearest(name, found)}; name one of your own by the path of its file, which ends in {_SUFFIX}"
         raise UsageError(f"unknown pipeline {name!r}", hint=hint)
-    return found[name]
+    return msgspec.structs.replace(found[name], store=store) if store else found[name]
 
 
 def load(path: Path) -> LoadedPipeline:
@@ -186,7 +187,7 @@ def fingerprint_now(name: str, store: StoreDeclaration | None = None) -> str:
     :param store: the operator's store that it is tried with now.
     """
     try:
-        return msgspec.structs.replace(find(name), store=store).identity
+        return find(name, store).identity
     except UsageError:
         return ""
     except ConfigError:

@@ -158,7 +158,7 @@ class OperatorStore:
             return _OTHERS
         if folder.startswith(_mine()):
             return ""
-        return "left by killed runs (harness reap deletes them)" if is_left_by_killed(folder) else _IN_USE
+        return "left by runs that have ended (harness reap deletes them)" if is_left_by_killed(folder) else _IN_USE
 
     def require_usable(self) -> None:
         """Require the rights to list, write, read and delete, before a pipeline needs them.

@@ -245,7 +245,7 @@ def test_a_census_says_whose_the_objects_are(bucket: Bucket) -> None:
     bucket.objects = dict.fromkeys(("harness/x", "harness/y", f"{gone}a", f"{store.folder}a", elsewhere), b"1")
     before = store.census()
     assert (
-        "1 left by killed runs (harness reap deletes them), 1 of other runs, which may still be running, 2 of others"
+        "1 left by runs that have ended (harness reap deletes them), 1 of other runs, which may still be running, 2 of others"
         in before
     )
     assert "2 of others, digest of those of others " in before

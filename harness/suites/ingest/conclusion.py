@@ -24,6 +24,8 @@ if TYPE_CHECKING:
 _KEPT_LINES = 400
 #: the outcome where the situation did not come about, or every finding may have another cause than the pipeline
 UNDECIDED = "undecided"
+#: the fact that names the requests which the harness refused, or the store did not answer as it should
+DISTURBED = "disturbed"
 
 
 def final_state(run: IngestRun, reason: str = "") -> IngestState:
@@ -116,7 +118,7 @@ def record_facts(run: IngestRun, state: IngestState) -> None:
     if state.ignored_sigterm:
         ctx.fact("ended by SIGKILL, because SIGTERM did not end them", ", ".join(state.ignored_sigterm))
     if said := disturbances(state.requests):
-        ctx.fact("disturbed", said)
+        ctx.fact(DISTURBED, said)
     if words := sorted({f"{row.word}" for row in state.rows.values()}):
         ctx.fact("states at the end", ", ".join(words))
 

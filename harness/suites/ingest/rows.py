@@ -16,6 +16,7 @@ from harness.ingest.cases import IngestCase
 from harness.model import IngestLabel, Section, Severity
 from harness.suites.ingest import address_cases, cases, service_cases, trace_cases
 from harness.suites.ingest.conclusion import (
+    DISTURBED,
     UNDECIDED,
     disturbances,
     final_state,
@@ -208,6 +209,8 @@ def run_case(pipeline: LoadedPipeline, row: CaseRow, ctx: CheckContext) -> None:
         except NotApplicableError:
             raise
         except (NotExercisedError, HarnessError):
+            if said := disturbances(run.requests()):
+                ctx.fact(DISTURBED, said)
             keep_logs(run)
             raise
         if reason or any(found.broken for found in ctx.expectations):

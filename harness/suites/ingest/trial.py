@@ -13,7 +13,7 @@ from harness.checks.judges.ingest import judge_expectations
 from harness.checks.record import NotExercisedError
 from harness.ingest.cases import IngestCase
 from harness.ingest.pipeline_file import Status
-from harness.suites.ingest.conclusion import final_state, unnamed_state
+from harness.suites.ingest.conclusion import disturbances, final_state, undecided, unnamed_state
 from harness.suites.ingest.programs import API, WORKERS
 from harness.suites.ingest.running import STARTS_S, IngestRun
 
@@ -66,12 +66,14 @@ class _Follow:
             wrong += filter(None, (unnamed_state(run),))
         except NotExercisedError as error:
             run.ctx.require_undisturbed()
-            wrong.append(str(error))
+            wrong += filter(None, (str(error), disturbances(run.requests())))
         if not wrong:
-            expectations = judge_expectations(final_state(run))
+            state = final_state(run)
+            expectations = judge_expectations(state)
             wrong += [
                 f"{one.name}: expected {one.expected}, observed {one.observed}" for one in expectations if one.broken
             ]
+            wrong += filter(None, (undecided(state),))
         run.end_programs()
         upload = next(iter(run.uploads.values()), None)
         indexed_s = upload.indexed_s if upload else None
@@ -105,7 +107,8 @@ class _Follow:
         requests = [one for one in run.requests() if one.side == "internal" and one.ending != "open"]
         for request in requests[self._shown_requests :]:
             named = f"{request.method} {request.key or request.bucket}"
-            self._show("store", f"{since}  {named}: {request.status or request.ending}, {request.sent} bytes")
+            refused = f"; the harness refused it: it {request.refused}" if request.refused else ""
+            self._show("store", f"{since}  {named}: {request.status or request.ending}, {request.sent} bytes{refused}")
         self._shown_requests = len(requests)
         row = run.rows.get(upload.id)
         if row and row.word != self._word:
