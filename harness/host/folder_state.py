@@ -102,22 +102,6 @@ def tracked_state_of(file: Path) -> dict[str, str]:
     return found.facts(found.untracked) if found is not None else {}
 
 
-class GitFiles(Struct, frozen=True):
-    """The files below a folder as git knows them, relative to the folder."""
-
-    tracked: frozenset[str]
-    #: neither tracked nor ignored
-    untracked: frozenset[str]
-
-
-def git_files(folder: Path) -> GitFiles | None:
-    """Return the files below a folder that git knows or would add; None without git or without a repository."""
-    reading = _Reading(())
-    tracked = reading.listed(folder, "--cached")
-    untracked = reading.listed(folder, "--others", "--exclude-standard")
-    return None if tracked is None or untracked is None else GitFiles(tracked, untracked)
-
-
 class _Reading:
     """Reads one folder, within limits for time, files and bytes."""
 
@@ -166,14 +150,6 @@ class _Reading:
     def tracks(self, file: Path) -> bool:
         """Return whether a repository tracks a file."""
         return self._git(file.parent, "ls-files", "--error-unmatch", "--", file.name) is not None
-
-    def listed(self, folder: Path, *which: str) -> frozenset[str] | None:
-        """Return files below a folder; None without git or without a repository.
-
-        :param which: arguments of `git ls-files`.
-        """
-        found = self._git(folder, "ls-files", "-z", *which)
-        return None if found is None else frozenset(filter(None, found.split("\0")))
 
     def files(self, folder: Path) -> FolderState:
         """Return the state of a folder from all its files."""

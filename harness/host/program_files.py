@@ -55,17 +55,18 @@ def named_files(arguments: Iterable[str], folder: Path) -> list[Path]:
     ]
 
 
-def program_digest(declared: bytes, arguments: Iterable[str], *, folder: Path, where: str) -> str:
+def program_digest(declared: bytes, arguments: Iterable[str], *, folder: Path, where: str, ask_git: bool = True) -> str:
     """Return a digest of a declaration and of the files that decide what its programs do.
 
     :param declared: the declaration, such as the bytes of a TOML file.
     :param arguments: of all commands.
     :param folder: of the declaration. Files are named from it, so that a copy elsewhere has the same digest.
     :param where: the file with the declaration, for errors about it.
+    :param ask_git: whether git decides where it knows the folder; not for files that are also installed without it.
     :raises ConfigError: when a file cannot be read, or the programs consist of more than is read.
     """
     digest, left = hashlib.sha256(declared), _MOST_BYTES
-    for path in program_files(arguments, folder, where=where):
+    for path in program_files(arguments, folder, where=where, ask_git=ask_git):
         try:
             content = path.read_bytes() if (left := left - path.stat().st_size) >= 0 else b""
         except OSError as error:
@@ -76,12 +77,13 @@ def program_digest(declared: bytes, arguments: Iterable[str], *, folder: Path, w
     return digest.hexdigest()[:16]
 
 
-def program_files(arguments: Iterable[str], folder: Path, *, where: str) -> list[Path]:
+def program_files(arguments: Iterable[str], folder: Path, *, where: str, ask_git: bool = True) -> list[Path]:
     """Return the files that decide what programs do, in a fixed order.
 
     :param arguments: of all commands.
     :param folder: of the declaration.
     :param where: the file with the declaration, for errors about it.
+    :param ask_git: see :func:`program_digest`.
     :raises ConfigError: when the programs consist of more files than are read.
     """
     arguments, folder = tuple(arguments), folder.resolve()
@@ -89,11 +91,11 @@ def program_files(arguments: Iterable[str], folder: Path, *, where: str) -> list
     whole = {path if path.is_dir() else path.parent for path in named if path.exists()} - {folder}
     if any(_FOLDER.search(argument) for argument in arguments):
         whole.add(folder)
-    known = _Folder(folder, where)
+    known = _Folder(folder, where, ask_git=ask_git)
     found: set[Path] = set()
     waiting = [path for path in named if _is_file(path)]
     for inside in whole:  # a program in a folder of its own is more than one file
-        waiting += known.files if inside == folder else _Folder(inside, where).files
+        waiting += known.files if inside == folder else _Folder(inside, where, ask_git=ask_git).files
     waiting += known.mentioned_by("\n".join(arguments))
     while waiting:
         path = waiting.pop()
@@ -112,9 +114,8 @@ class _Folder:
     are the sources. Caches, virtual environments and names that begin with a dot are left out.
     """
 
-    def __init__(self, folder: Path, where: str) -> None:
-        self._folder = folder
-        listed = _known_to_git(folder) or _sources_below(folder, where)
+    def __init__(self, folder: Path, where: str, *, ask_git: bool) -> None:
+        listed = (_known_to_git(folder) if ask_git else []) or _sources_below(folder, where)
         self.files = [path for path in listed if _is_file(path) and not _is_declaration(path)]
         #: by the name of a file without its ending, or of a folder in this one
         self._by_name: dict[str, list[Path]] = {}

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import re
 from functools import cache, partial
 from pathlib import Path
@@ -13,9 +12,9 @@ from msgspec import Struct
 
 from harness import config
 from harness.errors import ConfigError, UsageError
+from harness.host.program_files import named_files, program_digest
 from harness.ingest.operator_store import StoreDeclaration
 from harness.ingest.pipeline_file import Pipeline, Status
-from harness.ingest.sources import named_files, sources_of
 from harness.job_engines.loading import wrong_packages
 
 if TYPE_CHECKING:
@@ -53,7 +52,7 @@ class LoadedPipeline(Struct, frozen=True, kw_only=True):
     file: Pipeline
     #: the path of its file, as it was named; "" for a shipped one, whose files are harness code
     own_file: str
-    #: a digest of the file and of the programs that its commands name; see :mod:`harness.ingest.sources`
+    #: a digest of the file and of the programs that its commands name; see :mod:`harness.host.program_files`
     fingerprint: str
     #: the operator's store that it is tried with; None for the one of the lab
     store: StoreDeclaration | None = None
@@ -203,15 +202,10 @@ def _loaded(name: str, file: Pipeline, path: Path, declared: bytes, *, own_file:
         *_wrong_statuses(file),
     ):
         raise ConfigError(f"{key}: {problem}", where=config.at_key(str(path), key), hint=hint)
-    digest = hashlib.sha256(declared)
-    arguments = tuple(word for _, words in _commands(file) for word in words)
+    arguments = [word for _, words in _commands(file) for word in words]
     # shipped files are the same with and without the repository of the harness
-    for source in sources_of(arguments, folder, ask_git=bool(own_file)):
-        try:
-            digest.update(f"{source.relative_to(folder)}\0".encode() + source.read_bytes())
-        except OSError as error:
-            raise ConfigError(f"{source} cannot be read: {error.strerror}", where=str(path)) from None
-    return LoadedPipeline(name=name, folder=folder, file=file, own_file=own_file, fingerprint=digest.hexdigest()[:16])
+    digest = program_digest(declared, arguments, folder=folder, where=str(path), ask_git=bool(own_file))
+    return LoadedPipeline(name=name, folder=folder, file=file, own_file=own_file, fingerprint=digest)
 
 
 # --- mistakes -----------------------------------------------------------------------------------------------

@@ -171,7 +171,8 @@ def _load(path: Path, *, shipped: bool) -> JobEngine:
         # the line of a key is found by its last word, which is not unique in variants and in documented outcomes
         where = config.at_key(str(path), key) if key.startswith(("packages", "commands", "claims")) else str(path)
         raise ConfigError(f"{key}: {problem}", where=where, hint=hint)
-    return JobEngine(name=name, folder=folder, file=file, shipped=shipped, fingerprint=_digest(path, file, folder))
+    digest = _digest(path, file, folder, shipped=shipped)
+    return JobEngine(name=name, folder=folder, file=file, shipped=shipped, fingerprint=digest)
 
 
 #: the key, the problem, and what to try
@@ -269,10 +270,11 @@ def _braced(placeholders: tuple[str, ...] | list[str]) -> str:
     return ", ".join(f"{{{placeholder}}}" for placeholder in placeholders)
 
 
-def _digest(path: Path, file: JobEngineFile, folder: Path) -> str:
+def _digest(path: Path, file: JobEngineFile, folder: Path, *, shipped: bool) -> str:
     try:
         declared = path.read_bytes()
     except OSError as error:
         raise ConfigError(f"{path} cannot be read: {error.strerror}", where=str(path)) from None
     arguments = (argument for _, arguments in _commands(file) for argument in arguments)
-    return program_digest(declared, arguments, folder=folder, where=str(path))
+    # shipped files are the same with and without the repository of the harness
+    return program_digest(declared, arguments, folder=folder, where=str(path), ask_git=not shipped)
