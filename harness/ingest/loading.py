@@ -12,6 +12,7 @@ from msgspec import Struct
 
 from harness import config
 from harness.errors import ConfigError, UsageError
+from harness.host.placeholders import braced, filled, placeholders_in
 from harness.host.program_files import named_files, program_digest
 from harness.ingest.operator_store import StoreDeclaration
 from harness.ingest.pipeline_file import Pipeline, Status
@@ -33,8 +34,6 @@ _PROJECT_FILE, _TABLE = "harness.toml", "ingest"
 #: keys that no other table of `harness.toml` has
 _ONLY_OF_PIPELINES = ("presign", "statuses", "sql")
 _NAME = re.compile(r"^[a-z][a-z0-9-]{0,39}$")
-#: `{word}` in an argument; a shell's `${word}` is left as it is
-_PLACEHOLDER = re.compile(r"(?<!\$)\{([A-Za-z_][A-Za-z0-9_.]*)\}")
 _OF_COMMANDS = ("folder", "python")
 _OF_STEPS = ("filename", "project", "content_type", "correlation", "unique", "actor.type", "actor.id")
 #: what the answer to a request for an address has to hold
@@ -86,15 +85,11 @@ class LoadedPipeline(Struct, frozen=True, kw_only=True):
         :param which: `migrate`, `api` or `worker`.
         :param python: the program that the packages were installed for.
         """
-        values = {"folder": str(self.folder), "python": python}
-        return tuple(
-            _PLACEHOLDER.sub(lambda found: values[found[1]], argument)
-            for argument in getattr(self.file.commands, which)
-        )
+        return filled(getattr(self.file.commands, which), {"folder": self.folder, "python": python})
 
     def uses(self, placeholder: str) -> bool:
         """Return whether a command names a placeholder, such as `python`."""
-        return any(placeholder in _placeholders(*arguments) for _, arguments in _commands(self.file))
+        return any(placeholder in placeholders_in(arguments) for _, arguments in _commands(self.file))
 
     def status_of(self, word: str) -> Status:
         """Return the state that the pipeline's own word stands for; a word that it does not declare is pending."""
@@ -214,11 +209,11 @@ def _loaded(name: str, file: Pipeline, path: Path, declared: bytes, *, own_file:
 def _wrong_commands(file: Pipeline, folder: Path) -> Iterator[_Problem]:
     for name, arguments in _commands(file):
         key = f"commands.{name}"
-        for placeholder in _placeholders(*arguments):
+        for placeholder in placeholders_in(arguments):
             if placeholder not in _OF_COMMANDS:
                 yield (
                     key,
-                    f"unknown placeholder {{{placeholder}}}; allowed here: {_braced(_OF_COMMANDS)}",
+                    f"unknown placeholder {{{placeholder}}}; allowed here: {braced(_OF_COMMANDS)}",
                     "addresses and settings are in the environment of the program",
                 )
         for program in named_files(arguments, folder):
@@ -235,18 +230,18 @@ def _wrong_requests(file: Pipeline) -> Iterator[_Problem]:
         )
     yield from _wrong_placeholders("presign", file.presign, _OF_STEPS)
     if "Content-Type" not in file.upload_headers and any(
-        "content_type" in _placeholders(value) for value in file.upload_headers.values()
+        "content_type" in placeholders_in((value,)) for value in file.upload_headers.values()
     ):
         yield "upload_headers", "{content_type} is in another header than Content-Type", "name the header Content-Type"
 
 
 def _wrong_placeholders(key: str, step: Step, allowed: tuple[str, ...]) -> Iterator[_Problem]:
     texts = (step.path, *step.headers.values(), msgspec.json.encode(step.json).decode(), *step.form.values())
-    for placeholder in _placeholders(*texts):
+    for placeholder in placeholders_in(texts):
         if placeholder not in allowed:
             yield (
                 key,
-                f"unknown placeholder {{{placeholder}}}; allowed here: {_braced(allowed)}",
+                f"unknown placeholder {{{placeholder}}}; allowed here: {braced(allowed)}",
                 config.close_to(placeholder, allowed),
             )
 
@@ -266,11 +261,3 @@ def _wrong_statuses(file: Pipeline) -> Iterator[_Problem]:
 
 def _commands(file: Pipeline) -> list[tuple[str, tuple[str, ...]]]:
     return [(name, getattr(file.commands, name)) for name in ("migrate", "api", "worker")]
-
-
-def _placeholders(*texts: str) -> list[str]:
-    return list(dict.fromkeys(word for text in texts for word in _PLACEHOLDER.findall(text)))
-
-
-def _braced(placeholders: tuple[str, ...]) -> str:
-    return ", ".join(f"{{{placeholder}}}" for placeholder in placeholders)

@@ -13,6 +13,7 @@ from packaging.requirements import InvalidRequirement, Requirement
 
 from harness import config
 from harness.errors import ConfigError, UsageError
+from harness.host.placeholders import braced, filled, placeholders_in
 from harness.host.program_files import named_files, program_digest
 from harness.job_engines.target_file import NEEDS, Documented, JobEngineFile, JobFeature, Packages, Settings, Variant
 
@@ -22,8 +23,6 @@ if TYPE_CHECKING:
 SHIPPED = Path(__file__).resolve().parent / "targets"
 #: the name of a job engine becomes part of the ids of its checks
 _NAME = re.compile(r"^[a-z][a-z0-9-]{0,39}$")
-#: `{word}` in an argument; a shell's `${word}` is left as it is
-_PLACEHOLDER = re.compile(r"(?<!\$)\{([a-z_]+)\}")
 _NPM = re.compile(r"^(?:@[a-z0-9][\w.-]*/)?[a-z0-9][\w.-]*@\d+\.\d+\.\d+(?:[-+][\w.-]+)?$", re.ASCII)
 #: placeholders of every command
 _EVERYWHERE = ("folder", "python", "node")
@@ -113,14 +112,11 @@ class JobEngine(Struct, frozen=True, kw_only=True):
         :raises KeyError: when the command names a placeholder that has no value.
         """
         values = {"folder": self.folder, **placeholders}
-        return tuple(
-            _PLACEHOLDER.sub(lambda found: str(values[found[1]]), argument)
-            for argument in getattr(self.file.commands, which)
-        )
+        return filled(getattr(self.file.commands, which), values)
 
     def uses(self, placeholder: str) -> bool:
         """Return whether a command names a placeholder, such as `node`."""
-        return any(placeholder in _placeholders(arguments) for _, arguments in _commands(self.file))
+        return any(placeholder in placeholders_in(arguments) for _, arguments in _commands(self.file))
 
 
 @cache
@@ -197,17 +193,17 @@ def wrong_packages(packages: Packages) -> Iterator[_Problem]:
 
 def _wrong_commands(file: JobEngineFile, folder: Path) -> Iterator[_Problem]:
     for name, arguments in _commands(file):
-        key, allowed, found = f"commands.{name}", (*_EVERYWHERE, *_KEYS[name]), _placeholders(arguments)
+        key, allowed, found = f"commands.{name}", (*_EVERYWHERE, *_KEYS[name]), placeholders_in(arguments)
         for placeholder in found:
             if placeholder not in allowed:
                 yield (
                     key,
-                    f"unknown placeholder {{{placeholder}}}; allowed here: {_braced(allowed)}",
+                    f"unknown placeholder {{{placeholder}}}; allowed here: {braced(allowed)}",
                     config.close_to(placeholder, allowed)
                     or "move code with a word in braces into a program next to the target file",
                 )
         if missing := [placeholder for placeholder in _KEYS[name] if placeholder not in found]:
-            yield key, f"needs {_braced(missing)}, which no argument contains", f"add {_braced(missing)} as an argument"
+            yield key, f"needs {braced(missing)}, which no argument contains", f"add {braced(missing)} as an argument"
         for program in named_files(arguments, folder):
             if not file.not_run and not program.is_file():
                 yield key, f"no such file {program}", "{folder} is the folder of the target file"
@@ -260,14 +256,6 @@ def _merged(file: JobEngineFile, variant: Variant) -> dict[str, Any]:
 def _commands(file: JobEngineFile) -> list[tuple[str, tuple[str, ...]]]:
     """Return the commands that the file has, by name."""
     return [(name, arguments) for name in _KEYS if (arguments := getattr(file.commands, name))]
-
-
-def _placeholders(arguments: tuple[str, ...]) -> list[str]:
-    return list(dict.fromkeys(word for argument in arguments for word in _PLACEHOLDER.findall(argument)))
-
-
-def _braced(placeholders: tuple[str, ...] | list[str]) -> str:
-    return ", ".join(f"{{{placeholder}}}" for placeholder in placeholders)
 
 
 def _digest(path: Path, file: JobEngineFile, folder: Path, *, shipped: bool) -> str:
