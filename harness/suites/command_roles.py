@@ -95,6 +95,15 @@ def remove_left(ctx: CheckContext, own: Collection[str]) -> None:
         )
         for (statement,) in changed:
             admin.run(statement)
+        # a prepared transaction outlives its session, keeps its locks, and can only be ended in its database
+        prepared = admin.rows(
+            "SELECT database, quote_literal(gid) FROM pg_prepared_xacts"
+            " WHERE database = ANY(%s) OR format('role %%I', owner) <> ALL(%s) OR starts_with(owner, 'harness_command_')",
+            [list(own), list(before)],
+        )
+        for name, transaction in prepared:
+            with ctx.lab.connect_admin(name) as client:
+                client.run(f"ROLLBACK PREPARED {transaction}")
         made = admin.rows(
             "SELECT datname FROM pg_database WHERE datname <> ALL(%s) AND pg_get_userbyid(datdba) <> ALL(%s)",
             [list(own), list(_OWNERS)],

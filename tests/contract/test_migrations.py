@@ -130,6 +130,10 @@ if not run("SELECT count(*) FROM pg_database WHERE datname = 'kept'").fetchone()
     run(f'ALTER DATABASE {connection.info.dbname} OWNER TO keeper')
 """
 )
+#: a prepared transaction belongs to the server, and the database of its locks cannot be dropped
+PREPARED = (
+    "for statement in ('BEGIN', 'CREATE TABLE posts (id bigint)', \"PREPARE TRANSACTION 'kept'\"): run(statement)\n"
+)
 CLOSES = (
     TABLE
     + """
@@ -168,6 +172,21 @@ PROJECTS: dict[str, tuple[dict[str, Any], str, Status, str]] = {
     "leaves-databases": ({"up": python(LEAVES_DATABASES), "role": "createdb"}, "twice", Status.OK, ""),
     "finds-no-databases": (
         {"up": python(LEAVES_DATABASES), "local": python(LEAVES_DATABASES), "role": "createdb"},
+        "same-schema",
+        Status.OK,
+        "",
+    ),
+    "prepared": (
+        {"up": python("run('CREATE TABLE a ()')\n" + PREPARED)},
+        "twice",
+        Status.ISSUE,
+        "exit code of the second run",
+    ),
+    "finds-nothing-prepared": (
+        {
+            "up": python("run('CREATE TABLE a ()')\n" + PREPARED),
+            "local": python("run('CREATE TABLE a ()')\n" + PREPARED),
+        },
         "same-schema",
         Status.OK,
         "",
