@@ -13,7 +13,15 @@ _ORDER = {
     "Start": ("quickstart", "concepts", "report", "limits"),
     "Your own systems": ("identify", "your-staging", "ci", "gates", "migrations", "audit-targets", "audit-layer"),
     "Topologies": ("topologies", "pooler-of-your-own", "engines"),
-    "Results": ("sample/README", "sample/job-engines", "evidence", "resilience", "job-engines", "performance"),
+    "Results": (
+        "sample/README",
+        "sample/job-engines",
+        "sample/ingest",
+        "evidence",
+        "resilience",
+        "job-engines",
+        "performance",
+    ),
     "Reference": ("command-line", "reference", "reference/commands", "reference/checks", "reference/files"),
 }
 _PROJECT = ("CONTRIBUTING", "CHANGELOG", "SECURITY")

@@ -9,7 +9,7 @@ from msgspec.structs import replace
 
 from harness.checks.judges.ingest_state import UploadRow
 from harness.checks.record import NotApplicableError, NotExercisedError
-from harness.database import SqlError, describe
+from harness.database import SqlError, describe, is_lost
 from harness.errors import TimedOutError
 from harness.ingest.pipeline_file import Status
 from harness.suites.ingest.description import Misfit, error_of, other_id, table_with
@@ -58,6 +58,8 @@ class IngestRun(Uploading):
         self.columns: tuple[str, ...] = ()
         #: whether the query has found an upload of this check
         self._fits = False
+        #: why the last look at the rows lost its connection; "" if it did not
+        self._lost = ""
         #: the workers of all uploads so far: a pipeline may clear the name when an upload is indexed
         self.worker_names: set[str] = set()
         #: when the worker of the case was killed
@@ -107,10 +109,12 @@ class IngestRun(Uploading):
                 self._admin = self.ctx.lab.connect_admin(self.database)
             cursor = self._admin.execute(self.pipeline.file.sql.uploads.encode())
             names = [column.name for column in cursor.description or ()]
-            found = [dict(zip(names, row, strict=True)) for row in cursor]
+            found = [dict(zip(names, row, strict=True)) for row in cursor] if names else []
+            self._lost = ""
         except SqlError as error:
             self._disconnect()
-            if error.sqlstate is None or error.sqlstate.startswith(("08", "57P")):
+            if is_lost(error):
+                self._lost = describe(error)
                 return None
             raise self._wrong_query(f"the query fails: {describe(error)}") from None
         if missing := [name for name in ("id", "key", "status") if name not in names]:
@@ -140,6 +144,8 @@ class IngestRun(Uploading):
         :raises DescriptionError: when it has found none, and a table has one.
         """
         self.look()
+        if self._lost and self.ctx.lab.answers():
+            raise self._wrong_query(f"the query ends its connection: {self._lost}")
         if self._fits or self._admin is None:
             return
         for upload in self.uploads.values():
