@@ -58,7 +58,8 @@ class _Follow:
         self._word = ""
 
     def through(self) -> Trial:
-        run, wrong = self._run, []
+        run = self._run
+        wrong: list[str] = []
         try:
             self._until_indexed()
             run.require_loadable()
