@@ -424,3 +424,23 @@ def test_the_reason_names_the_request_and_what_it_may_have_caused() -> None:
         "(expected 0, observed 1 (processing))"
     )
     assert undecided(_stuck()) == ""
+
+
+# --- a machine that is overloaded ------------------------------------------------------------------------
+
+
+def test_what_a_program_does_not_do_in_time_on_an_overloaded_machine_is_no_finding() -> None:
+    found = state(IngestCase.DUPLICATES)
+    refused = tuple(replace(one, stored_s=None, error="the API answered 503, expected 201") for one in found.uploads)
+    late = replace(found, uploads=refused, crowd=32.0)
+    assert broken(late) == set()
+    assert undecided(late).startswith("32 tasks wanted to run on each core of this machine, which may be the cause of ")
+    assert broken(replace(late, crowd=6.0)) == {judged.REFUSED}
+
+
+@pytest.mark.parametrize("name", sorted({judged.CHECKSUM, judged.OTHERS}))
+def test_an_overloaded_machine_hides_no_wrong_result(name: str) -> None:
+    found = replace(state(IngestCase.DUPLICATES), crowd=32.0, others_lost=1)
+    first = found.uploads[0].id
+    rows = {key: replace(one, checksum="0") if key == first else one for key, one in found.rows.items()}
+    assert name in broken(replace(found, rows=rows))

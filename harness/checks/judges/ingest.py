@@ -15,7 +15,7 @@ from harness.checks.judges import Judge, compared
 from harness.checks.judges.ingest_service import OF_THE_SERVICE, SERVICE_WORDS, judge_service
 from harness.checks.judges.ingest_state import IngestState
 from harness.checks.judges.ingest_uploads import Ingested, jitter_of, leaked, percentile
-from harness.checks.pauses import TOO_SLOW_S
+from harness.checks.pauses import MOST_RUNNABLE, TOO_SLOW_S
 from harness.ingest.cases import IngestCase
 from harness.ingest.pipeline_file import Status
 
@@ -90,6 +90,8 @@ SHORT = {
 _OF_THE_PIPELINE = OF_THE_SERVICE | {CHECKSUM, INDEXED_AT, METADATA, LEAKED, OUTSIDE}
 #: whatever the harness refuses; a store that fails may lose objects
 _OF_THE_STORE = frozenset({OTHERS, OBJECTS})
+#: however slow the machine is
+_AT_ANY_SPEED = _OF_THE_PIPELINE | _OF_THE_STORE | {ATTEMPTS, TWICE}
 #: uploads whose retries are compared: fewer show nothing about growth and jitter
 FEWEST_RETRIED = 6
 #: the last delay of retries exceeds the first one by this factor, where the nominal one doubles
@@ -333,16 +335,26 @@ def judge_expectations(state: IngestState) -> tuple[Expectation, ...]:
     return tuple(one for one in _compared(state) if one not in undecided)
 
 
+def is_overloaded(state: IngestState) -> bool:
+    """Return whether the machine was so busy that what a program does not do in time shows nothing about it."""
+    return state.crowd > MOST_RUNNABLE
+
+
 def undecided_by(state: IngestState) -> tuple[Expectation, ...]:
     """Return broken expectations that say nothing, because the store or the harness may be their cause.
 
     The harness refuses requests that leave the prefix, and a store may fail by itself: with an error of its own, or
-    without an answer.
+    without an answer. On a machine that is overloaded, programs run into their own time limits.
     """
-    fails = any(request.failed_by_itself for request in state.requests)
-    if not fails and not any(request.refused for request in state.requests):
+    decided = None
+    if any(request.failed_by_itself for request in state.requests):
+        decided = _OF_THE_PIPELINE
+    elif any(request.refused for request in state.requests):
+        decided = _OF_THE_PIPELINE | _OF_THE_STORE
+    elif is_overloaded(state):
+        decided = _AT_ANY_SPEED
+    if decided is None:
         return ()
-    decided = _OF_THE_PIPELINE if fails else _OF_THE_PIPELINE | _OF_THE_STORE
     return tuple(one for one in _compared(state) if one.broken and one.name not in decided)
 
 

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 
 import msgspec
 
-from harness.checks.judges.ingest import undecided_by
+from harness.checks.judges.ingest import is_overloaded, undecided_by
 from harness.checks.judges.ingest_service import service_measured
 from harness.checks.judges.ingest_state import IngestState, without_ends
 from harness.checks.judges.ingest_uploads import Ingested, percentile
@@ -54,6 +54,8 @@ def final_state(run: IngestRun, reason: str = "") -> IngestState:
             others_lost=run.store.others_lost(),
             uploads_lost=run.store.uploads_lost(uploads),
             pause_s=round(run.pauses.longest_s, 2),
+            # a control is to break its check on a slow machine, too
+            crowd=0.0 if run.ctx.control else round(run.pauses.crowd, 1),
             service=run.service,
         )
     )
@@ -87,7 +89,12 @@ def late_file(run: IngestRun) -> str:
 def undecided(state: IngestState) -> str:
     """Return why broken expectations say nothing about the pipeline, and which ones; "" without such ones."""
     names = ", ".join(f"{one.name} (expected {one.expected}, observed {one.observed})" for one in undecided_by(state))
-    return f"{disturbances(state.requests)}, which may be the cause of this: {names}" if names else ""
+    causes = ", and ".join(filter(None, (disturbances(state.requests), _overload(state))))
+    return f"{causes}, which may be the cause of this: {names}" if names else ""
+
+
+def _overload(state: IngestState) -> str:
+    return f"{state.crowd:.0f} tasks wanted to run on each core of this machine" if is_overloaded(state) else ""
 
 
 def disturbances(requests: Iterable[StoreRequest]) -> str:
@@ -112,6 +119,7 @@ def record_facts(run: IngestRun, state: IngestState) -> None:
     ctx = run.ctx
     ctx.fact("measured", measured(Ingested(state)))
     ctx.fact("longest pause of the machine", f"{run.pauses.longest_s:.2f} s")
+    ctx.fact("tasks for each core that wanted to run", f"{run.pauses.crowd:.1f} at most, over two seconds")
     if exits := state.exits:
         ctx.fact("exits of programs", len(exits))
         ctx.fact("last line of the last exit", exits[-1].last)
