@@ -142,7 +142,7 @@ def _ended(process: GuardedProcess) -> Iterator[None]:
 
 
 class _Tail:
-    """The last lines of an output. A line that lost its beginning begins after a gap: a part of a secret shows it."""
+    """The last lines of an output. A line that lost its beginning begins with a whole word: half a secret is not known."""
 
     def __init__(self) -> None:
         self._pieces: deque[str] = deque()
@@ -165,10 +165,9 @@ class _Tail:
     def text(self) -> str:
         """What is kept."""
         with self._lock:
-            pieces, is_cut = list(self._pieces), self._is_cut
-        if is_cut and pieces:
-            pieces[0] = "… " + (pieces[0].split(maxsplit=1)[1:] or ["\n"])[0]
-        return "".join(pieces)
+            text, is_cut = "".join(self._pieces), self._is_cut
+        # the rest of a word, which may be the rest of a secret
+        return "… " + (text.split(maxsplit=1)[1:] or ["\n"])[0] if is_cut and text else text
 
 
 def _read(source: IO[bytes], kept: _Tail, say: Callable[[str], None]) -> None:
