@@ -142,7 +142,7 @@ def _ended(process: GuardedProcess) -> Iterator[None]:
 
 
 class _Tail:
-    """The last lines of an output. A line that lost its beginning begins with a whole word: half a secret is not known."""
+    """The last lines of an output. A line that lost its beginning begins with a whole word."""
 
     def __init__(self) -> None:
         self._pieces: deque[str] = deque()
