@@ -151,14 +151,18 @@ class CheckClients(CheckRecord):
         """Connect through the chain as the application role, `count` times."""
         return [self.client() for _ in range(count)]
 
-    def server_connections(self, role: str) -> set[int]:
-        """Return the server processes of the pooler's connections to this database, as a role."""
+    def direct_pids(self) -> set[int]:
+        """Return the server processes of the check's own open connections past the pooler."""
         server = self._lab.postgres.endpoint()
-        own = [
+        return {
             client.info.backend_pid
             for client in self._clients
             if not client.closed and (client.info.host, client.info.port) == (server.host, server.port)
-        ]
+        }
+
+    def server_connections(self, role: str) -> set[int]:
+        """Return the server processes of the pooler's connections to this database, as a role."""
+        own = sorted(self.direct_pids())
         found = self.admin.rows(
             "SELECT pid FROM pg_stat_activity"
             " WHERE datname = current_database() AND usename = %s AND backend_type = 'client backend'"

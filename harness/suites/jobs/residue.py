@@ -11,6 +11,7 @@ from msgspec import Struct
 from harness.checks.judges.jobs import CHANNELS, LOCKS, PINNED, STATEMENTS, TRANSACTIONS
 from harness.checks.record import NotExercisedError
 from harness.errors import TimedOutError
+from harness.model import PoolMode
 from harness.suites.jobs.programs import WORKERS
 from harness.waiting import NotYet, poll
 
@@ -138,19 +139,40 @@ def most_left(before: dict[str, int], now: dict[str, int]) -> dict[str, int]:
 def _on_shared_connections(run: JobRun) -> tuple[list[OnServerConnection], int]:
     """Return what later clients find on each server connection of the pool, and how many free ones they missed.
 
-    As many clients as there are server connections ask at the same time, so that each is given another one. A server
-    connection in a transaction is not free: it is given to a client if the transaction ends meanwhile.
+    A server connection in a transaction is not free: it is given to a client if the transaction ends meanwhile.
     """
-    sessions = _sessions(run)
-    wanted = {pid for pid, is_open in sessions.items() if not is_open}
-    clients: list[Client] = []
     found: dict[int, OnServerConnection] = {}
+    wanted = {pid for pid, is_open in _pooled(run).items() if not is_open}
+    look = _one_after_another if run.ctx.mode is PoolMode.SESSION else _side_by_side
+    look(run, found)
+    return list(found.values()), len((wanted & _pooled(run).keys()) - found.keys())
+
+
+def _pooled(run: JobRun) -> dict[int, bool]:
+    """Return the sessions of the engine's database without those that the check itself has past the pooler."""
+    own = run.ctx.direct_pids()
+    return {pid: is_open for pid, is_open in _sessions(run).items() if pid not in own}
+
+
+def _one_after_another(run: JobRun, found: dict[int, OnServerConnection]) -> None:
+    """Give each server connection of the pool to a client that keeps it, until the pooler opens a new one."""
+    sessions = _pooled(run)
+    while not sessions.keys() <= found.keys():
+        [row] = run.ctx.connect(run.ctx.lab.chain(run.database)).rows(_ON_SERVER_CONNECTION)
+        found[row[0]] = OnServerConnection(*row[:3])
+        if row[0] not in sessions:
+            return
+
+
+def _side_by_side(run: JobRun, found: dict[int, OnServerConnection]) -> None:
+    """Let as many clients as there are server connections ask at the same time, so that each is given another one."""
+    clients: list[Client] = []
+    sessions = _pooled(run)
     for _ in range(_TRIES):
         if sessions.keys() <= found.keys():
-            break
+            return
         clients += [run.ctx.connect(run.ctx.lab.chain(run.database)) for _ in range(len(sessions) - len(clients))]
         with ThreadPoolExecutor(len(clients)) as pool:
             for [row] in pool.map(lambda client: client.rows(_ON_SERVER_CONNECTION), clients):
                 found[row[0]] = OnServerConnection(*row[:3])
-        sessions = _sessions(run)  # the pooler may have closed some meanwhile, or opened others
-    return list(found.values()), len((wanted & sessions.keys()) - found.keys())
+        sessions = _pooled(run)  # the pooler may have closed some meanwhile, or opened others
