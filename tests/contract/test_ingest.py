@@ -299,7 +299,7 @@ def test_a_worker_that_needs_a_list_of_the_bucket_is_not_run(stage: Stage) -> No
     assert re.match(
         r"the harness refused \d+ requests, the first one GET /ingest-\w+\?encoding-type&list-type", result.reason
     )
-    assert f"{judged.NOT_INDEXED} (expected 0, observed 1)" in result.reason
+    assert judged.NOT_INDEXED in result.reason
     assert result.facts["outcome"] == "undecided"
 
 
