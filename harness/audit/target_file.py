@@ -20,15 +20,37 @@ _Table = Annotated[str, Meta(pattern=r"^[a-z_][a-z0-9_$]*\.[a-z_][a-z0-9_$]*$")]
 class TrailFeature(StrEnum):
     """Features that a trail may claim, beyond capturing every change once, correctly and with its actor."""
 
+    #: `changed_fields` of an update names exactly the columns whose stored value changed, in any order; a change of
+    #: scale, 1.0 to 1.00, is one. NULL for an insert, a delete, and an update that changes nothing
     CHANGED_FIELDS = "changed-fields"
+    #: `changed_from` of an update holds the values before, of the columns that changed, for tables that are attached
+    #: with `attach_with_changed_from`. NULL for other tables and operations
     CHANGED_FROM = "changed-from"
+    #: each of the types user, admin, service_account, job, system and anonymous is kept as declared; anonymous has no
+    #: id. A write with an invalid actor fails, with an SQLSTATE that begins with 22 or P0, or with 23514
     ACTOR_TYPES = "actor-types"
+    #: one change with the operation truncate for each captured table that a TRUNCATE empties, also by CASCADE, with its
+    #: actor; without a row after the change
     TRUNCATE = "truncate"
+    #: rows of a partitioned table are captured under the name of the root, whether the root or a leaf is written to,
+    #: leaves that are created later included. A row that moves to another leaf is a delete, then an insert
     PARTITIONS = "partitions"
+    #: `record_action` runs in an audited transaction, as the application. `actions` returns the action, and `action_id`
+    #: of the transaction's changes refers to it. An action that is rolled back leaves nothing
     ACTIONS = "actions"
+    #: a table is captured exactly when `coverage` says so: not without a trigger, with a disabled one, or because
+    #: another schema has a table of that name
     COVERAGE = "coverage"
+    #: an excluded value is nowhere in the trail, and a masked one is replaced by the placeholder, in the row after the
+    #: change and in prior values. A rule for a missing column is refused when it is attached, or when the table is
+    #: written to
     REDACTION = "redaction"
+    #: `purge` deletes the changes before the cutoff, keeps the change that was captured exactly then, and may be
+    #: repeated. It deletes a transaction's record only once none of its changes is left
     RETENTION = "retention"
+    #: `public.audit_transactions` has one record for each transaction, with the columns txid, occurred_at and
+    #: actor_ref. The first write decides the transaction's actor; a record of another cluster with the same txid is
+    #: not reused
     CONTRACT_TABLES = "contract-tables"
     #: the Python library and the objects of the reference layer; no other trail can claim it
     LIBRARY = "library"
@@ -36,7 +58,12 @@ class TrailFeature(StrEnum):
     @property
     def unclaimed(self) -> str:
         """Return the reason for N/A when a target does not claim the feature."""
-        return f"the audit target does not claim {_MEANINGS[self]}"
+        return f"the audit target does not claim {self.promise}"
+
+    @property
+    def promise(self) -> str:
+        """What a trail claims with the feature, as an infinitive."""
+        return _MEANINGS[self]
 
 
 _MEANINGS = {
@@ -71,12 +98,20 @@ REDACTION_TEXTS = {"attach_redacted": ("exclude", "mask", "placeholder")}
 class Recorded(StrEnum):
     """Properties that every trail is expected to have, unless its target file omits them."""
 
+    #: each change has the actor that the application declared, or NULL where it declared none
     ACTOR = "actor"
+    #: all changes of a transaction have the same text, number or UUID, and those of other transactions another one
     TRANSACTION_ID = "transaction-id"
+    #: each inserted row is a change, whatever inserts it: INSERT, COPY, MERGE, a function, a trigger or a cascade
     INSERTS = "inserts"
+    #: each updated row is a change, also the second update of a row in one statement or transaction
     UPDATES = "updates"
+    #: each deleted row is a change, also by a cascade
     DELETES = "deletes"
+    #: `data_after` of an insert and an update is the stored row, as the server has it after all triggers
     IMAGE = "image"
+    #: `changes` returns the changes of a row in the order in which they were made, also when another trigger changes
+    #: the row once more: PostgreSQL fires triggers in the order of their names
     ORDER = "order"
     #: a trail has it when its changes have the column captured_at, and cannot omit it
     TIME = "time"

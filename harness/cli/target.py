@@ -84,7 +84,7 @@ def try_target(invocation: Invocation, named: str, *, topology: str, sql: tuple[
 
     Starts the topology, installs the trail and attaches it. Then it shows the changes, as the file's statements return
     them, of an insert, an update, a delete, a TRUNCATE, a rollback and two concurrent updates, and says what is missing
-    for the properties that every trail needs, and for the claims of the file. Nothing is evidence:
+    for the properties that every trail needs, and for the claims of the file. No report shows it:
     `harness verify TOPOLOGY --audit-target NAME|FILE.toml` runs the checks.
     """
     settings = invocation.settings

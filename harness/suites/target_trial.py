@@ -1,6 +1,6 @@
 """A trial of an audit target for its author: the changes that a few writes leave, and what is missing for its claims.
 
-It decides nothing, and is no evidence.
+It decides nothing, and the report does not show it.
 """
 
 from __future__ import annotations

@@ -10,7 +10,7 @@ from __future__ import annotations
 from functools import cache, partial
 from typing import TYPE_CHECKING
 
-from tests.reference import checks, commands, embedded, files, overview
+from tests.reference import checks, commands, embedded, files, overview, targets
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
@@ -21,6 +21,7 @@ _MADE: dict[str, Callable[[], str]] = {
     "docs/reference/commands.md": commands.document,
     "docs/reference/checks.md": checks.document,
     "docs/reference/files.md": files.document,
+    targets.DOCUMENT: targets.document,
 } | {name: partial(embedded.document, name) for name in embedded.DOCUMENTS}
 NAMES = tuple(_MADE)
 

@@ -64,6 +64,19 @@ def _file(file: File) -> Iterator[str]:
         yield _keys(kind, (), path, headings)
 
 
+def tables_of_keys(kind: type[Struct], level: int) -> Iterator[str]:
+    """Yield the keys of a file: a heading and a table for each of its tables, without their introductions.
+
+    :param level: of the headings.
+    """
+    headings: dict[type[Struct], str] = {kind: ""}
+    tables = list(_tables(kind, "", headings))
+    yield _keys(kind, (), "", headings)
+    for path, inner in tables:
+        yield f"{'#' * level} `{headings[inner]}`"
+        yield _keys(inner, (), path, headings)
+
+
 def _tables(kind: type[Struct], path: str, headings: dict[type[Struct], str]) -> Iterator[tuple[str, type[Struct]]]:
     """Yield each table of a file once, where it appears first, with the path of its keys.
 

@@ -137,6 +137,14 @@ def toml_blocks() -> list[tuple[str, str]]:
     return [(document, block) for document in DOCUMENTS for block in blocks(document, "toml")]
 
 
+#: what a target file needs besides the part that an example shows
+_REST_OF_A_TARGET = {
+    "summary": 'summary = "ours"\ntables = ["public.log"]\n',
+    "actor": '[actor]\nsetting = "app.user"\n',
+    "statements": '[statements]\nattach = "SELECT 1"\nchanges = "SELECT 1"\n',
+}
+
+
 @pytest.mark.parametrize(("document", "block"), toml_blocks())
 def test_every_toml_example_is_one_of_its_kind(document: str, block: str, tmp_path: Path) -> None:
     """The keys of an example say which file it is from; the reader of that file accepts it."""
@@ -147,6 +155,9 @@ def test_every_toml_example_is_one_of_its_kind(document: str, block: str, tmp_pa
     known = (JobEngineFile,) if "sql" in keys else (ProjectFile, Topology, Recipe, BehaviourFile, TargetFile)
     kinds = [kind for kind in known if keys <= set(kind.__struct_fields__)]
     assert len(kinds) == 1, f"{document}: {sorted(keys)}"
+    if kinds == [TargetFile] and "summary" not in keys:  # a part of a target file
+        rest = {name: part for name, part in _REST_OF_A_TARGET.items() if name not in keys}
+        path.write_text(f"{rest.pop('summary')}{block}{''.join(rest.values())}")
     if kinds == [Topology]:
         if "postgres" not in keys:
             path.write_text(CHAIN + block)
@@ -154,7 +165,8 @@ def test_every_toml_example_is_one_of_its_kind(document: str, block: str, tmp_pa
     elif kinds == [BehaviourFile]:
         assert load_behaviour_file(path).behaviour
     elif kinds == [TargetFile]:
-        assert [file.name for file in load_target(str(path)).install] == ["log.sql"]
+        installed = ["log.sql"] if "install" in keys else []
+        assert [file.name for file in load_target(str(path)).install] == installed
     else:
         config.load(path, kinds[0])  # an invalid one raises
 
@@ -175,7 +187,7 @@ def test_the_examples_of_a_project_are_parts_of_one_file(tmp_path: Path, monkeyp
 
 def test_the_example_of_a_target_is_named_by_its_project(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
-    project, target = blocks(TARGETS, "toml")
+    project, target, *_ = blocks(TARGETS, "toml")
     (tmp_path / "log.sql").write_text("SELECT 1;\n")
     (tmp_path / "my-trail.toml").write_text(target)
     (tmp_path / "harness.toml").write_text(project)

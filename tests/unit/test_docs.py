@@ -90,7 +90,7 @@ def test_features_are_quoted_as_the_feature_map_titles_them() -> None:
 
 
 def test_the_table_of_claims_is_complete() -> None:
-    described = {row[0]: row[2] for row in rows(TARGETS, "Claim")}
+    described = {row[0]: row[3] for row in rows(TARGETS, "Claim")}
     expected = {
         feature.value: "`, `".join(NEEDS_STATEMENT.get(feature, ()))
         for feature in TrailFeature

@@ -14,7 +14,7 @@ from harness import places
 from harness.cli.main import root
 from harness.model import PoolMode
 from harness.suites.catalogue import catalogue
-from tests.reference import NAMES, documents, embedded, files
+from tests.reference import NAMES, documents, embedded, files, targets
 from tests.reference.comments import comments_of
 from tests.reference.files import FILES
 from tests.reference.markdown import prose, table
@@ -35,7 +35,7 @@ def test_the_committed_reference_is_current(name: str) -> None:
 def test_no_document_of_the_reference_is_left_over() -> None:
     folder = places.PACKAGE.parent / "docs"
     found = {str(path.relative_to(places.PACKAGE.parent)) for path in folder.glob("reference/**/*.md")}
-    assert found | {"docs/reference.md", *embedded.DOCUMENTS} == set(NAMES)
+    assert found | {"docs/reference.md", targets.DOCUMENT, *embedded.DOCUMENTS} == set(NAMES)
 
 
 def test_every_command_and_every_visible_option_is_listed() -> None:
