@@ -13,9 +13,9 @@ _BEAT_S = 0.05
 #: the machine kept the harness itself waiting for so long: times show nothing then, seconds
 TOO_SLOW_S = 2.0
 #: with so many tasks for each core that want to run, programs take many times as long: times show nothing then
-MOST_RUNNABLE = 8.0
-#: over so many looks, two seconds
-_LOOKS = 40
+MOST_RUNNABLE = 20.0
+#: over so many looks, five seconds
+_LOOKS = 100
 _LOAD = Path("/proc/loadavg")
 
 
@@ -24,7 +24,7 @@ class PauseMeter:
 
     def __init__(self) -> None:
         self.longest_s = 0.0
-        #: the most tasks for each core that wanted to run, on average over two seconds. A thread that mostly sleeps, as
+        #: the most tasks for each core that wanted to run, on average over five seconds. A thread that mostly sleeps, as
         #: this one, is preferred to programs that compute, so its own pauses stay short; 0 where Linux does not say
         self.crowd = 0.0
         self._runnable: deque[int] = deque(maxlen=_LOOKS)

@@ -110,7 +110,7 @@ class IngestState(Struct, frozen=True, kw_only=True, omit_defaults=True):
     uploads_lost: int = 0
     #: the longest time for which the machine kept the harness itself waiting, seconds
     pause_s: float = 0.0
-    #: the most tasks for each core that wanted to run at the same time, on average over two seconds
+    #: the most tasks for each core that wanted to run at the same time, on average over five seconds
     crowd: float = 0.0
     #: what a case about the service saw; None for the other cases
     service: ServiceSeen | None = None

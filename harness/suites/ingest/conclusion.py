@@ -119,7 +119,7 @@ def record_facts(run: IngestRun, state: IngestState) -> None:
     ctx = run.ctx
     ctx.fact("measured", measured(Ingested(state)))
     ctx.fact("longest pause of the machine", f"{run.pauses.longest_s:.2f} s")
-    ctx.fact("tasks for each core that wanted to run", f"{run.pauses.crowd:.1f} at most, over two seconds")
+    ctx.fact("tasks for each core that wanted to run", f"{run.pauses.crowd:.1f} at most, over five seconds")
     if exits := state.exits:
         ctx.fact("exits of programs", len(exits))
         ctx.fact("last line of the last exit", exits[-1].last)
