@@ -24,8 +24,8 @@ class PauseMeter:
 
     def __init__(self) -> None:
         self.longest_s = 0.0
-        #: the most tasks for each core that wanted to run, on average over five seconds. A thread that mostly sleeps, as
-        #: this one, is preferred to programs that compute, so its own pauses stay short; 0 where Linux does not say
+        #: the most tasks for each core that wanted to run, on average over five seconds; 0 where Linux does not say. A
+        #: thread that mostly sleeps, like this one, is preferred to programs that compute: its own pauses stay short
         self.crowd = 0.0
         self._runnable: deque[int] = deque(maxlen=_LOOKS)
         self._stop = Event()
