@@ -129,7 +129,7 @@ def _counted(name: str, number: int, cause: str = "") -> Expectation:
 
 
 def _unended(found: Ingested, name: str, uploads: Iterable[Upload]) -> Expectation:
-    """Return an expectation that there are no such uploads; those that there are have their states as the cause."""
+    """Return an expectation of no such upload; the states of the others are the cause."""
     rows = [found.row(upload) for upload in uploads]
     states = sorted({row.word if row else "without a row" for row in rows})
     return _counted(name, len(rows), ", ".join(states))
