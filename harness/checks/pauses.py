@@ -13,7 +13,7 @@ _BEAT_S = 0.05
 #: the machine kept the harness itself waiting for so long: times show nothing then, seconds
 TOO_SLOW_S = 2.0
 #: with so many tasks for each core that want to run, programs take many times as long: times show nothing then
-MOST_RUNNABLE = 20.0
+MOST_RUNNABLE = 12.0
 #: over so many looks, five seconds
 _LOOKS = 100
 _LOAD = Path("/proc/loadavg")

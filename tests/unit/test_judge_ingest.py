@@ -435,7 +435,7 @@ def test_what_a_program_does_not_do_in_time_on_an_overloaded_machine_is_no_findi
     late = replace(found, uploads=refused, crowd=32.0)
     assert broken(late) == set()
     assert undecided(late).startswith("32 tasks wanted to run on each core of this machine, which may be the cause of ")
-    assert broken(replace(late, crowd=19.0)) == {judged.REFUSED}
+    assert broken(replace(late, crowd=11.0)) == {judged.REFUSED}
 
 
 @pytest.mark.parametrize("name", sorted({judged.CHECKSUM, judged.OTHERS}))
