@@ -57,6 +57,7 @@ def _shown_by(property_: Recorded) -> tuple[Check, Control]:
         claim=claim,
         section=Section.ACTOR if property_ is Recorded.ACTOR else Section.CAPTURE,
         severity=severity,
+        item="2.1" if property_ is Recorded.ACTOR else "1.1",
         area=ACTOR_SETTING if property_ is Recorded.ACTOR else CAPTURE_TRIGGER,
     )
     def shown(ctx: CheckContext) -> None:

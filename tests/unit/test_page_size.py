@@ -35,7 +35,7 @@ if TYPE_CHECKING:
     from harness.checks.registry import Check
     from harness.model.history import Outcome as Ended
 
-MAIN_JOB, EVERYTHING = 600_000, 3_000_000
+MAIN_JOB, EVERYTHING = 700_000, 3_000_000
 WORKS = Outcome(behaviour=Behaviour.WORKS)
 OUTCOMES = tuple(Outcome(behaviour=behaviour) for behaviour in Behaviour)
 
