@@ -50,7 +50,7 @@ def _placeholders() -> str:
         "role": "the application's role",
         "owner": "the role that owns the audited tables",
     }
-    rows = [
+    rows: list[tuple[str, str, str]] = [
         (code(f"{{{name}}}"), meanings[name], about if name in placeholders.TABLE_NAMES else every)
         for name in (*placeholders.TABLE_NAMES, *placeholders.ROLE_NAMES)
     ]
