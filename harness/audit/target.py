@@ -7,6 +7,7 @@ is described by a TOML file, whose keys `target_file.py` documents. A feature th
 from __future__ import annotations
 
 from collections.abc import Callable
+from functools import cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -25,6 +26,7 @@ from harness.errors import ConfigError, DatabaseError
 from harness.model import KnownIssue
 
 if TYPE_CHECKING:
+    import contextlib
     from collections.abc import Iterator, Sequence
 
 __all__ = ["AuditTarget", "Change"]
@@ -154,7 +156,7 @@ class AuditTarget(Struct, frozen=True, kw_only=True):
         """
         if not self.statements.tables:
             return self
-        with explained("tables", self._at("tables")), within_deadline(client, "tables", self._at("tables")):
+        with explained("tables", self._at("tables")), self._within_deadline(client, "tables"):
             rows = client.rows(self.statements.tables)
         found = [f"{quote_identifier(schema)}.{quote_identifier(name)}" for schema, name in rows]
         plain = {quoted.replace('"', ""): quoted for quoted in found}
@@ -172,8 +174,9 @@ class AuditTarget(Struct, frozen=True, kw_only=True):
         :param changed_from: keep prior values, where the target can.
         :raises SqlError: of the server.
         """
-        statement = self.statements.attach_with_changed_from if changed_from else self.statements.attach
-        owner.run(fill(statement or self.statements.attach, table_names(table)))
+        name = "attach_with_changed_from" if changed_from and self.statements.attach_with_changed_from else "attach"
+        with self._within_deadline(owner, name):
+            owner.run(fill(getattr(self.statements, name), table_names(table)))
         self._grant_again(owner, table)
 
     @raised_for(Side.TARGET)
@@ -182,12 +185,14 @@ class AuditTarget(Struct, frozen=True, kw_only=True):
     ) -> None:
         """Attach capture to a table with prior values and redacted columns."""
         rules = {"exclude": _array(exclude), "mask": _array(mask), "placeholder": quote_literal(placeholder)}
-        owner.run(fill(self.statements.attach_redacted, table_names(table), rules))
+        with self._within_deadline(owner, "attach_redacted"):
+            owner.run(fill(self.statements.attach_redacted, table_names(table), rules))
         self._grant_again(owner, table)
 
     @raised_for(Side.TARGET)
     def detach(self, owner: Client, table: str) -> None:
-        owner.run(fill(self.statements.detach, table_names(table)))
+        with self._within_deadline(owner, "detach"):
+            owner.run(fill(self.statements.detach, table_names(table)))
 
     @property
     def grants_each_table(self) -> bool:
@@ -202,7 +207,7 @@ class AuditTarget(Struct, frozen=True, kw_only=True):
         """
         if self.statements.grant and (table or not self.grants_each_table):
             names = role_names(role, owner.info.user) | (table_names(table) if table else {})
-            with explained("grant", self._at("grant")):
+            with explained("grant", self._at("grant")), self._within_deadline(owner, "grant"):
                 owner.run(fill(self.statements.grant, names))
 
     def _grant_again(self, owner: Client, table: str) -> None:
@@ -238,7 +243,7 @@ class AuditTarget(Struct, frozen=True, kw_only=True):
         :raises DatabaseError: for a statement that does not end in time, or positions that do not sort.
         """
         rows: Rows = []
-        with within_deadline(client, "changes", self._at("changes")):
+        with self._within_deadline(client, "changes"):
             for statement in self._changes_statements(client):
                 wrapped = f"SELECT * FROM ({statement}\n) AS change WHERE {condition}" if condition else statement
                 cursor = client.execute(wrapped.encode())
@@ -278,19 +283,22 @@ class AuditTarget(Struct, frozen=True, kw_only=True):
     def count_transactions(self, admin: Client) -> int:
         """Return the number of transactions in the trail."""
         if self.statements.transactions:
-            return int(admin.value(self.statements.transactions))
+            with self._within_deadline(admin, "transactions"):
+                return int(admin.value(self.statements.transactions))
         return len({change.transaction_id for change in self.changes(admin)})
 
     @raised_for(Side.TARGET)
     def coverage(self, client: Client) -> dict[str, str | None]:
         """Return the problem with the capture of each table, by `schema.table`; None means captured."""
-        rows = client.rows(self.statements.coverage)
+        with self._within_deadline(client, "coverage"):
+            rows = client.rows(self.statements.coverage)
         return _Coverage({f"{schema}.{table}": problem for schema, table, problem in rows})
 
     @raised_for(Side.TARGET)
     def record_action(self, client: Client, name: str, correlation_id: str) -> None:
         """Record an action in the running transaction, as the application role."""
-        fetch(client, self.statements.record_action, {"name": name, "correlation_id": correlation_id})
+        with self._within_deadline(client, "record_action"):
+            fetch(client, self.statements.record_action, {"name": name, "correlation_id": correlation_id})
 
     @raised_for(Side.TARGET)
     def correlations(self, admin: Client) -> dict[str, str] | None:
@@ -313,8 +321,17 @@ class AuditTarget(Struct, frozen=True, kw_only=True):
             )
         return [(name, definition) for name, definition in rows]
 
+    def _within_deadline(self, client: Client, name: str) -> contextlib.AbstractContextManager[None]:
+        return within_deadline(client, name, self._at(name))
+
     def _at(self, name: str) -> str:
-        return config.at_key(self.where, f"statements.{name}")
+        return _place(self.where, f"statements.{name}")
+
+
+@cache
+def _place(path: str, key: str) -> str:
+    """Return `path:line` of a key; the file is read once, because each reading of the trail needs the place."""
+    return config.at_key(path, key)
 
 
 class _Coverage(dict[str, "str | None"]):

@@ -15,7 +15,7 @@ from harness.checks.execution import accept_known, in_quarantine, run_check
 from harness.checks.load import LoadSettings
 from harness.checks.record import INTERRUPTED, CheckRecord, NotExercisedError
 from harness.checks.registry import Safety
-from harness.database import Side
+from harness.database import Side, SqlError, describe
 from harness.errors import HarnessError
 from harness.events import CheckFinished, CheckStarted, Listener, Notice
 from harness.host.canary import Canary, scratch_canary
@@ -225,7 +225,8 @@ class EnvironmentRun:
             if not evidence.reached:
                 self._notify(Notice(f"{name} was not reached: {evidence.reason}"))
             stopped = self.interrupted.is_set
-            workspace = self._workspace = EnvironmentWorkspace(self._environment, evidence, self._target, stopped)
+            target = self._target_with_tables() if evidence.reached else self._target
+            workspace = self._workspace = EnvironmentWorkspace(self._environment, evidence, target, stopped)
             for row in self._plan:
                 self._finish(self._run_row(self._checks[row.check], row, evidence, workspace))
         except BaseException as error:
@@ -235,6 +236,18 @@ class EnvironmentRun:
             state = "interrupted" if self.interrupted.is_set() else "failed" if failure else "finished"
             with contextlib.suppress(HarnessError) if failure else contextlib.nullcontext():
                 self._store.update(state=state, ended_at=utc_now(), failure=failure)
+
+    def _target_with_tables(self) -> AuditTarget:
+        """Return the target with the tables that its query finds; without them if it cannot be read here."""
+        if not self._target.statements.tables:
+            return self._target
+        try:
+            with contextlib.closing(self._environment.reader()) as reader:
+                return self._target.with_found_tables(reader)
+        except (SqlError, HarnessError) as error:
+            said = describe(error) if isinstance(error, SqlError) else error.what
+            self._notify(Notice(f"{self._environment.name}: the tables of the trail were not found: {said}"))
+            return self._target
 
     def _leftovers(self) -> list[str]:
         """Clear what killed runs left, if this run may write at all, and return a sentence for everything found."""

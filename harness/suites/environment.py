@@ -143,6 +143,8 @@ def trail_closed(ctx: CheckContext | EnvironmentContext) -> None:
     client = ctx.client()
     rights: dict[str, list[str]] = {}
     insertable = []
+    if not ctx.target.tables:
+        raise NotExercisedError("the query for the tables of the trail finds none; check `statements.tables`")
     for table in ctx.target.tables:
         if client.value("SELECT to_regclass(%s)", [table]) is None:
             raise NotExercisedError(f"table {table} is missing or not visible to the role; check audit_target")

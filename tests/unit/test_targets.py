@@ -10,6 +10,8 @@ from harness.audit.actor import Actor
 from harness.audit.placeholders import fill, table_names
 from harness.audit.target_file import TrailFeature
 from harness.audit.target_loading import load_target, reference_target, shipped_targets
+from harness.cli.settings import read_settings
+from harness.cli.settings_options import SettingsOptions
 from harness.errors import ConfigError
 from harness.lab.topologies import load_topologies
 from harness.suites.catalogue import catalogue
@@ -132,3 +134,44 @@ def test_an_unclaimed_feature_gives_na_with_its_reason() -> None:
     assert "whose own functions" in lacking("retention.purge", session)
     for check in checks.values():
         assert "audit target" not in (check.lacking(direct, reference_target()) or ""), check.id
+
+
+LIMIT = '[[limits]]\ncheck = "capture.truncate"\nsays = "not recorded"\nwhere = "#truncate"\n'
+ACCEPTED = """[[accepted]]
+check = "capture.keys"
+link = "https://example.org/7"
+owner = "us"
+expires = "2027-01-01"
+"""
+
+
+def settings_with(folder: Path, more: str, today: str = "2026-12-01") -> Any:
+    return read_settings(SettingsOptions(audit_target=written(folder, GOOD + more)), today=today)
+
+
+def test_limits_and_accepted_issues_of_a_target_count(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    found = settings_with(tmp_path, LIMIT + ACCEPTED)
+    assert [entry.check for entry in found.known_issues] == ["capture.keys"]
+    limit = found.target.limit_of("capture.truncate")
+    assert found.target.place_of(limit) == "#truncate"
+    assert found.target.limit_of("capture.keys") is None
+
+
+@pytest.mark.parametrize(
+    ("more", "today", "message"),
+    [
+        (LIMIT.replace("truncate", "trunkate", 1), "2026-12-01", "limits: unknown check 'capture.trunkate'"),
+        (ACCEPTED.replace("keys", "kees"), "2026-12-01", "accepted: unknown check 'capture.kees'"),
+        (ACCEPTED, "2027-01-02", "accepted: the entry for capture.keys expired on 2027-01-01"),
+        (ACCEPTED.replace("2027-01-01", "2027-31-01"), "2026-12-01", "accepted: invalid date '2027-31-01'"),
+    ],
+)
+def test_entries_for_unknown_checks_and_expired_ones_are_rejected(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, more: str, today: str, message: str
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(ConfigError) as caught:
+        settings_with(tmp_path, more, today)
+    assert message in str(caught.value)
+    assert "mine.toml" in str(caught.value)
