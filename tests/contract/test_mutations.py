@@ -1,0 +1,52 @@
+"""Mutations of the rows that checks read, tried in a real topology for a trail other than the reference layer."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import pytest
+
+from harness.model import MutationState, Status
+from harness.mutants.observed import MUTATIONS
+from harness.store import read_run
+from tests.contract.command_line import harness_here
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+    from harness.engine.protocol import Engine
+
+pytestmark = pytest.mark.engine
+
+#: mutations that the checks of a trail noticed from the beginning
+NOTICED = {
+    *("row.all-dropped", "row.last-dropped", "row.all-doubled", "row.reversed", "row.last-delayed"),
+    *(
+        "transaction_id.equal-for-all",
+        "transaction_id.own-for-each-row",
+        "table_name.upper-cased",
+        "op.delete-as-update",
+    ),
+    *("data_after.texts-lower-cased", "data_after.before-update", "changed_fields.all", "actor.null"),
+    *("actor.of-the-transaction-before", "actor.kept-for-nobody", "id.reused"),
+}
+
+
+@pytest.mark.long
+def test_every_mutation_has_an_outcome_and_the_basic_ones_are_noticed(some_engine: Engine, tmp_path: Path) -> None:
+    done = harness_here(
+        tmp_path, "prove", "transaction", "--audit-target", "plain-trigger", "--engine", some_engine.name
+    )
+    run = read_run(tmp_path / "reports" / "runs" / "latest")
+    states = {proof.name: proof.state for proof in run.observed_proofs}
+    assert states.keys() == {mutation.name for mutation in MUTATIONS}, done.stderr
+    assert {name: states[name] for name in NOTICED} == dict.fromkeys(NOTICED, MutationState.NOTICED)
+    assert states["op.upper-cased"] is MutationState.LEFT_OUT
+    assert states["changed_from.null"] is MutationState.LEFT_OUT
+    sound = {(result.target, result.check) for result in run.answers() if result.status is Status.OK}
+    assert {(proof.topology, proof.check) for proof in run.observed_proofs if proof.check} <= sound
+    assert run.proofs == run.trail_proofs == ()
+    noticed = sum(state is MutationState.NOTICED for state in states.values())
+    assert f"transaction  mutated rows: noticed={noticed} " in done.stdout
+    for name, state in states.items():
+        assert (f"SURVIVED transaction: {name}: a trail that " in done.stdout) is (state is MutationState.SURVIVED)
