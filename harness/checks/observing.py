@@ -85,7 +85,8 @@ class Observer:
         #: how often a check was tried with a mutation of a column, and how often it turned
         self._tries: Counter[tuple[str, str]] = Counter()
         self._turns: Counter[tuple[str, str]] = Counter()
-        self._done = 0
+        #: how many mutations have their outcome, by topology
+        self._done: Counter[str] = Counter()
 
     def watch(self, row: PlannedCheck) -> CheckFunction | None:
         """Return what has to run before a check so that its reads are kept; None for a check of another suite."""
@@ -117,7 +118,6 @@ class Observer:
         """
         with self._lock:
             checks = tuple(self._watched.get(topology.name, ()))
-            self._done = 0
 
         def one(mutation: Mutation) -> None:
             if self._stop.is_set():
@@ -127,8 +127,8 @@ class Observer:
                 return
             self._store.append_observed_proof(proof)
             with self._lock:
-                self._done += 1
-                done = self._done
+                self._done[topology.name] += 1
+                done = self._done[topology.name]
             self._notify(MutationFinished(proof, done, len(mutations)))
 
         for _ in pool.map(one, mutations):

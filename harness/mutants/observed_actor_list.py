@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+from msgspec.structs import replace
+
 from harness.audit.target_file import Recorded, TrailFeature
 from harness.mutants import observed_actors as actors
 from harness.mutants import observed_columns as columns
@@ -27,6 +29,10 @@ def _actor(
 
 def _ids(name: str, what: str, change: Callable[[str], object]) -> Mutation:
     return _actor(name, what, lambda rows: actors.ids(rows, change))
+
+
+def _text_ids(name: str, what: str, change: Callable[[str], object]) -> Mutation:
+    return replace(_ids(name, what, change), text_ids=True)
 
 
 def _lost_for(op: str) -> Callable[[list[Row]], list[Row]]:
@@ -99,31 +105,31 @@ MUTATIONS = (
         "names an anonymous actor for all changes",
         lambda rows: actors.actors(rows, lambda _actor: {"type": "anonymous"}),
     ),
-    _ids("ids-upper-cased", "turns ids of actors into upper case", str.upper),
-    _ids("ids-lower-cased", "turns ids of actors into lower case", str.lower),
-    _ids("ids-trimmed", "removes blanks around ids of actors", str.strip),
+    _text_ids("ids-upper-cased", "turns ids of actors into upper case", str.upper),
+    _text_ids("ids-lower-cased", "turns ids of actors into lower case", str.lower),
+    _text_ids("ids-trimmed", "removes blanks around ids of actors", str.strip),
     _ids("ids-padded", "adds blanks to ids of actors", lambda own: f"{own}  "),
     _ids("ids-cut-to-2", "cuts ids of actors to 2 characters", lambda own: own[:2]),
     _ids("ids-cut-to-8", "cuts ids of actors to 8 characters", lambda own: own[:8]),
-    _ids("ids-cut-to-16", "cuts ids of actors to 16 characters", lambda own: own[:16]),
-    _ids("ids-cut-to-63", "cuts ids of actors to 63 characters", lambda own: own[:63]),
+    _text_ids("ids-cut-to-16", "cuts ids of actors to 16 characters", lambda own: own[:16]),
+    _text_ids("ids-cut-to-63", "cuts ids of actors to 63 characters", lambda own: own[:63]),
     _ids("ids-emptied", "empties ids of actors", lambda _own: ""),
     _ids("ids-null", "records NULL for ids of actors", lambda _own: None),
     _ids("ids-prefixed", "puts a prefix before ids of actors", lambda own: f"user:{own}"),
-    _ids("zeros-dropped", "drops leading zeros of ids of actors", lambda own: own.lstrip("0") or "0"),
+    _text_ids("zeros-dropped", "drops leading zeros of ids of actors", lambda own: own.lstrip("0") or "0"),
     _ids("zero-added", "adds a leading zero to ids of actors", lambda own: f"0{own}"),
-    _ids(
+    _text_ids(
         "ids-as-numbers",
         "keeps ids of digits as numbers",
         lambda own: int(own) if own.isascii() and own.isdigit() else own,
     ),
-    _ids(
+    _text_ids(
         "ids-in-ascii",
         "replaces letters beyond ASCII in ids of actors",
         lambda own: own.encode("ascii", "replace").decode(),
     ),
     _ids("ids-quoted", "keeps ids of actors in quotes", lambda own: f'"{own}"'),
-    _ids("quotes-doubled", "doubles quotes in ids of actors", lambda own: own.replace("'", "''")),
+    _text_ids("quotes-doubled", "doubles quotes in ids of actors", lambda own: own.replace("'", "''")),
     _actor("ids-numbered", "keeps numbers in place of the ids of actors", actors.pseudonyms),
     _actor(
         "id-missing",

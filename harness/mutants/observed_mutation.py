@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING
 
 from msgspec import Struct
 
+from harness.audit.actor_convention import IdType
 from harness.audit.changes import OPTIONAL
 from harness.audit.target_file import Recorded, TrailFeature
 from harness.mutants.observed_rows import Row
@@ -37,6 +38,8 @@ class Mutation(Struct, frozen=True, kw_only=True):
     feature: TrailFeature | None = None
     #: the property that a trail must have to be judged by it
     records: Recorded | None = None
+    #: whether it is about ids of actors that are any text
+    text_ids: bool = False
     #: why a sound trail can show such rows; empty for all others
     sound: str = ""
 
@@ -48,6 +51,8 @@ class Mutation(Struct, frozen=True, kw_only=True):
             return self.feature.unclaimed
         if self.records and (lacking := target.lacking(self.records)):
             return lacking
+        if self.text_ids and target.actor.ids is not IdType.TEXT:
+            return f"ids of actors have the type {target.actor.ids.value} in this trail"
         if self.column in OPTIONAL and target.columns is not None and self.column not in target.columns:
             return f"the audit target's changes have no column {self.column}"
         return ""

@@ -14,8 +14,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 from msgspec.structs import replace
 
-from harness.audit.target import Change
-from harness.audit.target_file import TrailFeature
+from harness.audit.actor_convention import IdType
+from harness.audit.changes import Change
+from harness.audit.target_file import Recorded, TrailFeature
 from harness.audit.target_loading import load_target, reference_target
 from harness.mutants.observed import MUTATIONS
 from harness.mutants.observed_reading import Reading, watched
@@ -212,6 +213,13 @@ def test_what_a_sound_trail_can_show_is_left_out() -> None:
     assert BY_NAME["changed_from.null"].left_out(reference) == ""
     assert BY_NAME["changed_from.null"].left_out(plain) == TrailFeature.CHANGED_FROM.unclaimed
     assert BY_NAME["actor.null"].left_out(plain) == ""
+    numbered = replace(plain, actor=replace(plain.actor, ids=IdType.INTEGER), omits=frozenset({Recorded.ORDER}))
+    assert "integer" in BY_NAME["actor.ids-upper-cased"].left_out(numbered)
+    assert BY_NAME["actor.ids-cut-to-2"].left_out(numbered) == ""
+    assert BY_NAME["row.reversed"].left_out(numbered) == Recorded.ORDER.omitted
+    few = replace(plain, columns=frozenset({"id", "changed_fields"}))
+    assert BY_NAME["txid.null"].left_out(few) == "the audit target's changes have no column txid"
+    assert BY_NAME["captured_at.null"].left_out(few) == Recorded.TIME.omitted
     assert sum(not mutation.left_out(plain) for mutation in MUTATIONS) >= 120
 
 
