@@ -18,7 +18,7 @@ from harness.checks.execution import run_check
 from harness.checks.registry import TRANSACTION_BLOCKS, Control
 from harness.events import MutationFinished
 from harness.model import MutationState, ObservedProof, PlannedCheck, Status
-from harness.mutants.observed_reading import Reading, watched
+from harness.mutants.observed_reading import Reading, mutated, watched
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
@@ -173,7 +173,7 @@ class Observer:
 
     def _result(self, check: Watched, mutation: Mutation, topology: Topology, workspace: Workspace) -> Result:
         def apply(ctx: CheckContext) -> None:
-            ctx.target = replace(ctx.target, observed=mutation.started())
+            ctx.target = mutated(ctx.target, mutation)
 
         row = check.row
         control = Control(name=mutation.name, check=row.check, at="", needs=(), apply=apply)

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any, cast
 import msgspec
 
 from harness.audit.target import AuditTarget, Change
+from harness.mutants.observed_queries import exact_rows, query_of
 from harness.mutants.observed_rows import Row, known
 
 if TYPE_CHECKING:
@@ -81,11 +82,34 @@ class WatchedTarget(AuditTarget, frozen=True, kw_only=True):
     def changes_where(self, client: Client, condition: str = "") -> list[Change]:
         return self.reading.noting(super().changes_where(client, condition))
 
+    def changes_query(self, client: Client) -> str:
+        query = super().changes_query(client)
+        self.reading.keep(exact_rows(client, query)[0])
+        self.reading.seen.update(_COLUMNS)  # the server looks at them
+        return query
+
+
+class MutatedTarget(AuditTarget, frozen=True, kw_only=True):
+    """An audit target whose rows are mutated, also within queries."""
+
+    def changes_query(self, client: Client) -> str:
+        query = super().changes_query(client)
+        rows, types = exact_rows(client, query)
+        return query_of(self.observed(rows), types) if types and self.observed else query
+
 
 def watched(target: AuditTarget, reading: Reading) -> AuditTarget:
     """Return the target with a hook that keeps what is read."""
-    fields = {name: getattr(target, name) for name in AuditTarget.__struct_fields__}
-    return WatchedTarget(**{**fields, "observed": reading.keep}, reading=reading)
+    return WatchedTarget(**(_fields(target) | {"observed": reading.keep}), reading=reading)
+
+
+def mutated(target: AuditTarget, mutation: Mutation) -> AuditTarget:
+    """Return the target with a hook that mutates what is read in one run of a check."""
+    return MutatedTarget(**(_fields(target) | {"observed": mutation.started()}))
+
+
+def _fields(target: AuditTarget) -> dict[str, Any]:
+    return {name: getattr(target, name) for name in AuditTarget.__struct_fields__}
 
 
 def _noting(seen: set[str]) -> type[Change]:
