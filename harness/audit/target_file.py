@@ -224,9 +224,9 @@ class TargetFile(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     install_as: Literal["owner", "superuser"] = "owner"
     #: tables of the trail, as schema.table; only the capture may write to them. They exist after the installation
     tables: tuple[_Table, ...] = ()
-    #: what the trail does not record, by design
+    #: what the trail does not record, by design: see the properties
     omits: tuple[Recorded, ...] = ()
-    #: what the trail does in addition to recording changes
+    #: what the trail does in addition to recording changes: see the claims
     claims: tuple[TrailFeature, ...] = ()
     #: columns of audited tables that belong to the trail: no comparison of rows includes them
     own_columns: tuple[Annotated[str, Meta(min_length=1)], ...] = ()

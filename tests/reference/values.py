@@ -24,6 +24,7 @@ from msgspec.inspect import (
     VarTupleType,
 )
 
+from harness.audit.target_file import Recorded, TrailFeature
 from harness.report.escape import code
 from tests.reference.comments import comments_of
 
@@ -71,6 +72,10 @@ def tables_in(info: Type) -> Iterator[tuple[type[Struct], Shape]]:
                 yield kind, Shape(suffix=".NAME")
 
 
+#: choices whose meanings are a table of docs/audit-targets.md
+_EXPLAINED = (Recorded, TrailFeature)
+
+
 def choices_in(info: Type) -> list[type[Enum]]:
     """Return the enumerations that a key takes a value, or a list of values, of."""
     members = _members(info)
@@ -81,10 +86,14 @@ def choices_in(info: Type) -> list[type[Enum]]:
 def described(info: Type, path: str, headings: Mapping[type[Struct], str]) -> tuple[str, str]:
     """Return what a key takes, as Markdown, and the meanings of its values as far as their comments give them.
 
+    Values that have a table of their own in the document are not explained twice.
+
     :param headings: the heading of each table.
     """
     meanings = []
     for choices in choices_in(info):
+        if choices in _EXPLAINED:
+            continue
         comments = comments_of(choices)
         meanings += [f"`{choice.value}`: {comments[choice.name]}" for choice in choices if choice.name in comments]
     return " or ".join(_words(member, path, headings) for member in _members(info)), "; ".join(meanings)
