@@ -48,9 +48,11 @@ def exact_rows(client: Client, query: str) -> tuple[list[Row], dict[str, str]]:
 
 
 def _parsed(text: str) -> Any:
-    return json.loads(
-        text, parse_float=Decimal, parse_int=lambda digits: int(digits) if len(digits) <= _DIGITS else Decimal(digits)
-    )
+    return json.loads(text, parse_float=Decimal, parse_int=_integer)
+
+
+def _integer(digits: str) -> int | Decimal:
+    return int(digits) if len(digits) <= _DIGITS else Decimal(digits)
 
 
 def query_of(rows: list[Row], types: dict[str, str]) -> str:

@@ -6,7 +6,7 @@ import base64
 import json
 import re
 from collections.abc import Callable
-from decimal import Decimal
+from decimal import MAX_EMAX, MIN_EMIN, Context, Decimal, localcontext
 from typing import Any
 
 from msgspec import Struct
@@ -20,6 +20,8 @@ _UUID = re.compile(r"[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}")
 _NUMBER = re.compile(r"-?\d+(\.\d+)?")
 _SCALED = re.compile(r"(-?\d+\.\d*?)0+")
 _LARGEST_INT = 2**31
+#: numbers of PostgreSQL have up to 131072 digits before the decimal point, and 16383 after it
+_EXACT = Context(prec=150_000, Emax=MAX_EMAX, Emin=MIN_EMIN)
 
 
 class ValueOperator(Struct, frozen=True):
@@ -37,7 +39,13 @@ def _of_text(change: Callable[[str], Any]) -> Operator:
 
 def _of_number(change: Callable[[Any], Any]) -> Operator:
     def apply(value: Any) -> Any:
-        return change(value) if isinstance(value, int | float | Decimal) and not isinstance(value, bool) else value
+        if isinstance(value, bool) or not isinstance(value, int | float | Decimal):
+            return value
+        with localcontext(_EXACT):
+            try:
+                return change(value)
+            except (ArithmeticError, ValueError):  # such as an infinite number
+                return value
 
     return apply
 
@@ -61,6 +69,18 @@ def _of_match(pattern: re.Pattern[str], change: Callable[[re.Match[str]], Any]) 
 def _wrapped(number: Any) -> Any:
     """Return a number as 32 bits hold it."""
     return (number + _LARGEST_INT) % (2 * _LARGEST_INT) - _LARGEST_INT if isinstance(number, int) else number
+
+
+def _rounded(number: Any) -> Any:
+    return number.to_integral_value() if isinstance(number, Decimal) else round(number)
+
+
+def _without_zeros(value: Any) -> Any:
+    """Return a decimal number, or its text, without the last zeros of its fraction."""
+    if not isinstance(value, str | Decimal):
+        return value
+    found = _SCALED.fullmatch(str(value))
+    return type(value)(found[1].rstrip(".")) if found else value
 
 
 def _as_double(number: Any) -> Any:
@@ -122,7 +142,7 @@ NUMBERS = (
     ),
     ValueOperator("numbers-negated", "changes the sign of numbers in {values}", _of_number(lambda number: -number)),
     ValueOperator("signs-dropped", "drops the sign of negative numbers in {values}", _of_number(abs)),
-    ValueOperator("numbers-rounded", "rounds fractions in {values}", _of_number(round)),
+    ValueOperator("numbers-rounded", "rounds fractions in {values}", _of_number(_rounded)),
     ValueOperator(
         "fractions-cut",
         "keeps one digit of fractions in {values}",
@@ -142,11 +162,7 @@ NUMBERS = (
     ValueOperator(
         "scales-dropped",
         "drops the last zeros of decimal numbers in {values}",
-        lambda value: (
-            value.normalize()
-            if isinstance(value, Decimal)
-            else _of_match(_SCALED, lambda found: found[1].rstrip("."))(value)
-        ),
+        _without_zeros,
     ),
 )
 OTHERS = (

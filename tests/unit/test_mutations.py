@@ -19,6 +19,7 @@ from harness.audit.changes import Change
 from harness.audit.target_file import Recorded, TrailFeature
 from harness.audit.target_loading import load_target, reference_target
 from harness.mutants.observed import MUTATIONS
+from harness.mutants.observed_queries import query_of
 from harness.mutants.observed_reading import Reading, watched
 from harness.mutants.observed_rows import Row, known
 
@@ -177,6 +178,7 @@ def test_a_mutation_does_what_its_name_says(name: str, column: str, number: int,
         ("data_after.texts-on-one-line", "note", IMAGE["note"].replace("\n", " ")),
         ("data_after.digits-as-numbers", "digits", 42),
         ("data_after.scales-dropped", "price", "1.5"),
+        ("data_after.scales-dropped", "exact", Decimal("2.5")),
         ("data_after.integers-as-doubles", "large", 2**53),
         ("data_after.numbers-in-32-bits", "large", 1),
         ("data_after.booleans-as-text", "yes", "true"),
@@ -292,3 +294,28 @@ def test_a_check_that_reads_too_much_may_notice_anything() -> None:
         reading.keep(ROWS)
     assert reading.is_cut
     assert reading.may_notice(BY_NAME["txid.null"])
+
+
+@pytest.mark.parametrize(
+    "number", [Decimal("9" * 40 + ".50"), Decimal("1E+130000"), Decimal("NaN"), float("inf"), 10**30]
+)
+def test_numbers_of_any_size_are_mutated(number: float | Decimal) -> None:
+    found = row(1, "insert", 1, ADA, data_after={"number": number})
+    for mutation in MUTATIONS:
+        read(mutation, [found])
+    negated = read(BY_NAME["data_after.numbers-negated"], [found])[0][0]["data_after"]["number"]
+    assert str(negated).lstrip("-") == str(number)
+    assert str(negated) != str(number) or str(number) == "NaN"
+
+
+# --- queries over mutated rows -------------------------------------------------------------------------------
+
+
+def test_mutated_rows_are_a_query_with_the_same_columns() -> None:
+    values = {"a": Decimal("1.50"), "b": "5% it's \\ ü", "c": None}
+    shown = query_of([{"id": 1, "data_after": values, "more": "left out"}], {"id": "bigint", "data_after": "jsonb"})
+    assert '"a":1.50' in shown
+    assert "%" not in shown
+    assert "it''s" in shown
+    assert "left out" not in shown
+    assert shown.startswith("SELECT (r ->> 'id')::text AS \"id\", CASE WHEN json_typeof(r -> 'data_after') <> 'null'")
