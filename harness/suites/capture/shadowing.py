@@ -1,0 +1,246 @@
+"""Capture: objects of the writer's own, and its search_path, do not change what is recorded."""
+
+from __future__ import annotations
+
+from functools import partial
+from typing import TYPE_CHECKING
+
+from msgspec import Struct
+
+from harness.checks.record import spell
+from harness.checks.registry import P0, P1, TRANSACTION_BLOCKS, breaks, check
+from harness.database import SqlError, describe
+from harness.model import Section
+from harness.suites.actors import ADA
+from harness.suites.capture import shadows
+
+if TYPE_CHECKING:
+    from harness.audit.target import Change
+    from harness.checks.context import CheckContext
+    from harness.database import Client
+
+_HERE = Section.CAPTURE
+#: more lies than this are not tried, so that the check ends in time
+_MOST_LIES = 12
+#: writes without a name or an operator that the writer's objects could change, and that leave the table empty
+_WRITES = (
+    "INSERT INTO public.posts (id, slug, title) VALUES (7, 'shadowed', 'first')",
+    "UPDATE public.posts SET title = 'second'",
+    "DELETE FROM public.posts",
+)
+
+
+def unqualified(ctx: CheckContext) -> None:
+    """Weaken the capture to a common form: unqualified names, and the rights of the caller."""
+    ctx.rewrite_capture(
+        ("public.audit_", "audit_"), ("SET search_path TO 'pg_catalog', 'pg_temp'", ""), ("SECURITY DEFINER", "")
+    )
+    ctx.sabotage("GRANT INSERT, SELECT ON public.audit_changes, public.audit_transactions TO harness_app")
+
+
+_SAME = "as without them"
+
+
+class Round(Struct, frozen=True):
+    """Objects of one kind that the writer has at the same time."""
+
+    what: str
+    #: statements that make them, or that make them found first, within the transaction of the write
+    before: str
+    #: statements that end that
+    after: str
+
+
+class _Writer:
+    """Writes the same three changes again and again, and reads what the trail has of them."""
+
+    def __init__(self, ctx: CheckContext) -> None:
+        self._ctx = ctx
+        self._seen = 0
+
+    def write(self, client: Client, before: str = "", after: str = "") -> tuple[str, list[tuple[object, ...]]]:
+        """Write in one transaction, and return the outcome and the new changes."""
+        outcome = "done"
+        try:
+            with self._ctx.audited(client, ADA):
+                for statement in filter(
+                    None, (before and f"DISCARD PLANS; {before}", *_WRITES, "SET CONSTRAINTS ALL IMMEDIATE", after)
+                ):
+                    client.run(statement)
+        except SqlError as error:
+            outcome = describe(error)
+        changes = self._ctx.changes()
+        new, self._seen = changes[self._seen :], len(changes)
+        return outcome, [_of(change) for change in new]
+
+
+def _of(change: Change) -> tuple[object, ...]:
+    """Return what two equal writes have in common."""
+    table = f"{change.table_schema}.{change.table_name}"
+    return (change.op, table, change.table_pk, change.data_after, change.changed_fields, change.actor)
+
+
+def _compared(changes: list[tuple[object, ...]], plain: list[tuple[object, ...]]) -> str:
+    """Return in words how changes differ from those of a plain write."""
+    if len(changes) != len(plain):
+        return f"{len(changes)} changes instead of {len(plain)}"
+    different = next((pair for pair in zip(changes, plain, strict=True) if pair[0] != pair[1]), None)
+    return _SAME if different is None else f"{spell(different[0])} instead of {spell(different[1])}"
+
+
+def _attack(ctx: CheckContext, rounds: tuple[Round, ...]) -> None:
+    """Write with objects of the writer, which first observe and then lie one by one, and compare with a plain write."""
+    writer, failed = _Writer(ctx), {}
+    outcome, plain = writer.write(ctx.direct_client())
+    ctx.expect("a plain write", outcome, equals="done")
+    ctx.expect("its changes", [change[0] for change in plain], equals=ctx.expected_ops("insert", "update", "delete"))
+    elevated = {}
+    for objects in rounds:
+        client = ctx.client()
+        listener = shadows.Listener(client)
+
+        def attempt(label: str, before: str, objects: Round = objects, client: Client = client) -> bool:
+            outcome, changes = writer.write(client, before, objects.after)
+            if outcome != "done":  # nothing was written, and the refusal is the trail's behaviour
+                failed[label] = outcome
+            return ctx.expect(
+                f"changes with {label}", _compared(changes, plain if outcome == "done" else []), equals=_SAME
+            )
+
+        undiverted = attempt(objects.what, objects.before)
+        reports = listener.take()
+        elevated |= {f"{report.name} as {report.role}": None for report in reports if report.role != "harness_app"}
+        liars = (
+            dict.fromkeys(report.name for report in reports if not report.name.startswith("type "))
+            if undiverted
+            else ()
+        )
+        for name in list(liars)[:_MOST_LIES]:
+            attempt(f"a {name} that lies", f"{objects.before}; {shadows.lying(name)}")
+        outcome, changes = writer.write(client)
+        label = f"a plain write after one with {objects.what}"
+        ctx.expect(label, outcome if outcome != "done" else _compared(changes, plain), equals=_SAME)
+        client.close()
+    ctx.expect("objects of the writer that ran with other rights", sorted(elevated), equals=[])
+    ctx.fact("writes that failed", failed or "none")
+
+
+@check(
+    "capture.temp-tables",
+    claim="temporary objects named like the trail's tables, or like what it reads, neither divert nor change its records, nor run with other rights",
+    section=_HERE,
+    severity=P0,
+    item="1.1",
+    area="capture function",
+    needs=(TRANSACTION_BLOCKS,),
+)
+def temp_tables(ctx: CheckContext) -> None:
+    names = shadows.names_of(ctx.admin)
+    shadows.make_schemas(ctx.admin)
+    kinds = {
+        "temporary tables": shadows.tables(ctx.admin, ctx.target),
+        "temporary views": shadows.catalogues(ctx.admin, names),
+        "temporary types": shadows.types(ctx.admin, names),
+    }
+    ctx.fact("objects", {what: len(made) for what, made in kinds.items()})
+    _attack(
+        ctx,
+        tuple(Round(what, shadows.creating(made, "pg_temp"), "DISCARD TEMP") for what, made in kinds.items() if made),
+    )
+
+
+@breaks(temp_tables, at="changes with temporary tables")
+def temp_tables_are_found_first(ctx: CheckContext) -> None:
+    unqualified(ctx)
+
+
+@breaks(temp_tables, at="objects of the writer that ran with other rights")
+def temp_views_are_read_by_the_owner(ctx: CheckContext) -> None:
+    ctx.rewrite_function(
+        "threadline_row_key",
+        ("SET search_path TO 'pg_catalog', 'pg_temp'", "SET search_path TO 'pg_catalog'"),
+        ("BEGIN", "BEGIN PERFORM relname FROM pg_class LIMIT 1;"),
+    )
+
+
+@check(
+    "capture.shadowed-names",
+    claim="functions, operators, types and tables of the writer's own, first on its search_path, neither divert nor change records, nor run with other rights",
+    section=_HERE,
+    severity=P0,
+    item="1.1",
+    area="capture function",
+    needs=(TRANSACTION_BLOCKS,),
+)
+def shadowed_names(ctx: CheckContext) -> None:
+    names = shadows.names_of(ctx.admin)
+    shadows.make_schemas(ctx.admin)
+    functions, operators = shadows.functions(ctx.admin, names), shadows.operators(ctx.admin, names)
+    kinds = {
+        "own_tables": ("tables of its own", shadows.tables(ctx.admin, ctx.target)),
+        "own": (
+            "functions, operators and views of its own",
+            [*functions, *operators, *shadows.catalogues(ctx.admin, names)],
+        ),
+        "own_types": ("types of its own", shadows.types(ctx.admin, names)),
+    }
+    ctx.fact("objects", {what: len(made) for what, made in kinds.values()})
+    for schema, (_, made) in kinds.items():
+        ctx.admin.run(f"SET ROLE harness_app; {shadows.creating(made, schema)}; RESET ROLE")
+    path = 'SET LOCAL search_path = {}, pg_catalog, "$user", public'
+    _attack(
+        ctx,
+        tuple(
+            Round(what, path.format(schema), "SET LOCAL search_path = DEFAULT")
+            for schema, (what, made) in kinds.items()
+            if made
+        ),
+    )
+
+
+@breaks(shadowed_names, at="objects of the writer that ran with other rights")
+def shadowed_names_are_called(ctx: CheckContext) -> None:
+    ctx.rewrite_capture(("SET search_path TO 'pg_catalog', 'pg_temp'", ""))
+
+
+@check(
+    "capture.search-path",
+    claim="a write is captured whatever the writer's search_path",
+    section=_HERE,
+    severity=P0,
+    item="1.1",
+    area="capture function",
+    needs=(TRANSACTION_BLOCKS,),
+)
+def search_path(ctx: CheckContext) -> None:
+    client = ctx.client()
+    ctx.owner.run(
+        'CREATE FUNCTION "Shop".post(text) RETURNS void LANGUAGE sql SECURITY DEFINER '
+        'SET search_path = "Shop" AS $$ INSERT INTO public.posts (slug) VALUES ($1) $$;'
+        'GRANT EXECUTE ON FUNCTION "Shop".post(text) TO harness_app'
+    )
+
+    def write(path: str, statement: str) -> None:
+        with ctx.audited(client, ADA):
+            client.run(f"SET LOCAL search_path = {path}")
+            client.value(statement)
+
+    insert_as = "INSERT INTO public.posts (slug) VALUES ('{}') RETURNING id"
+    outcomes = []
+    for name, path, statement in (
+        ("an empty search_path", "''", insert_as.format("empty")),
+        ("another schema only", '"Shop"', insert_as.format("other")),
+        ("a function with a pinned path", "public", """SELECT "Shop".post('pinned')::text"""),
+    ):
+        outcomes.append(ctx.attempt(partial(write, path, statement)))
+        ctx.expect(f"write with {name}", outcomes[-1], equals="done")
+    written = [slug for (slug,) in ctx.admin.rows("SELECT slug FROM public.posts ORDER BY id")]
+    captured = [change.text("slug") for change in ctx.changes("posts")]
+    ctx.expect("rows captured", captured, equals=written)
+    if captured == written:  # a write that fails is friction; one that goes unnoticed is a gap
+        ctx.severity = P1
+
+
+@breaks(search_path, at="write with an empty search_path")
+def search_path_decides(ctx: CheckContext) -> None:
+    unqualified(ctx)
