@@ -82,6 +82,38 @@ BEGIN
 END
 $$;
 
+-- Fails the write if a value of the table would become JSON by somebody else's function: to_jsonb runs a type's own cast
+-- to json, here with the rights of the trail's owner. A superuser's casts are trusted, such as those of extensions.
+CREATE OR REPLACE FUNCTION public.threadline_require_trusted_casts(relation regclass) RETURNS void
+LANGUAGE plpgsql STABLE SET search_path = pg_catalog, pg_temp AS $$
+DECLARE
+    v_cast text;
+BEGIN
+    WITH RECURSIVE part (type) AS (
+        SELECT a.atttypid FROM pg_attribute a WHERE a.attrelid = relation AND a.attnum > 0 AND NOT a.attisdropped
+        UNION
+        SELECT within.type
+        FROM part p JOIN pg_type t ON t.oid = p.type
+        CROSS JOIN LATERAL (
+            SELECT t.typelem UNION ALL SELECT t.typbasetype
+            UNION ALL SELECT a.atttypid FROM pg_attribute a
+                      WHERE a.attrelid = t.typrelid AND t.typrelid <> 0 AND a.attnum > 0 AND NOT a.attisdropped
+        ) AS within (type)
+        WHERE within.type <> 0
+    )
+    SELECT format('%s, by the function %s of the role %I', c.castsource::regtype, c.castfunc::regprocedure, r.rolname)
+    INTO v_cast
+    FROM part JOIN pg_cast c ON c.castsource = part.type AND c.casttarget = 'json'::regtype
+    JOIN pg_proc f ON f.oid = c.castfunc JOIN pg_roles r ON r.oid = f.proowner
+    WHERE NOT r.rolsuper AND r.rolname <> current_user LIMIT 1;
+    IF v_cast IS NOT NULL THEN
+        RAISE EXCEPTION 'a row of % cannot be captured: a cast to json of its type %', relation, v_cast
+            USING ERRCODE = 'insufficient_privilege',
+                  HINT = 'Drop the cast, or let the owner of the trail own the function.';
+    END IF;
+END
+$$;
+
 -- Captures all rows of a statement at once, from its transition tables. Fires after each statement.
 -- TG_ARGV: 'changed_from' or '', then the key columns. (For threadline_capture_row also the redaction rules, as JSON.)
 --
@@ -100,6 +132,9 @@ DECLARE
     v_key         text := CASE WHEN TG_NARGS = 2 THEN TG_ARGV[1] END;  -- the key, when it is one column
     v_actor       jsonb;
 BEGIN
+    IF EXISTS (SELECT FROM pg_cast WHERE casttarget = 'json'::regtype AND castfunc >= 16384) THEN
+        PERFORM public.threadline_require_trusted_casts(TG_RELID);
+    END IF;
     IF TG_OP = 'INSERT' THEN
         INSERT INTO public.audit_changes
             (transaction_id, table_schema, table_name, table_pk, op, data_after, captured_at)
@@ -200,6 +235,9 @@ DECLARE
     v_from        jsonb;
     v_actor       jsonb;
 BEGIN
+    IF EXISTS (SELECT FROM pg_cast WHERE casttarget = 'json'::regtype AND castfunc >= 16384) THEN
+        PERFORM public.threadline_require_trusted_casts(TG_RELID);
+    END IF;
     IF TG_OP <> 'INSERT' THEN
         v_before := to_jsonb(OLD);
         v_old_key := public.threadline_row_key(TG_RELID, v_before, TG_ARGV);
@@ -268,7 +306,8 @@ LANGUAGE sql STABLE SET search_path = pg_catalog, pg_temp AS $$
     JOIN pg_class c ON c.oid = 'public.audit_changes'::regclass
     WHERE p.pronamespace = 'public'::regnamespace
       AND p.proname IN ('threadline_capture', 'threadline_capture_row', 'threadline_transaction_id', 'threadline_row_key',
-                        'threadline_key_columns', 'threadline_checked_actor', 'threadline_actor_problem', 'threadline_redacted')
+                        'threadline_key_columns', 'threadline_checked_actor', 'threadline_actor_problem', 'threadline_redacted',
+                        'threadline_require_trusted_casts')
 $$;
 INSERT INTO public.audit_capture_code (function_name, body_md5)
 SELECT function_name, body_md5 FROM public.threadline_capture_code()

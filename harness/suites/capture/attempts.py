@@ -1,0 +1,242 @@
+"""Attempts of the application's role at the trail: statements, and what came of them.
+
+A statement that the server refuses changes nothing. After any other, the trail is compared with what it was, and a
+write that follows must be in it.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from msgspec import Struct
+
+from harness.audit.target_file import Recorded
+from harness.database import SqlError, describe, quote_literal
+from harness.suites.actors import ADA
+from harness.suites.capture.shadows import OF_THE_TRAIL
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from harness.checks.context import CheckContext
+    from harness.database import Client
+
+REFUSED, UNHARMED = "refused", "as before, and the next write is in it"
+#: a constraint stopped the harness's row, so the role itself may write
+_ALLOWED = {"23502", "23503", "23505"}
+#: no statement of the trail takes that long
+_LIMIT = "SET LOCAL statement_timeout = '3s'"
+
+_COLUMNS = """
+    SELECT a.attname::text, a.attgenerated <> '' OR a.attidentity = 'a' AS is_made,
+           a.atthasdef AND EXISTS (SELECT FROM pg_index i WHERE i.indrelid = a.attrelid AND i.indisunique
+                                   AND a.attnum = ANY (i.indkey)) OR a.attidentity <> '' AS is_numbered,
+           has_column_privilege('harness_app', a.attrelid, a.attnum, 'INSERT'),
+           has_column_privilege('harness_app', a.attrelid, a.attnum, 'UPDATE')
+    FROM pg_attribute a WHERE a.attrelid = %s::regclass AND a.attnum > 0 AND NOT a.attisdropped ORDER BY a.attnum
+"""
+_RIGHTS = """
+    SELECT has_table_privilege('harness_app', %(table)s, 'INSERT') OR has_any_column_privilege('harness_app', %(table)s, 'INSERT'),
+           has_table_privilege('harness_app', %(table)s, 'UPDATE') OR has_any_column_privilege('harness_app', %(table)s, 'UPDATE'),
+           has_table_privilege('harness_app', %(table)s, 'DELETE')
+"""
+#: sequences that number rows of these tables
+_SEQUENCES = """
+    SELECT DISTINCT s.oid::regclass::text FROM unnest(%s::text[]) AS t (name), pg_class s
+    WHERE s.relkind = 'S' AND (
+        EXISTS (SELECT FROM pg_depend d WHERE d.objid = s.oid AND d.refobjid = t.name::regclass AND d.deptype IN ('a', 'i'))
+        OR EXISTS (SELECT FROM pg_attrdef e JOIN pg_depend d ON d.objid = e.oid AND d.classid = 'pg_attrdef'::regclass
+                   WHERE e.adrelid = t.name::regclass AND d.refobjid = s.oid))
+"""
+#: functions that the application may call and that may write: those with their owner's rights first
+_CALLABLE = f"""
+    SELECT p.oid::regprocedure::text, format('%I.%I', n.nspname, p.proname), p.prokind = 'p',
+           coalesce(p.proargnames, '{{}}'), p.proargtypes::regtype[]::text[]
+    FROM ({OF_THE_TRAIL}) AS p JOIN pg_namespace n ON n.oid = p.pronamespace
+    WHERE p.prokind IN ('f', 'p') AND p.provolatile = 'v' AND p.prorettype NOT IN ('trigger'::regtype, 'event_trigger'::regtype)
+      AND has_function_privilege('harness_app', p.oid, 'EXECUTE') AND has_schema_privilege('harness_app', n.oid, 'USAGE')
+    ORDER BY p.prosecdef DESC, 1
+"""
+#: arguments of functions, by type
+_BY_TYPE = {
+    "regclass": "'public.posts'::regclass",
+    "oid": "'public.posts'::regclass::oid",
+    "boolean": "true",
+    "smallint": "1::smallint",
+    "integer": "1",
+    "bigint": "1",
+    "timestamp with time zone": "'infinity'::timestamptz",
+    "timestamp without time zone": "'infinity'::timestamp",
+    "date": "'infinity'::date",
+    "interval": "'0 s'::interval",
+    "jsonb": """'{"id": 1, "slug": "forged", "type": "user"}'::jsonb""",
+    "json": """'{"id": 1, "slug": "forged", "type": "user"}'::json""",
+    "text[]": "'{}'::text[]",
+    "name[]": "'{}'::name[]",
+    "uuid": "gen_random_uuid()",
+}
+#: arguments that are texts, by a part of their name; the last one is for all others
+_BY_NAME = (
+    ("op", "'{operation}'"), ("event", "'{operation}'"), ("action", "'{operation}'"), ("schema", "'public'"),
+    ("table", "'posts'"), ("rel", "'posts'"), ("type", "'user'"), ("", "'posts'"),
+)  # fmt: skip
+
+
+class Attempt(Struct, frozen=True):
+    """One thing that the application's role tries."""
+
+    name: str
+    statement: str
+    #: the write that has to be captured is in the same transaction
+    with_write: bool = False
+    #: undoes it, as superuser, if it was not refused
+    undo: str = ""
+
+
+class Trail:
+    """The trail, as it was before the last attempt."""
+
+    def __init__(self, ctx: CheckContext, client: Client) -> None:
+        self._ctx, self._client = ctx, client
+        self._writes = 0
+        self.write()
+        self._before = self._read()
+
+    def _read(self) -> list[tuple[object, ...]]:
+        return [
+            (
+                change.id,
+                change.table_schema,
+                change.table_name,
+                change.op,
+                change.table_pk,
+                change.data_after,
+                change.actor,
+            )
+            for change in self._ctx.changes()
+        ]
+
+    def write(self) -> None:
+        """Insert a row as the application does."""
+        self._writes += 1
+        self._ctx.write(self._client, ADA, f"genuine {self._writes}")
+
+    def after(self, attempt: Attempt) -> str:
+        """Run an attempt, and return `refused`, or how the trail is after it."""
+        try:
+            if attempt.with_write:
+                with self._ctx.audited(self._client, ADA):
+                    self._client.run(f"{_LIMIT}; {attempt.statement}")
+                    self._writes += 1
+                    self._ctx.insert_post(self._client, f"genuine {self._writes}")
+            else:
+                with self._client.transaction():
+                    self._client.run(f"{_LIMIT}; {attempt.statement}")
+        except SqlError:
+            return REFUSED
+        try:
+            if not attempt.with_write:
+                self.write()
+        except SqlError as error:
+            return f"the next write fails: {describe(error)}"
+        now = self._read()
+        seen = self._compared(now)
+        if attempt.undo and seen != UNHARMED:
+            self._ctx.admin.run(attempt.undo)
+        self._before = now
+        return seen
+
+    def _compared(self, now: list[tuple[object, ...]]) -> str:
+        old = {row[0]: row for row in self._before}
+        new = {row[0]: row for row in now}
+        kept = [row for key, row in old.items() if key in new]
+        added = [row for key, row in new.items() if key not in old]
+        genuine = [row for row in added if self._is_of_the_write(row)]
+        unattached = [row for row in added if str(row[1]).startswith("pg_temp")]
+        found = {
+            "records that are gone": len(old) - len(kept),
+            "records that are changed": sum(new[row[0]] != row for row in kept),
+            "writes that are missing": int(not genuine and bool(self._ctx.expected_ops("insert"))),
+            "records too many of one write": max(len(genuine) - 1, 0),
+            "records of a table that was not attached": len(unattached),
+            "records without a write": len([row for row in added if row not in genuine and row not in unattached]),
+        }
+        return ", ".join(f"{what}: {count}" for what, count in found.items() if count) or UNHARMED
+
+    def _is_of_the_write(self, row: tuple[object, ...]) -> bool:
+        """Return whether a record is that of the last write, as far as the trail records it."""
+        ctx, (_, schema, table, operation, _, image, actor) = self._ctx, row
+        is_slug = isinstance(image, dict) and image.get("slug") == f"genuine {self._writes}"
+        return (
+            (schema, table, operation) == ("public", "posts", "insert")
+            and (is_slug or not ctx.records(Recorded.IMAGE))
+            and (actor == ADA.reference or not ctx.records(Recorded.ACTOR))
+        )
+
+
+def direct_writes(ctx: CheckContext, client: Client) -> Iterator[tuple[str, str]]:
+    """Try to write to each table of the trail, and yield what was tried and what came of it; each try is undone."""
+    for table in ctx.target.tables:
+        columns = ctx.admin.rows(_COLUMNS, [table])
+        quoted = {name: '"' + name.replace('"', '""') + '"' for name, *_ in columns}
+        row = ctx.admin.rows(f"SELECT {', '.join(f'{name}::text' for name in quoted.values())} FROM {table} LIMIT 1")
+        values = dict(zip(quoted, row[0], strict=True)) if row else {}
+        may_insert = {name for name, _, _, insert, _ in columns if insert} or set(quoted)
+        given = [name for name, made, numbered, _, _ in columns if name in may_insert and not made and not numbered]
+        may_update = {name for name, _, _, _, update in columns if update} or set(quoted)
+        listed = ", ".join(quoted[name] for name in given)
+        literals = ", ".join("NULL" if values.get(name) is None else quote_literal(values[name]) for name in given)
+        rights = dict(
+            zip(("insert into", "update", "delete from"), ctx.admin.rows(_RIGHTS, {"table": table})[0], strict=True)
+        )
+        for action, statement in {
+            "insert into": f"INSERT INTO {table} ({listed}) VALUES ({literals})"
+            if given
+            else f"INSERT INTO {table} DEFAULT VALUES",
+            "update": f"UPDATE {table} SET {', '.join(f'{quoted[name]} = DEFAULT' for name in may_update)}",
+            "delete from": f"DELETE FROM {table}",
+            "truncate": f"TRUNCATE {table} CASCADE",
+            "create triggers on": f"CREATE TRIGGER own BEFORE INSERT ON {table} FOR EACH ROW EXECUTE FUNCTION own.swallow()",
+        }.items():
+            seen = undone(client, statement)
+            if seen == "0 rows":  # an empty table, or one whose rows a policy protects
+                seen = REFUSED if row or not rights.get(action) else "allowed"
+            yield f"{action} {table}", seen
+    for (sequence,) in ctx.admin.rows(_SEQUENCES, [list(ctx.target.tables)]):
+        yield f"renumber {sequence}", undone(client, f"SELECT setval({quote_literal(sequence)}, 1, false)")
+
+
+def undone(client: Client, statement: str) -> str:
+    """Run a statement, undo it, and return `refused`, or what it did."""
+    try:
+        with client.transaction(force_rollback=True):
+            rows = client.run(statement)
+            client.run("SET CONSTRAINTS ALL IMMEDIATE")
+    except SqlError as error:
+        return f"allowed ({describe(error)})" if error.sqlstate in _ALLOWED else REFUSED
+    return f"{rows} rows" if rows >= 0 and not statement.startswith("SELECT") else "done"
+
+
+def calls(ctx: CheckContext) -> list[Attempt]:
+    """Return calls of the trail's functions that the application may execute."""
+    found = []
+    for signature, name, is_procedure, names, types in ctx.admin.rows(_CALLABLE):
+        operations = ("insert", "INSERT") if any(kind in {"text", "name"} for kind in types) else ("insert",)
+        for operation in operations:
+            arguments = [
+                _argument(named, kind, operation) for named, kind in zip(_padded(names, len(types)), types, strict=True)
+            ]
+            verb = "CALL" if is_procedure else "SELECT"
+            found.append(Attempt(f"{signature} with {operation}", f"{verb} {name}({', '.join(arguments)})"))
+    return found
+
+
+def _padded(names: list[str], count: int) -> list[str]:
+    return [*names[:count], *[""] * (count - len(names))]
+
+
+def _argument(name: str, kind: str, operation: str) -> str:
+    if kind in {"text", "name", "character varying"}:
+        text = next(text for part, text in _BY_NAME if part in name)
+        return f"{text.format(operation=operation)}::{kind}"
+    return _BY_TYPE.get(kind, f"NULL::{kind}")

@@ -1,0 +1,225 @@
+"""Capture: the application's role can neither forge, change nor delete records, nor switch capture off."""
+
+from __future__ import annotations
+
+import re
+from typing import TYPE_CHECKING
+
+from harness.audit.placeholders import fill, table_names
+from harness.checks.registry import P0, TRANSACTION_BLOCKS, breaks, check
+from harness.database import SqlError, describe, quote_literal
+from harness.model import Section
+from harness.suites.capture import shadows
+from harness.suites.capture.attempts import REFUSED, UNHARMED, Attempt, Trail, calls, direct_writes
+
+if TYPE_CHECKING:
+    from harness.checks.context import CheckContext
+
+_HERE = Section.CAPTURE
+_OWNER_MAY = "https://www.postgresql.org/docs/current/sql-altertable.html"
+#: a trigger function of the application's that drops every row
+_SWALLOW = """
+    SET ROLE harness_app;
+    CREATE FUNCTION own.swallow() RETURNS trigger LANGUAGE plpgsql AS 'BEGIN RETURN NULL; END';
+    RESET ROLE
+"""
+#: the triggers of a captured table: name, function, and definition
+_TRIGGERS = """
+    SELECT t.tgname::text, p.proname::text, pg_get_triggerdef(t.oid)
+    FROM pg_trigger t JOIN pg_proc p ON p.oid = t.tgfoid
+    WHERE t.tgrelid = 'public.posts'::regclass AND NOT t.tgisinternal
+    ORDER BY t.tgname
+"""
+#: where the trail may read settings: its functions, its triggers, and the defaults of its columns
+_SETTING_READERS = f"""
+    SELECT prosrc FROM ({shadows.OF_THE_TRAIL}) AS trail
+    UNION ALL SELECT pg_get_triggerdef(oid) FROM pg_trigger WHERE NOT tgisinternal
+    UNION ALL SELECT pg_get_expr(adbin, adrelid) FROM pg_attrdef
+"""
+_SETTING = re.compile(r"(?:current_setting|set_config)\s*\(\s*'([A-Za-z_][\w.]*)'", re.IGNORECASE)
+_VALUES = ("on", "off", "true", "false", "1", "0", "yes", "no", "disabled", "replica")
+
+
+@check(
+    "capture.forgery",
+    claim="the application role can neither forge, change nor delete audit rows, with statements, triggers of its own or the trail's functions",
+    section=_HERE,
+    severity=P0,
+    item="1.1",
+    area="rights of the application role",
+    needs=(TRANSACTION_BLOCKS,),
+)
+def forgery(ctx: CheckContext) -> None:
+    shadows.make_schemas(ctx.admin)
+    ctx.admin.run(_SWALLOW)
+    client = ctx.client()
+    trail = Trail(ctx, client)
+    for name, seen in direct_writes(ctx, client):
+        ctx.expect(name, seen, equals=REFUSED)
+    attempts = [*_triggers_of_its_own(ctx), *calls(ctx), *_statements_of_the_target(ctx)]
+    for attempt in attempts:
+        seen = trail.after(attempt)
+        ctx.expect(f"the trail after {attempt.name}", UNHARMED if seen == REFUSED else seen, equals=UNHARMED)
+    ctx.fact("attempts", len(attempts))
+
+
+def _triggers_of_its_own(ctx: CheckContext) -> list[Attempt]:
+    """Return attempts to record rows of the application's own table with the trail's trigger functions."""
+    return [
+        Attempt(
+            f"a temporary table posts with a trigger that calls {function}, {number}",
+            "CREATE TEMP TABLE posts (LIKE public.posts) ON COMMIT DROP; "
+            f"{definition.replace(' ON public.posts ', ' ON pg_temp.posts ')}; "
+            "INSERT INTO pg_temp.posts (id, slug, views) VALUES (9, 'forged', 0); DELETE FROM pg_temp.posts",
+        )
+        for number, (_, function, definition) in enumerate(ctx.admin.rows(_TRIGGERS), 1)
+    ]
+
+
+def _statements_of_the_target(ctx: CheckContext) -> list[Attempt]:
+    """Return the statements of the trail's owner, run by the application."""
+    target, table = ctx.target, "public.posts"
+    prepared = {
+        "the statement purge": target.statements.purge.replace("%(cutoff)s", "'infinity'::timestamptz"),
+        "the statement age": target.statements.age.replace("%(age)s", "'1 day'::interval"),
+        "the statement detach": fill(target.statements.detach, table_names(table)),
+    }
+    return [Attempt(name, statement.replace("%%", "%")) for name, statement in prepared.items() if statement]
+
+
+@breaks(forgery, at="insert into public.audit_changes")
+def forgery_by_the_usual_grants(ctx: CheckContext) -> None:
+    ctx.sabotage("GRANT SELECT, INSERT ON public.audit_transactions, public.audit_changes TO harness_app")
+
+
+@breaks(forgery, at="the trail after a temporary table posts with a trigger that calls threadline_capture, 1")
+def forgery_by_a_trigger_of_its_own(ctx: CheckContext) -> None:
+    ctx.sabotage("GRANT EXECUTE ON FUNCTION public.threadline_capture() TO PUBLIC")
+
+
+@breaks(forgery, at="the trail after keep(text,text,jsonb) with insert")
+def forgery_by_a_function(ctx: CheckContext) -> None:
+    ctx.sabotage(
+        "CREATE FUNCTION public.keep(table_name text, operation text, image jsonb) RETURNS void LANGUAGE sql SECURITY DEFINER AS "
+        "$$ INSERT INTO public.audit_changes (transaction_id, table_schema, table_name, table_pk, op, data_after, captured_at) "
+        "VALUES (public.threadline_transaction_id(), 'public', $1, 'null', $2, $3, clock_timestamp()) $$"
+    )
+
+
+@check(
+    "capture.switches",
+    claim="no setting, function or statement lets the application role switch capture off",
+    section=_HERE,
+    severity=P0,
+    item="1.1",
+    area="rights of the application role",
+    needs=(TRANSACTION_BLOCKS,),
+)
+def switches(ctx: CheckContext) -> None:
+    trail = Trail(ctx, ctx.client())
+    names = {name for (source,) in ctx.admin.rows(_SETTING_READERS) for name in _SETTING.findall(source or "")}
+    # any application may declare any actor: that is what these settings are for
+    settings = sorted(names - set(ctx.target.actor.names))
+    ctx.fact("settings that the trail reads", ", ".join(settings) or "none")
+    attempts = [
+        *(
+            Attempt(f"{name} = {value}", f"SELECT set_config({quote_literal(name)}, '{value}', true)", with_write=True)
+            for name in settings
+            for value in _VALUES
+        ),
+        Attempt("session_replication_role = replica", "SET LOCAL session_replication_role = replica", with_write=True),
+        Attempt("ALTER TABLE … DISABLE TRIGGER", "ALTER TABLE public.posts DISABLE TRIGGER ALL", with_write=True),
+        *(
+            Attempt(
+                f"DROP TRIGGER {name}",
+                f'DROP TRIGGER "{name.replace(chr(34), chr(34) * 2)}" ON public.posts',
+                with_write=True,
+            )
+            for name, _, _ in ctx.admin.rows(_TRIGGERS)
+        ),
+        *(Attempt(switch, switch, with_write=True) for switch in ctx.target.switches),
+    ]
+    for attempt in attempts:
+        seen = trail.after(attempt)
+        ctx.expect(f"the trail with {attempt.name}", UNHARMED if seen == REFUSED else seen, equals=UNHARMED)
+
+
+@breaks(switches, at="the trail with threadline.off = on")
+def switches_in_a_setting(ctx: CheckContext) -> None:
+    ctx.rewrite_capture(
+        (
+            "IF TG_OP = 'INSERT' THEN",
+            "IF current_setting('threadline.off', true) = 'on' THEN RETURN NULL; ELSIF TG_OP = 'INSERT' THEN",
+        )
+    )
+
+
+@check(
+    "capture.table-owner",
+    claim="writes of a role that owns its tables are captured, and with triggers, policies and types it can neither forge records nor gain rights",
+    section=_HERE,
+    severity=P0,
+    item="1.1",
+    area="rights of the application role",
+    needs=(TRANSACTION_BLOCKS,),
+)
+def table_owner(ctx: CheckContext) -> None:
+    """Write as many frameworks do: the application's role owns its tables, and another role owns the trail."""
+    shadows.make_schemas(ctx.admin)
+    ctx.admin.run("ALTER TABLE public.posts OWNER TO harness_app")
+    client = ctx.client()
+    listener = shadows.Listener(client)
+    trail = Trail(ctx, client)
+    for number, (name, function, definition) in enumerate(ctx.admin.rows(_TRIGGERS), 1):
+        again = re.sub(
+            r"^(CREATE (?:CONSTRAINT )?TRIGGER) .*? (BEFORE|AFTER|INSTEAD OF) ", rf"\1 own_{number} \2 ", definition
+        )
+        seen = trail.after(
+            Attempt(name, f"{again}", with_write=True, undo=f"DROP TRIGGER IF EXISTS own_{number} ON public.posts")
+        )
+        ctx.expect(
+            f"the trail after a second trigger that calls {function}, {number}",
+            UNHARMED if seen == REFUSED else seen,
+            equals=UNHARMED,
+        )
+    for name, statement in _OWNERS_OBJECTS.items():
+        try:
+            with client.transaction():
+                client.run(statement)
+        except SqlError as error:
+            ctx.fact(f"not made: {name}", describe(error))
+            continue
+        seen = trail.after(Attempt(name, "SELECT 1", with_write=True))  # a trail may refuse such a write
+        ctx.expect(f"the trail with {name}", UNHARMED if seen == REFUSED else seen, equals=UNHARMED)
+    with_more = sorted(
+        {f"{report.name} as {report.role}" for report in listener.take() if report.role != "harness_app"}
+    )
+    ctx.expect("objects of the owner that ran with other rights", with_more, equals=[])
+    ctx.documented_limit("the owner of a table may disable, drop and redefine its triggers", _OWNER_MAY)
+
+
+#: what the owner of a table may add to it
+_OWNERS_OBJECTS = {
+    "a policy that hides the row": """
+        ALTER TABLE public.posts ENABLE ROW LEVEL SECURITY, FORCE ROW LEVEL SECURITY;
+        CREATE POLICY hidden ON public.posts FOR SELECT USING (own.spy('policy') AND false);
+        CREATE POLICY written ON public.posts FOR INSERT WITH CHECK (NOT own.spy('policy'))""",
+    "a rule": "CREATE RULE own AS ON UPDATE TO public.posts DO ALSO SELECT own.spy('rule')",
+    "a check with a function": "ALTER TABLE public.posts ADD CHECK (NOT own.spy('check'))",
+    "a type with a cast to json": """
+        CREATE TYPE own.mood AS ENUM ('calm');
+        CREATE FUNCTION own.mood_as_json(own.mood) RETURNS json LANGUAGE plpgsql AS
+            'BEGIN PERFORM own.spy(''cast to json''); RETURN ''"calm"''; END';
+        CREATE CAST (own.mood AS json) WITH FUNCTION own.mood_as_json(own.mood);
+        ALTER TABLE public.posts ADD mood own.mood NOT NULL DEFAULT 'calm'""",
+}
+
+
+@breaks(table_owner, at="the trail after a second trigger that calls threadline_capture, 2")
+def table_owner_attaches_it_twice(ctx: CheckContext) -> None:
+    ctx.sabotage("GRANT EXECUTE ON FUNCTION public.threadline_capture() TO PUBLIC")
+
+
+@breaks(table_owner, at="objects of the owner that ran with other rights")
+def table_owner_has_types_that_run(ctx: CheckContext) -> None:
+    ctx.rewrite_capture(("IF EXISTS (SELECT FROM pg_cast", "IF false AND EXISTS (SELECT FROM pg_cast"))
