@@ -1,6 +1,17 @@
 """Checks that changes are recorded completely, in order, and for every way of writing."""
 
-from harness.suites.capture import basics, evasion, failures, forging, operations, rows, shadowing, transactions, writes
+from harness.suites.capture import (
+    basics,
+    covering,
+    failures,
+    forging,
+    installing,
+    operations,
+    rows,
+    shadowing,
+    transactions,
+    writes,
+)
 
 #: in the report's order
-MODULES = (basics, writes, transactions, rows, shadowing, forging, evasion, operations, failures)
+MODULES = (basics, writes, transactions, rows, shadowing, forging, covering, installing, operations, failures)

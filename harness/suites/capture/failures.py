@@ -82,28 +82,6 @@ def trail_gone_unnoticed(ctx: CheckContext) -> None:
 
 
 @check(
-    "capture.durable",
-    claim="the trail is as durable as the audited tables: its own tables are permanent and survive a crash",
-    section=_HERE,
-    severity=P0,
-    item="1.1",
-    area="trail tables",
-)
-def durable(ctx: CheckContext) -> None:
-    tables = ctx.admin.rows(
-        "SELECT t, c.relpersistence = 'p' FROM unnest(%s::text[]) t JOIN pg_class c ON c.oid = t::regclass",
-        [list(ctx.target.tables)],
-    )
-    for table, permanent in tables:
-        ctx.expect(f"{table} survives a crash", permanent, equals=True)
-
-
-@breaks(durable, at="public.audit_changes survives a crash")
-def durable_no_more(ctx: CheckContext) -> None:
-    ctx.sabotage("ALTER TABLE public.audit_changes SET UNLOGGED")
-
-
-@check(
     "capture.dropped-table",
     claim="dropping a table that is being written to removes nothing of its history",
     section=_HERE,

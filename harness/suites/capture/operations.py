@@ -5,9 +5,7 @@ from __future__ import annotations
 from functools import partial
 from typing import TYPE_CHECKING
 
-from harness.audit.coverage import definitions, differences
-from harness.audit.installing import attach, install
-from harness.audit.target_file import TrailFeature
+from harness.audit.target_file import Recorded, TrailFeature
 from harness.checks.registry import P0, P1, TRANSACTION_BLOCKS, breaks, check
 from harness.model import Section
 from harness.suites.actors import ADA
@@ -24,115 +22,6 @@ NAMES = ("x" * 63, 'semi; DROP TABLE "posts" --', "tab\tle", "täble.with'dots",
 
 def quoted(name: str) -> str:
     return '"' + name.replace('"', '""') + '"'
-
-
-# --- installing and attaching ------------------------------------------------------------------------------
-
-
-@check(
-    "capture.attach",
-    claim="attaching several tables is atomic and idempotent, and a dry run reports its statements",
-    section=_HERE,
-    severity=P1,
-    item="1.1",
-    area="attaching",
-    requires_features=(TrailFeature.LIBRARY,),
-)
-def attach_tables(ctx: CheckContext) -> None:
-    ctx.owner.run('CREATE TABLE public.one (id int PRIMARY KEY); CREATE TABLE "Shop"."Two" (id int PRIMARY KEY)')
-    tables = ["one", '"Shop"."Two"']
-    before = definitions(ctx.owner)
-    planned = attach(ctx.owner, tables, dry_run=True)
-    ctx.expect("statements of the dry run", len(planned), equals=8)
-    ctx.expect("definitions after the dry run", definitions(ctx.owner) == before, equals=True)
-    outcome = ctx.sqlstate(partial(attach, ctx.owner, [*tables, "nowhere"]))
-    ctx.expect("attaching a missing table", outcome, equals="42P01")
-    ctx.expect("definitions after the failure", definitions(ctx.owner) == before, equals=True)
-    ctx.expect("statements run", attach(ctx.owner, tables), equals=planned)
-    coverage = ctx.target.coverage(ctx.owner)
-    ctx.expect("coverage", [coverage["public.one"], coverage["Shop.Two"]], equals=[None, None])
-    triggers = "SELECT array_agg(oid ORDER BY oid) FROM pg_trigger WHERE NOT tgisinternal"
-    created = ctx.admin.value(triggers)
-    ctx.expect("statements the second time", attach(ctx.owner, tables), equals=[])
-    ctx.expect("the same triggers", ctx.admin.value(triggers) == created, equals=True)
-    changed = attach(ctx.owner, ["one"], changed_from=True)
-    ctx.expect("statements to keep prior values", len(changed), equals=8)
-
-
-@breaks(attach_tables, at="statements the second time")
-def attach_tables_again_and_again(ctx: CheckContext) -> None:
-    ctx.rewrite_function("threadline_attach_plan", ("IF NOT EXISTS (", "IF false AND NOT EXISTS ("))
-
-
-@check(
-    "capture.install",
-    claim="a dry run reports exactly what installing does, and installing twice changes nothing",
-    section=_HERE,
-    severity=P1,
-    item="1.1",
-    area="installing",
-    needs=(TRANSACTION_BLOCKS,),
-    requires_features=(TrailFeature.LIBRARY,),
-)
-def install_layer(ctx: CheckContext) -> None:
-    empty = ctx.empty_database("empty")
-    planned = install(empty, dry_run=True)
-    ctx.expect("the dry run creates audit_changes", "create table audit_changes" in planned, equals=True)
-    ctx.expect(
-        "audit_changes after the dry run", empty.value("SELECT to_regclass('public.audit_changes')"), equals=None
-    )
-    ctx.expect("steps in an empty database", install(empty), equals=planned)
-    ctx.write(ctx.client(), ADA, "before")
-    ctx.expect("steps of a second installation", install(ctx.owner), equals=[])
-    ctx.write(ctx.client(), ADA, "after")
-    slugs = [change.text("slug") for change in ctx.changes("posts")]
-    ctx.expect("changes", slugs, equals=["before", "after"])
-
-
-@breaks(install_layer, at="steps of a second installation")
-def install_over_something_else(ctx: CheckContext) -> None:
-    ctx.rewrite_capture(("RETURN NULL", "RETURN NULL /* not what was installed */"))
-
-
-@check(
-    "capture.parity",
-    claim="two environments installed from the same files capture alike, and a difference between them is found",
-    section=_HERE,
-    severity=P0,
-    item="1.2",
-    area=CAPTURE_TRIGGER,
-)
-def parity(ctx: CheckContext) -> None:
-    """Compare this check's database with another one that is installed from scratch."""
-    other = ctx.empty_database("parity")
-    ctx.target.install_in(other)
-    other.run("CREATE TABLE public.posts (id bigint PRIMARY KEY)")
-    ctx.target.attach(other, "public.posts")
-
-    def of_posts(named: dict[str, str]) -> dict[str, str]:
-        return {
-            name: definition
-            for name, definition in named.items()
-            if name.endswith("public.posts") or name.startswith("function ")
-        }
-
-    here, there = of_posts(definitions(ctx.owner)), of_posts(definitions(other))
-    ctx.fact("definitions compared", len(there))
-    ctx.expect("there are triggers to compare", any(name.startswith("trigger ") for name in there), equals=True)
-    ctx.expect("differences", differences(here, there, ("here", "there")), equals=[])
-    other.run("ALTER TABLE public.posts DISABLE TRIGGER USER")
-    drift = differences(here, of_posts(definitions(other)), ("here", "there"))
-    ctx.expect("a trigger disabled there is found", bool(drift), equals=True)
-
-
-@breaks(parity, at="differences")
-def parity_with_a_disabled_trigger(ctx: CheckContext) -> None:
-    ctx.disable_capture("public.posts")
-
-
-@breaks(parity, at="differences")
-def parity_with_another_function(ctx: CheckContext) -> None:
-    ctx.rewrite_capture(("RETURN NULL", "RETURN NULL /* another */"))
 
 
 @check(
@@ -158,13 +47,17 @@ def hostile_identifiers(ctx: CheckContext) -> None:
             continue
         with ctx.audited(client, ADA):
             client.run(f"INSERT INTO {at} VALUES (1, 'x'); DELETE FROM {at}")
+        column_name, schema_name = f"c{name}"[:63], f"s{name}"[:63]
+        values = {"insert": "x", "delete": None} if ctx.records(Recorded.IMAGE) else {}
         changes = [
-            (change.table_schema, change.op, (change.data_after or {}).get(f"c{name}"[:63]))
+            (change.table_schema, change.op, (change.data_after or {}).get(column_name) if values else None)
             for change in ctx.changes()
             if change.table_name == name
         ]
-        schema_name = f"s{name}"[:63]
-        ctx.expect(f"changes of {name}", changes, equals=[(schema_name, "insert", "x"), (schema_name, "delete", None)])
+        expected = [
+            (schema_name, operation, values.get(operation)) for operation in ctx.expected_ops("insert", "delete")
+        ]
+        ctx.expect(f"changes of {name}", changes, equals=expected)
     ctx.expect("public.posts still exists", ctx.admin.value("SELECT to_regclass('public.posts')::text"), equals="posts")
 
 
@@ -237,11 +130,13 @@ def replica_role(ctx: CheckContext) -> None:
     ctx.expect("a replicated write", ctx.attempt(partial(apply, "silent")), equals="done")
     silent = [change.text("slug") for change in ctx.changes("posts")]
     ctx.expect("changes with the triggers as attached", silent, equals=[] if ordinary else ["silent"])
+    if not ordinary:
+        return
     for name in [row[0] for row in ctx.admin.rows(_TRIGGERS)]:
         ctx.owner.run(f"ALTER TABLE public.posts ENABLE ALWAYS TRIGGER {name}")
     ctx.expect("a replicated write with ALWAYS", ctx.attempt(partial(apply, "captured")), equals="done")
     captured = [change.text("slug") for change in ctx.changes("posts")]
-    ctx.expect("changes with ALWAYS", captured, equals=[*silent, "captured"])
+    ctx.expect("changes with ALWAYS", captured, equals=["captured"])
     ctx.documented_limit(
         "rows that replication applies are captured only where the triggers are enabled ALWAYS",
         "https://www.postgresql.org/docs/current/sql-altertable.html",

@@ -223,7 +223,12 @@ SELECT n.nspname AS table_schema, c.relname AS table_name,
             AND t.tgenabled = 'A' AND t.tgqual IS NULL AND t.tgattr = ''
             -- AFTER INSERT OR UPDATE OR DELETE, FOR EACH ROW
             AND t.tgtype & (1 | 2 | 4 | 8 | 16 | 64) = (1 | 4 | 8 | 16))
-    THEN 'no enabled trigger captures its rows' END AS problem
+    THEN 'no enabled trigger captures its rows'
+    WHEN NOT EXISTS (
+        SELECT FROM pg_trigger t
+        WHERE t.tgrelid = c.oid AND t.tgfoid = 'rowlog.record_change()'::regprocedure AND t.tgenabled = 'A'
+            AND t.tgqual IS NULL AND t.tgtype & (2 | 32) = 32)
+    THEN 'TRUNCATE is not captured' END AS problem
 FROM pg_class c JOIN pg_namespace n ON n.oid = c.relnamespace
 WHERE c.relkind IN ('r', 'p') AND c.relpersistence <> 't' AND n.nspname NOT IN ('pg_catalog', 'information_schema', 'rowlog');
 

@@ -397,6 +397,9 @@ WITH triggers AS (
     FROM pg_trigger WHERE tgenabled = 'A' AND tgqual IS NULL AND tgattr = '' AND tgtype & (2 | 64) = 0
 )
 SELECT n.nspname AS schema_name, c.relname AS table_name, CASE
+    WHEN NOT EXISTS (SELECT FROM triggers t WHERE t.relation = c.oid
+                         AND t.function = 'ledger.capture_truncate()'::regprocedure AND t.tgtype & 32 = 32)
+        THEN 'not captured: TRUNCATE'
     WHEN EXISTS (SELECT FROM triggers t WHERE t.relation = c.oid AND t.function = 'ledger.capture_row()'::regprocedure
                      AND t.tgtype & 29 = 29 AND t.always) THEN NULL
     WHEN c.relkind = 'p' OR c.relispartition OR EXISTS (SELECT FROM pg_inherits WHERE c.oid IN (inhrelid, inhparent))
