@@ -2,6 +2,7 @@
 
 from harness.suites.capture import (
     basics,
+    concurrency,
     covering,
     failures,
     forging,
@@ -14,4 +15,16 @@ from harness.suites.capture import (
 )
 
 #: in the report's order
-MODULES = (basics, writes, transactions, rows, shadowing, forging, covering, installing, operations, failures)
+MODULES = (
+    basics,
+    writes,
+    transactions,
+    concurrency,
+    rows,
+    shadowing,
+    forging,
+    covering,
+    installing,
+    operations,
+    failures,
+)
