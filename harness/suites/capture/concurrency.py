@@ -104,7 +104,9 @@ def _lock(kind: str, mode: str, relation: str | None, key: str, written: list[st
     area=CAPTURE_TRIGGER,
 )
 def waits(ctx: CheckContext) -> None:
-    ctx.owner.run("INSERT INTO public.posts (id, slug, title) SELECT n, 'post ' || n, 'a title' FROM generate_series(1, 120) n")
+    ctx.owner.run(
+        "INSERT INTO public.posts (id, slug, title) SELECT n, 'post ' || n, 'a title' FROM generate_series(1, 120) n"
+    )
     copy_tables(ctx)
     writer = ctx.plain_client()
     application, superuser = ctx.direct_client(), ctx.connect(ctx.lab.admin(ctx.database))
@@ -130,7 +132,9 @@ def _waits(ctx: CheckContext, held_by: Client, writer: Client, holder: Holder, c
     waited = outcome(schema)
     if not waited or outcome(UNCAPTURED):
         return ""
-    return f"{what} {waited}; without the trail it does not wait".replace("$HOLDER", f"the transaction that {holder.did}")
+    return f"{what} {waited}; without the trail it does not wait".replace(
+        "$HOLDER", f"the transaction that {holder.did}"
+    )
 
 
 @contextlib.contextmanager
