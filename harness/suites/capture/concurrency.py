@@ -127,7 +127,7 @@ def _waits(ctx: CheckContext, held_by: Client, writer: Client, holder: Holder, c
     def outcome(at: str) -> str:
         names = {"at": at, "key": key, "trail": ", ".join(ctx.target.tables)}
         with _open(ctx, held_by, holder, holder.statement.format(**names)) as pid:
-            return _ended_or_waits(ctx, writer, message(ctx, ADA, write.format(**names)), pid)
+            return ended_or_waits(ctx, writer, message(ctx, ADA, write.format(**names)), pid)
 
     waited = outcome(schema)
     if not waited or outcome(UNCAPTURED):
@@ -151,8 +151,12 @@ def _open(ctx: CheckContext, client: Client, holder: Holder, statement: str) -> 
         yield client.info.backend_pid
 
 
-def _ended_or_waits(ctx: CheckContext, writer: Client, text: str, holder: int) -> str:
-    """Run a write; return "" when it ended, else what it waits for, after it was cancelled."""
+def ended_or_waits(ctx: CheckContext, writer: Client, text: str, holder: int, *, patient: bool = False) -> str:
+    """Run a write; return "" when it ended, else what it waits for, after it was cancelled.
+
+    :param holder: the server process of a transaction that stays open. $HOLDER stands for it in the answer.
+    :param patient: whether to wait for the end of a write that the holder blocks: it has a timeout of its own.
+    """
     start(writer, text)
     end = time.monotonic() + _LONGEST_S
     while True:
@@ -160,7 +164,7 @@ def _ended_or_waits(ctx: CheckContext, writer: Client, text: str, holder: int) -
             reply = finish(writer, _LOOK_S)
             return f"fails: {reply.sqlstate} {reply.message}" if reply.is_error else ""
         ctx.require_undisturbed()
-        if blocked := ctx.admin.rows(_WAITING, [holder]):
+        if not patient and (blocked := ctx.admin.rows(_WAITING, [holder])):
             pid, *lock = blocked[0]
             _cancel(ctx, writer, pid)
             return f"waits for $HOLDER: {_lock(*lock)}"
