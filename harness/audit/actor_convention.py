@@ -20,6 +20,7 @@ if TYPE_CHECKING:
 _SettingName = Annotated[str, Meta(pattern=r"^[A-Za-z_][A-Za-z0-9_$]*(\.[A-Za-z_][A-Za-z0-9_$]*)*$")]
 _PLACEHOLDER = re.compile(r"\{(id|type)\}")
 _SMALL_INTEGER = re.compile(r"^(0|[1-9][0-9]{0,9})\Z")
+_UUID = re.compile(r"^[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}\Z")
 #: the largest integer that an id becomes: PostgreSQL's type `integer` holds it
 _LARGEST = 2**31 - 1
 
@@ -146,6 +147,8 @@ class _Translation:
     def _make(self, text: str, salt: int) -> str | int:
         salted = f"{text}\0{salt}" if salt else text
         if self._kind is IdType.UUID:
+            if not salt and _UUID.match(text):
+                return text
             return str(uuid5(NAMESPACE_OID, salted))
         if not salt and _SMALL_INTEGER.match(text) and int(text) <= _LARGEST:
             return int(text)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 from typing import TYPE_CHECKING, Any
 
+from harness.audit.target_file import Recorded
 from harness.checks.application import Application
 from harness.checks.deliberate_breaks import CheckBreaks
 from harness.checks.judges import REPLACED_JUDGE
@@ -156,6 +157,8 @@ class CheckContext(CheckBreaks, CheckOutcomes):
     def insert_post(self, client: Client, slug: str) -> None:
         """Insert a row into the captured table `posts`; the caller decides about the transaction."""
         client.run("INSERT INTO public.posts (slug, title) VALUES (%s, 'a title')", [slug])
+        if not self.records(Recorded.INSERTS):  # the change to look at is then an update
+            client.run("UPDATE public.posts SET views = views + 1 WHERE slug = %s", [slug])
 
     def write(self, client: Client, actor: Actor | None, slug: str) -> None:
         """Insert a post in one audited unit of work, and commit."""
@@ -197,6 +200,11 @@ class CheckContext(CheckBreaks, CheckOutcomes):
         return self.target.changes(self.admin, table)
 
     def actor_of(self, slug: str) -> Any:
-        """Return the actor of the change that inserted a post; a sentence when there is not exactly one such change."""
-        found = [change for change in self.changes("posts") if (change.data_after or {}).get("slug") == slug]
+        """Return the actor of the change that `insert_post` made; a sentence unless there is exactly one such."""
+        changes = self.changes("posts")
+        if self.records(Recorded.IMAGE):
+            found = [change for change in changes if (change.data_after or {}).get("slug") == slug]
+        else:
+            key = self.admin.value("SELECT id::text FROM public.posts WHERE slug = %s", [slug])
+            found = [change for change in changes if str((change.table_pk or {}).get("id")) == key]
         return found[0].actor if len(found) == 1 else f"{len(found)} changes instead of one"

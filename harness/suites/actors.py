@@ -4,7 +4,10 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+from msgspec.structs import force_setattr
+
 from harness.audit.actor import Actor
+from harness.audit.target_file import Recorded
 
 if TYPE_CHECKING:
     from harness.checks.context import CheckContext
@@ -13,6 +16,18 @@ if TYPE_CHECKING:
 ADA, BOB = Actor("user", "ada"), Actor("user", "bob")
 #: the actor of a control: no check declares her, so a change that names her was attributed wrongly
 MALLORY = Actor("user", "mallory")
+#: what a trail has to record for a check that looks at the actors of single writes
+ATTRIBUTED = (Recorded.ACTOR,)
+#: what a trail has to record for a check that also compares which rows were written
+ATTRIBUTED_ROWS = (Recorded.ACTOR, Recorded.INSERTS, Recorded.IMAGE)
+
+
+def claimed(kind: str, identity: str) -> Actor:
+    """Return an actor as a careless application declares it: it may be invalid."""
+    actor = Actor("user", "valid")
+    force_setattr(actor, "type", kind)
+    force_setattr(actor, "id", identity)
+    return actor
 
 
 def reader(ctx: CheckContext) -> Client:

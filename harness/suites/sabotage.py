@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
+from harness.checks.record import NotExercisedError
+from harness.database import quote_literal
 from harness.suites.actors import MALLORY
 
 if TYPE_CHECKING:
@@ -14,9 +16,11 @@ if TYPE_CHECKING:
 
 def default_actor(ctx: CheckContext) -> None:
     """Start every new server connection with an actor that nobody declared."""
-    ctx.sabotage(
-        f"ALTER ROLE harness_app IN DATABASE {ctx.database} SET {ctx.application.setting} = '{ctx.target.actor.spell(MALLORY)}'"
-    )
+    values = ctx.application.values(MALLORY)
+    if not values:
+        raise NotExercisedError("no setting holds the actor, so no default of a setting can")
+    for name, text in values.items():
+        ctx.sabotage(f"ALTER ROLE harness_app IN DATABASE {ctx.database} SET {name} = {quote_literal(text)}")
 
 
 def declare_outside(ctx: CheckContext) -> None:

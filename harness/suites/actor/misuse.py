@@ -2,21 +2,23 @@
 
 Each check predicts which write gets a careless setting, from what PostgreSQL and the pooler document. When the
 prediction holds, the check is OK *and* carries the documented limit; the report lists those limits separately, as
-practices to avoid here. When it does not hold, the check is an Issue.
+practices to avoid here. A trail that names nobody instead, or refuses the write, is better than that: nobody can forge
+its actor by a default. The check is an Issue when a write names somebody whom nothing explains.
 """
 
 from __future__ import annotations
 
+import re
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
-from harness.audit.target_file import TrailFeature
 from harness.checks.conditions import facts_of
-from harness.checks.record import NotExercisedError
+from harness.checks.record import NotApplicableError, NotExercisedError
 from harness.checks.registry import MOVES, P0, TRANSACTION_BLOCKS, breaks, check
 from harness.checks.server_connections import ends_with_client, moved, relay
 from harness.lab.effective import released
 from harness.model import Behaviour, PoolMode, Section
-from harness.suites.actors import ADA, BOB, MALLORY
+from harness.suites.actors import ADA, ATTRIBUTED, BOB, MALLORY
 from harness.suites.sabotage import default_actor
 
 if TYPE_CHECKING:
@@ -32,12 +34,40 @@ _CONFIG = "https://www.pgbouncer.org/config.html#ignore_startup_parameters"
 _ALTER_ROLE = "https://www.postgresql.org/docs/current/sql-alterrole.html"
 
 
-def _set_for_the_session(ctx: CheckContext, client: Client) -> None:
-    client.value("SELECT set_config(%s, %s, false)", [ctx.application.setting, ctx.target.actor.spell(ADA)])
-
-
 def _name(actor: Any) -> str:
-    return "nobody" if actor is None else actor["id"] if isinstance(actor, dict) else str(actor)
+    return "nobody" if actor is None else str(actor["id"]) if isinstance(actor, dict) and "id" in actor else str(actor)
+
+
+def _escape(found: re.Match[str]) -> str:
+    return f"\\{found[0]}"
+
+
+def _require_settings(ctx: CheckContext) -> None:
+    """Require that settings hold the actor.
+
+    :raises NotApplicableError: when the application declares it by statements of the trail.
+    """
+    if not ctx.target.actor.names:
+        raise NotApplicableError("the application declares its actor by statements of the trail, not by settings")
+
+
+def _written(ctx: CheckContext, client: Client, slug: str) -> str:
+    """Write without a declaration of its own, and return the actor that the write is attributed to, or `refused`."""
+    outcome = ctx.attempt(partial(ctx.write, client, None, slug))
+    if outcome != "done":
+        ctx.fact(f"the write {slug}", outcome)
+        return "refused"
+    return _name(ctx.actor_of(slug))
+
+
+def _as_predicted(ctx: CheckContext, name: str, observed: str, predicted: str) -> bool:
+    """Expect the predicted actor. A write that names nobody, or is refused, is better: no careless setting forged it.
+
+    :return: whether it is the predicted one.
+    """
+    better = observed in {"nobody", "refused"}
+    ctx.expect(name, observed, equals=observed if better else predicted)
+    return observed == predicted
 
 
 def _predicted(ctx: CheckContext) -> tuple[str, str, str, str]:
@@ -65,28 +95,35 @@ def _predicted(ctx: CheckContext) -> tuple[str, str, str, str]:
 
 @check(
     "actor.careless-session-set",
-    claim="an actor set for the session ends up on the writes that the pool mode's documentation predicts",
+    claim="an actor set for the session is on no other writes than the pool mode's documentation predicts",
     section=_HERE,
     severity=P0,
     item="2.1",
     area=_AREA,
     scope="transaction",
     needs=(TRANSACTION_BLOCKS,),
+    records=ATTRIBUTED,
 )
 def session_set(ctx: CheckContext) -> None:
-    def careless(client: Client) -> None:
-        _set_for_the_session(ctx, client)
-        ctx.write(client, None, "own write")
+    _require_settings(ctx)
 
-    relay(ctx, careless, lambda other: ctx.write(other, None, "next on the connection"))
-    own, actor, outcome, source = _predicted(ctx)
-    ctx.expect("its own write is attributed to", _name(ctx.actor_of("own write")), equals=own)
-    ctx.expect(
-        "the next write on the server connection, by somebody else, is attributed to",
-        _name(ctx.actor_of("next on the connection")),
-        equals=actor,
-    )
-    ctx.documented_limit(outcome, source)
+    def careless(client: Client) -> str:
+        ctx.application.declare_for_the_session(client, ADA)
+        return _written(ctx, client, "own write")
+
+    own, following = relay(ctx, careless, lambda other: _written(ctx, other, "next on the connection"))
+    own_predicted, following_predicted, outcome, source = _predicted(ctx)
+    as_predicted = [
+        _as_predicted(ctx, "its own write is attributed to", own, own_predicted),
+        _as_predicted(
+            ctx,
+            "the next write on the server connection, by somebody else, is attributed to",
+            following,
+            following_predicted,
+        ),
+    ]
+    if all(as_predicted):
+        ctx.documented_limit(outcome, source)
 
 
 @breaks(session_set, at="the next write on the server connection, by somebody else, is attributed to")
@@ -96,21 +133,26 @@ def session_set_landing_elsewhere(ctx: CheckContext) -> None:
 
 @check(
     "actor.careless-session-set-lost",
-    claim="an actor set for the session is lost when the client gets another server connection",
+    claim="an actor set for the session is on nobody else's writes when the client gets another server connection",
     section=_HERE,
     severity=P0,
     item="2.1",
     area=_AREA,
     scope="transaction",
     needs=(TRANSACTION_BLOCKS, MOVES),
+    records=ATTRIBUTED,
 )
 def session_set_lost(ctx: CheckContext) -> None:
+    _require_settings(ctx)
     client = ctx.client()
-    _set_for_the_session(ctx, client)
+    ctx.application.declare_for_the_session(client, ADA)
     with moved(ctx, client):
-        ctx.write(client, None, "after the move")
-    ctx.expect("the write after the move is attributed to", _name(ctx.actor_of("after the move")), equals="nobody")
-    ctx.documented_limit("an actor set for the session is missing from the client's own later writes", _PGBOUNCER)
+        observed = _written(ctx, client, "after the move")
+    # a pooler that keeps the setting with its client is better: the write is then attributed to whoever made it
+    predicted = observed if observed == "ada" else "nobody"
+    _as_predicted(ctx, "the write after the move is attributed to", observed, predicted)
+    if observed == "nobody":
+        ctx.documented_limit("an actor set for the session is missing from the client's own later writes", _PGBOUNCER)
 
 
 @breaks(session_set_lost, at="the write after the move is attributed to")
@@ -120,20 +162,21 @@ def session_set_replaced_by_a_default(ctx: CheckContext) -> None:
 
 @check(
     "actor.careless-outside-transaction",
-    claim="an actor set locally outside the transaction of the write is on no write",
+    claim="an actor declared outside the transaction of the write is on no write",
     section=_HERE,
     severity=P0,
     item="2.1",
     area=_AREA,
     scope="transaction",
     needs=(TRANSACTION_BLOCKS,),
+    records=ATTRIBUTED,
 )
 def outside_transaction(ctx: CheckContext) -> None:
     client = ctx.client()
-    ctx.application.declare(client, ADA)
-    ctx.write(client, None, "after the setting")
-    ctx.expect("the write is attributed to", _name(ctx.actor_of("after the setting")), equals="nobody")
-    ctx.documented_limit("a local setting in autocommit ends with its own statement: the write has no actor", _SET)
+    ctx.fact("the declaration", ctx.attempt(partial(ctx.application.declare, client, ADA)))
+    observed = _written(ctx, client, "after the declaration")
+    if _as_predicted(ctx, "the write is attributed to", observed, "nobody") and ctx.target.actor.names:
+        ctx.documented_limit("a local setting in autocommit ends with its own statement: the write has no actor", _SET)
 
 
 @breaks(outside_transaction, at="the write is attributed to")
@@ -141,45 +184,73 @@ def outside_transaction_but_for_the_session(ctx: CheckContext) -> None:
     ctx.application.declare = ctx.application.declare_for_the_session
 
 
+#: how a trail may attribute the writes of two transactions: one that declares Ada after its first write, and one of
+#: Ada's that declares Bob between two writes
+_RULES: dict[str, tuple[str, str, str, str]] = {
+    "": ("nobody", "ada", "ada", "bob"),
+    "the first write of a transaction decides its actor": ("nobody", "nobody", "ada", "ada"),
+    "the first declared actor of a transaction is on all its writes": ("ada", "ada", "ada", "ada"),
+    "the last declared actor of a transaction is on all its writes": ("ada", "ada", "bob", "bob"),
+}
+_REFUSED = ("refused", "refused")
+
+
 @check(
     "actor.careless-after-first-write",
-    claim="the first write decides the transaction's actor, and an actor set later has no effect",
+    claim="a transaction that declares its actor late, or two actors, is attributed by one rule, which the trail documents",
     section=_HERE,
     severity=P0,
     item="2.1",
     area=_AREA,
     scope="transaction",
-    requires_features=(TrailFeature.CONTRACT_TABLES,),
     needs=(TRANSACTION_BLOCKS,),
+    records=ATTRIBUTED,
 )
 def after_first_write(ctx: CheckContext) -> None:
     client = ctx.client()
-    with ctx.audited(client, None):
-        ctx.insert_post(client, "before")
-        ctx.application.declare(client, ADA)
-        ctx.insert_post(client, "after")
-    with ctx.audited(client, ADA):
-        ctx.insert_post(client, "ada's")
-        ctx.application.declare(client, BOB)
-        ctx.insert_post(client, "bob's")
-    actors = {slug: _name(ctx.actor_of(slug)) for slug in ("before", "after", "ada's", "bob's")}
+
+    def declared_late() -> None:
+        with ctx.audited(client, None):
+            ctx.insert_post(client, "before")
+            ctx.application.declare(client, ADA)
+            ctx.insert_post(client, "after")
+
+    def declared_twice() -> None:
+        with ctx.audited(client, ADA):
+            ctx.insert_post(client, "ada's")
+            ctx.application.declare(client, BOB)
+            ctx.insert_post(client, "bob's")
+
+    observed: tuple[str, ...] = ()
+    for work, slugs in ((declared_late, ("before", "after")), (declared_twice, ("ada's", "bob's"))):
+        outcome = ctx.attempt(work)
+        ctx.fact(f"the transaction of {' and '.join(slugs)}", outcome)
+        observed += tuple(_name(ctx.actor_of(slug)) for slug in slugs) if outcome == "done" else _REFUSED
+    rules = [rule for rule, actors in _RULES.items() if _follows(observed, actors)]
     ctx.expect(
-        "the writes are attributed to",
-        actors,
-        equals={"before": "nobody", "after": "nobody", "ada's": "ada", "bob's": "ada"},
+        "actors of writes before and after a late declaration, and of two actors' writes",
+        observed,
+        equals=observed if rules else _RULES[""],
     )
-    ctx.trail_limit("an actor set after the first write of a transaction is ignored: the first write decides")
+    # where a second actor is refused, no write names anybody but the one actor of its transaction
+    if rules and rules[0] and observed[2:] != _REFUSED:
+        ctx.trail_limit(rules[0])
 
 
-@breaks(after_first_write, at="the writes are attributed to")
-def after_first_write_fills_in(ctx: CheckContext) -> None:
-    ctx.rewrite_capture(
-        ("ON CONFLICT (id) DO NOTHING", "ON CONFLICT (id) DO UPDATE SET actor_ref = EXCLUDED.actor_ref")
-    )
+def _follows(observed: tuple[str, ...], actors: tuple[str, str, str, str]) -> bool:
+    pairs = ((observed[:2], actors[:2]), (observed[2:], actors[2:]))
+    return all(seen in (expected, _REFUSED) for seen, expected in pairs)
+
+
+@breaks(after_first_write, at="actors of writes before and after a late declaration, and of two actors' writes")
+def after_first_write_somebody_else(ctx: CheckContext) -> None:
+    ctx.tamper("audit_transactions", f"NEW.actor_ref := '{MALLORY.setting}'")
 
 
 #: the expected result of the write, by the chain's behaviour for startup options
-_WITH_OPTION = {Behaviour.WORKS: "a write by ada", Behaviour.FAILS: "refused", Behaviour.LOST: "a write by nobody"}
+_WITH_OPTION = {Behaviour.WORKS: "ada", Behaviour.FAILS: "refused", Behaviour.LOST: "nobody"}
+#: what separates options, and what protects it there
+_ESCAPED = re.compile(r"[\\ ]")
 _OPTION_LIMITS = {
     Behaviour.WORKS: ("an actor given as startup option is a default for every write that declares none", _SET),
     Behaviour.FAILS: ("startup options other than the tracked ones are refused", _CONFIG),
@@ -192,53 +263,56 @@ _OPTION_LIMITS = {
 
 @check(
     "actor.careless-startup-option",
-    claim="an actor given as a startup option is on every write, unless the pooler is known to refuse or ignore options",
+    claim="a write that declares no actor names no other than the one that the client gave as a startup option",
     section=_HERE,
     severity=P0,
     item="2.1",
     area=_AREA,
     scope="transaction",
     needs=(TRANSACTION_BLOCKS,),
+    records=ATTRIBUTED,
 )
 def startup_option(ctx: CheckContext) -> None:
-    option = (
-        f"-c {ctx.application.setting}={ctx.target.actor.spell(ADA)}" if ctx.application.sends_startup_options else ""
-    )
-    outcome = ctx.attempt(lambda: ctx.write(ctx.client(options=option), None, "connected"))
-    observed = f"a write by {_name(ctx.actor_of('connected'))}" if outcome == "done" else "refused"
-    ctx.fact("the client's outcome", outcome)
+    _require_settings(ctx)
+    values = ctx.application.values(ADA) if ctx.application.sends_startup_options else {}
+    options = " ".join(f"-c {name}={_ESCAPED.sub(_escape, text)}" for name, text in values.items())
+    connected: list[Client] = []
+    outcome = ctx.attempt(lambda: connected.append(ctx.client(options=options)))
+    ctx.fact("the connection", outcome)
+    observed = _written(ctx, connected[0], "connected") if connected else "refused"
     behaviour = ctx.foreseen("startup-options", option=ctx.application.setting)[0].behaviour
-    ctx.expect("connecting with the option", observed, equals=_WITH_OPTION[behaviour])
-    limit, source = _OPTION_LIMITS[behaviour]
-    ctx.documented_limit(limit, source)
+    if _as_predicted(ctx, "the write of a client with the option is attributed to", observed, _WITH_OPTION[behaviour]):
+        limit, source = _OPTION_LIMITS[behaviour]
+        ctx.documented_limit(limit, source)
 
 
-@breaks(startup_option, at="connecting with the option")
-def startup_option_not_sent(ctx: CheckContext) -> None:
+@breaks(startup_option, at="the write of a client with the option is attributed to")
+def startup_option_not_sent_but_a_default(ctx: CheckContext) -> None:
     ctx.application.sends_startup_options = False
-    # where the pooler ignores options, an option that was not sent makes no difference
-    if ctx.foreseen("startup-options", option=ctx.application.setting)[0].behaviour is Behaviour.LOST:
-        default_actor(ctx)
+    default_actor(ctx)
 
 
 @check(
     "actor.careless-role-default",
-    claim="an actor set as the default of a role or database is on every write that declares no actor",
+    claim="a write that declares no actor names no other than the default of the role or the database",
     section=_HERE,
     severity=P0,
     item="2.1",
     area=_AREA,
     scope="transaction",
     needs=(TRANSACTION_BLOCKS,),
+    records=ATTRIBUTED,
 )
 def role_default(ctx: CheckContext) -> None:
+    _require_settings(ctx)
     default_actor(ctx)
-    client = ctx.client()
-    ctx.write(client, None, "undeclared")
-    ctx.expect("the write is attributed to", _name(ctx.actor_of("undeclared")), equals=_name(MALLORY.reference))
-    ctx.documented_limit("a role or database default forges an actor on every write that declares none", _ALTER_ROLE)
+    observed = _written(ctx, ctx.client(), "undeclared")
+    if _as_predicted(ctx, "the write is attributed to", observed, _name(MALLORY.reference)):
+        ctx.documented_limit(
+            "a role or database default forges an actor on every write that declares none", _ALTER_ROLE
+        )
 
 
 @breaks(role_default, at="the write is attributed to")
-def role_default_dropped_by_the_trail(ctx: CheckContext) -> None:
-    ctx.tamper("audit_transactions", "NEW.actor_ref := NULL")
+def role_default_replaced_by_the_trail(ctx: CheckContext) -> None:
+    ctx.tamper("audit_transactions", f"NEW.actor_ref := '{BOB.setting}'")
