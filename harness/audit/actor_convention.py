@@ -21,6 +21,8 @@ _SettingName = Annotated[str, Meta(pattern=r"^[A-Za-z_][A-Za-z0-9_$]*(\.[A-Za-z_
 _PLACEHOLDER = re.compile(r"\{(id|type)\}")
 _SMALL_INTEGER = re.compile(r"^(0|[1-9][0-9]{0,9})\Z")
 _UUID = re.compile(r"^[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}\Z")
+#: a built-in setting that may hold the actor: without a declaration, it has the name of the harness's own connection
+_PROGRAM, _OWN_NAMES = "application_name", re.compile(r"^(application|pooler-harness \w+)\Z")
 #: the largest integer that an id becomes: PostgreSQL's type `integer` holds it
 _LARGEST = 2**31 - 1
 
@@ -109,6 +111,8 @@ class ActorConvention(Struct, frozen=True, kw_only=True, forbid_unknown_fields=T
 
     def read(self, actor: Any) -> Any:
         """Return an actor as the trail has it, with the harness's own id where the application's has another type."""
+        if self.setting == _PROGRAM and isinstance(actor, dict) and _OWN_NAMES.match(str(actor.get("id"))):
+            return None
         if self.ids is IdType.TEXT or not isinstance(actor, dict) or actor.get("id") is None:
             return actor
         return actor | {"id": _IDS[self.ids].known(str(actor["id"]))}

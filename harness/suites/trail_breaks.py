@@ -18,10 +18,10 @@ if TYPE_CHECKING:
 _COVERAGE = ("capture.attach", "capture.canary", "capture.coverage", "capture.parity", "continuity.capture-ready")
 #: checks that compare the actor of a write
 _ATTRIBUTION = (
-    *("actor.action-anonymous", "actor.anonymous", "actor.first-write-in-savepoint"),
+    *("actor.action-anonymous", "actor.anonymous", "actor.first-write-in-savepoint", "actor.ids", "actor.nested-work"),
     *("actor.isolation-levels", "actor.jobs", "actor.local-setting", "actor.many-clients"),
     *("actor.moved-connection", "actor.pipeline", "actor.prepared", "actor.rollback-to-savepoint"),
-    *("actor.shared-connection", "actor.single-message", "actor.types", "actor.unit-of-work"),
+    *("actor.shared-connection", "actor.single-message", "actor.types", "actor.unit-of-work", "actor.writers"),
     *("capture.cascade", "capture.least-rights", "capture.reused-txid", "capture.savepoint"),
     *("capture.truncate", "capture.two-phase", "continuity.old-rows"),
 )

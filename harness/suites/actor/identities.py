@@ -144,9 +144,10 @@ def writers(ctx: CheckContext) -> None:
     client = ctx.client()
     ways: dict[str, tuple[Client, Callable[[Client], object]]] = {
         "the application": (client, lambda _: None),
-        "another application_name": (client, lambda own: own.run("SET LOCAL application_name = 'mallory'")),
         "a member of the application's role": (ctx.admin, lambda own: own.run(f"SET LOCAL ROLE {member}")),
     }
+    if "application_name" not in ctx.target.actor.names:
+        ways["another application_name"] = client, lambda own: own.run("SET LOCAL application_name = 'mallory'")
     if not ctx.target.needs_superuser:  # nothing else gives the owner rights on a trail of the superuser
         ways["the owner of the tables"] = ctx.owner, lambda _: None
     # first without an actor: one that is set for a session would stay
