@@ -295,20 +295,36 @@ class AuditTarget(Struct, frozen=True, kw_only=True):
         return _Coverage({f"{schema}.{table}": problem for schema, table, problem in rows})
 
     @raised_for(Side.TARGET)
-    def record_action(self, client: Client, name: str, correlation_id: str) -> None:
-        """Record an action in the running transaction, as the application role."""
+    def record_action(self, client: Client, name: str, correlation_id: str, job_id: str | None = None) -> None:
+        """Record an action in the running transaction, as the application role.
+
+        :param job_id: the job that does it; a trail that does not keep jobs ignores it.
+        """
+        values = {"name": name, "correlation_id": correlation_id, "job_id": job_id}
         with self._within_deadline(client, "record_action"):
-            fetch(client, self.statements.record_action, {"name": name, "correlation_id": correlation_id})
+            fetch(client, self.statements.record_action, values)
+
+    @property
+    def keeps_jobs(self) -> bool:
+        """Whether the trail keeps the job of an action."""
+        return "%(job_id)s" in self.statements.record_action
+
+    @raised_for(Side.TARGET)
+    def actions(self, admin: Client) -> dict[str, dict[str, Any]]:
+        """Return the columns of each action by its id, in the order in which the trail returns them."""
+        with self._within_deadline(admin, "actions"):
+            cursor = admin.execute(self.statements.actions.encode())
+            names = [column.name for column in cursor.description or ()]
+            rows = [dict(zip(names, row, strict=True)) for row in cursor]
+        spelled = ({"actor": self.actor.read(row["actor"])} if "actor" in row else {} for row in rows)
+        return {str(row["id"]): row | actor for row, actor in zip(rows, spelled, strict=True)}
 
     @raised_for(Side.TARGET)
     def correlations(self, admin: Client) -> dict[str, str] | None:
         """Return the correlation of each action, by its id; None for a trail whose actions are not recorded or read."""
         if not (self.statements.actions and self.statements.record_action):
             return None
-        cursor = admin.execute(self.statements.actions.encode())
-        names = [column.name for column in cursor.description or ()]
-        rows = (dict(zip(names, row, strict=True)) for row in cursor)
-        return {str(row["id"]): str(row["correlation_id"]) for row in rows}
+        return {identity: str(row["correlation_id"]) for identity, row in self.actions(admin).items()}
 
     @raised_for(Side.TARGET)
     def functions(self, admin: Client) -> list[tuple[str, str]]:

@@ -183,9 +183,10 @@ class Statements(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     attach_with_changed_from: str = ""
     #: attaches capture that leaves out the columns of `{exclude}` and masks those of `{mask}`
     attach_redacted: str = ""
-    #: parameters `%(name)s`, `%(correlation_id)s`
+    #: parameters `%(name)s`, `%(correlation_id)s`, and `%(job_id)s` for a trail that keeps the job of an action
     record_action: str = ""
-    #: rows of id, name, correlation_id and job_id; the `action_id` of a change refers to the id
+    #: rows of id, name and correlation_id; the `action_id` of a change refers to the id. Further columns: job_id, and
+    #: actor, like that of `changes`
     actions: str = ""
     #: rows of schema, table, problem for every table, captured or not; a problem of NULL means captured
     coverage: str = ""

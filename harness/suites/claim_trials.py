@@ -109,9 +109,7 @@ def _actions(ctx: CheckContext) -> str:
     with ctx.audited(client, ADA):
         client.run(_insert("action"))
         ctx.target.record_action(client, "tried", "correlation-of-the-trial")
-    cursor = ctx.admin.execute(ctx.target.statements.actions.encode())
-    names = [column.name for column in cursor.description or ()]
-    found = [dict(zip(names, row, strict=True)) for row in cursor]
+    found = ctx.target.actions(ctx.admin).values()
     wanted = {"name": "tried", "correlation_id": "correlation-of-the-trial"}
     if not any(all(str(row.get(key)) == value for key, value in wanted.items()) for row in found):
         return f"the recorded action is not among {len(found)} actions with its name and correlation"

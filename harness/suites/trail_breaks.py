@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 _COVERAGE = ("capture.attach", "capture.canary", "capture.coverage", "capture.parity", "continuity.capture-ready")
 #: checks that compare the actor of a write
 _ATTRIBUTION = (
-    *("actor.action-anonymous", "actor.anonymous", "actor.first-write-in-savepoint", "actor.ids", "actor.nested-work"),
+    *("actor.actions-apart", "actor.anonymous", "actor.first-write-in-savepoint", "actor.ids", "actor.nested-work"),
     *("actor.isolation-levels", "actor.jobs", "actor.local-setting", "actor.many-clients"),
     *("actor.moved-connection", "actor.pipeline", "actor.prepared", "actor.rollback-to-savepoint"),
     *("actor.shared-connection", "actor.single-message", "actor.types", "actor.unit-of-work", "actor.writers"),
@@ -132,7 +132,7 @@ def no_truncates(ctx: CheckContext) -> None:
     turns=(
         *_COVERAGE,
         *_ATTRIBUTION,
-        *("actor.action-linkage", "actor.action-recorded", "actor.correlation-stored"),
+        *("actor.action-recorded", "actor.action-rolled-back", "actor.correlation-stored"),
         *("actor.linked-action-kept", "capture.bulk", "capture.one-transaction"),
     ),
     excluded=_EXCLUDED,
@@ -145,7 +145,7 @@ def torn_transactions(ctx: CheckContext) -> None:
     what="it links no action to its transaction",
     among=("actor", "retention", "export"),
     turns=(
-        *("actor.action-linkage", "actor.action-recorded", "actor.correlation-stored", "actor.jobs"),
+        *("actor.action-recorded", "actor.correlation-stored", "actor.jobs"),
         *("actor.linked-action-kept", "actor.unit-of-work", "export.correlation", "export.csv"),
         "retention.actions",
     ),

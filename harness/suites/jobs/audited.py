@@ -52,7 +52,7 @@ def _audited_write(run: JobRun) -> str:
     declare = f"{target.actor.declaration(Actor(ACTOR_TYPE, '%ACTOR%'))};"
     action = target.statements.record_action
     if action:
-        for name, value in (("name", "'job %JOB%'"), ("correlation_id", "'%CORRELATION%'")):
+        for name, value in (("name", "'job %JOB%'"), ("correlation_id", "'%CORRELATION%'"), ("job_id", "'%JOB%'")):
             action = action.replace(f"%({name})s", value)
         action = f"{action.rstrip().rstrip(';')};"
     write = (
