@@ -23,7 +23,10 @@ from harness.suites.actors import ADA, reader
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
+    from psycopg.errors import Diagnostic
+
     from harness.checks.context import CheckContext
+    from harness.database import Client
 
 _HERE = Section.OBSERVABILITY
 _CANARY = "canary-4711"
@@ -104,7 +107,7 @@ def health_of_a_table_that_lost_its_capture(ctx: CheckContext) -> None:
 
 @check(
     "observability.after-commit",
-    claim="events count committed work only: not work that was rolled back or that failed at its commit",
+    claim="events count committed work and its actions with their status, and no work that was rolled back or failed",
     section=_HERE,
     severity=P1,
     item="6.1",
@@ -136,6 +139,7 @@ def after_commit(ctx: CheckContext) -> None:
     work("committed")
     expected = [("threadline.transaction.committed", 1), ("threadline.action.recorded", 1)]
     ctx.expect("events, with the number of rows visible to others at that time", seen, equals=expected)
+    _expect_events_of_actions(ctx, client)
 
 
 @breaks(after_commit, at="events of failed work")
@@ -144,18 +148,7 @@ def after_commit_of_what_did_not_fail(ctx: CheckContext) -> None:
     ctx.sabotage(f"ALTER ROLE harness_app IN DATABASE {ctx.database} SET session_replication_role = replica")
 
 
-@check(
-    "observability.actions",
-    claim="every recorded action gives an event with its status, and a rejected one an event with the status error",
-    section=_HERE,
-    severity=P1,
-    item="6.1",
-    area="telemetry",
-    needs=(TRANSACTION_BLOCKS,),
-    requires_features=(TrailFeature.LIBRARY,),
-)
-def actions(ctx: CheckContext) -> None:
-    client = ctx.client()
+def _expect_events_of_actions(ctx: CheckContext, client: Client) -> None:
     telemetry, events = _recorded_telemetry()
     for name, status in (("paid", "ok"), ("declined", "error")):
         with audited(client, ADA, action=Action(name=name, status=status), to=telemetry) as work:
@@ -172,7 +165,7 @@ def actions(ctx: CheckContext) -> None:
     ctx.expect("event of a rejected action", rejected, equals=[("threadline.action.recorded", {"status": "error"})])
 
 
-@breaks(actions, at="event of a rejected action")
+@breaks(after_commit, at="event of a rejected action")
 def actions_are_not_refused(ctx: CheckContext) -> None:
     ctx.sabotage("ALTER TABLE public.audit_actions DROP CONSTRAINT audit_actions_status_check")
 
@@ -248,3 +241,41 @@ def no_values(ctx: CheckContext) -> None:
 def no_values_but_a_status_that_is_one(ctx: CheckContext) -> None:
     ctx.sabotage("ALTER TABLE public.audit_actions DROP CONSTRAINT audit_actions_status_check")
     ctx.application.action_status = _CANARY
+
+
+@check(
+    "observability.messages",
+    claim="neither the messages to the client of an audited write nor the server's log contain a value or the actor",
+    section=_HERE,
+    severity=P0,
+    item="6.1",
+    area="capture function",
+    needs=(TRANSACTION_BLOCKS,),
+)
+def messages(ctx: CheckContext) -> None:
+    client = ctx.client()
+    value, actor = f"canary-{ctx.database[-6:]}", f"actor-{ctx.database[-6:]}"
+    sent: list[str] = []
+
+    def keep(notice: Diagnostic) -> None:
+        sent.append("; ".join(filter(None, (notice.message_primary, notice.message_detail, notice.message_hint))))
+
+    client.add_notice_handler(keep)
+    with ctx.audited(client, Actor("user", actor)):
+        client.run("INSERT INTO public.posts (slug, title) VALUES (%s, %s)", [value, value])
+        client.run("UPDATE public.posts SET title = %s WHERE slug = %s", [f"{value}, too", value])
+        client.run("DELETE FROM public.posts WHERE slug = %s", [value])
+    logged = [line for line in ctx.lab.postgres.logs().splitlines() if value in line or actor in line]
+    ctx.fact("messages to the client", len(sent))
+    ctx.expect("messages with a value", [text for text in sent if value in text or actor in text], equals=[])
+    ctx.expect("lines of the log with a value", logged, equals=[])
+
+
+@breaks(messages, at="messages with a value")
+def messages_of_a_forgotten_notice(ctx: CheckContext) -> None:
+    ctx.tamper("audit_changes", "RAISE NOTICE 'captured %', NEW.data_after")
+
+
+@breaks(messages, at="lines of the log with a value")
+def messages_to_the_log(ctx: CheckContext) -> None:
+    ctx.tamper("audit_transactions", "RAISE LOG 'actor %', NEW.actor_ref")
