@@ -119,14 +119,16 @@ $$;
 --
 -- SECURITY DEFINER: the application needs no right on the audit tables, so it has none to abuse.
 -- All names are qualified, so that neither a search_path nor a temporary table of the same name can divert a write.
--- The other settings replace the client's: with extra_float_digits below 1 a float loses digits, and in another time
--- zone a time would be another key.
+-- The other settings replace the client's: with extra_float_digits below 1 a float loses digits, in another time zone a
+-- time would be another key, and a negative interval or a range of dates has texts that another session reads as other
+-- values.
 --
 -- PL/pgSQL prepares every expression again in every transaction. For one row, preparing costs about as much as
 -- evaluating, so fewer expressions with fewer operators are faster here, even where an operator does more work.
 CREATE OR REPLACE FUNCTION public.threadline_capture() RETURNS trigger
 LANGUAGE plpgsql SECURITY DEFINER
-SET search_path = pg_catalog, pg_temp SET extra_float_digits = 1 SET TimeZone = 'UTC' AS $$
+SET search_path = pg_catalog, pg_temp SET extra_float_digits = 1 SET TimeZone = 'UTC' SET DateStyle = 'ISO, MDY'
+SET IntervalStyle = 'postgres' SET bytea_output = 'hex' SET lc_monetary = 'C' AS $$
 DECLARE
     v_transaction uuid := public.threadline_transaction_id();
     v_key         text := CASE WHEN TG_NARGS = 2 THEN TG_ARGV[1] END;  -- the key, when it is one column
@@ -220,7 +222,8 @@ $$;
 -- the name of the root table.
 CREATE OR REPLACE FUNCTION public.threadline_capture_row() RETURNS trigger
 LANGUAGE plpgsql SECURITY DEFINER
-SET search_path = pg_catalog, pg_temp SET extra_float_digits = 1 SET TimeZone = 'UTC' AS $$
+SET search_path = pg_catalog, pg_temp SET extra_float_digits = 1 SET TimeZone = 'UTC' SET DateStyle = 'ISO, MDY'
+SET IntervalStyle = 'postgres' SET bytea_output = 'hex' SET lc_monetary = 'C' AS $$
 DECLARE
     v_transaction uuid := public.threadline_transaction_id();
     v_rules       jsonb := CASE WHEN TG_ARGV[0] LIKE '{%' THEN TG_ARGV[0]::jsonb END;

@@ -11,6 +11,7 @@ from harness.suites.capture import (
     rows,
     shadowing,
     transactions,
+    values,
     writes,
 )
 
@@ -21,6 +22,7 @@ MODULES = (
     transactions,
     concurrency,
     rows,
+    values,
     shadowing,
     forging,
     covering,
