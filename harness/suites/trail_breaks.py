@@ -59,7 +59,7 @@ def no_deletes(ctx: CheckContext) -> None:
     among=_WRITES,
     turns=(
         *_COVERAGE,
-        *("capture.changed-from", "capture.float-digits", "capture.json-values", "capture.update"),
+        *("capture.changed-from", "capture.json-values", "capture.update", "capture.values"),
     ),
     excluded=_EXCLUDED,
 )

@@ -33,6 +33,9 @@ _KEY = tuple(
         *("c_interval", "c_uuid", "c_integers", "c_daterange", "c_tstzrange", "c_inet", "c_enum", "c_domain"),
     }
 )
+#: under a setting, only the first values are written
+_UNDER_A_SETTING = 3
+_WRITTEN = _ROWS + (len(SETTINGS) - 1) * _UNDER_A_SETTING
 #: the texts of a list that a report shows
 _SHOWN = 12
 #: reads a row from JSON; a column that cannot be read is NULL
@@ -59,7 +62,7 @@ END $$
 def _create(ctx: CheckContext) -> None:
     """Create the table of specimens, a captured one and two that are not, and the values."""
     columns = ", ".join(f"{specimen.column} {specimen.type}" for specimen in SPECIMENS)
-    key = ", ".join(f"{specimen.column} {specimen.type} NOT NULL" for specimen in reversed(_KEY))
+    key = ", ".join(f"{specimen.column} {specimen.type}" for specimen in reversed(_KEY))
     rows = [
         [str(row + 1), *(quote_literal(specimen.values[row % len(specimen.values)]) for specimen in SPECIMENS)]
         for row in range(_ROWS - 1)
@@ -72,7 +75,7 @@ def _create(ctx: CheckContext) -> None:
         f"CREATE TABLE public.specimens (setting text, id integer, {columns}, PRIMARY KEY (setting, id));"
         "CREATE TABLE public.specimens_before (LIKE public.specimens);"
         f"CREATE TABLE public.keyed (setting text, id integer, {key}, "
-        f"PRIMARY KEY ({', '.join(specimen.column for specimen in _KEY)}, id, setting));"
+        f"PRIMARY KEY ({', '.join(specimen.column for specimen in _KEY)}, id));"
         "CREATE TABLE public.keyed_before (LIKE public.keyed);"
         "GRANT ALL ON public.specimen_values, public.specimens, public.specimens_before, public.keyed, "
         "public.keyed_before TO harness_app"
@@ -82,14 +85,14 @@ def _create(ctx: CheckContext) -> None:
 def _write(ctx: CheckContext, statements: str) -> None:
     """Run statements under each setting, each time in a transaction of its own.
 
-    :param statements: `{setting}` stands for the text of the setting.
+    :param statements: `{setting}` stands for the text of the setting, and `{rows}` for the number of rows to write.
     """
     client = ctx.client()
     for setting in SETTINGS:
         with ctx.audited(client, ADA):
             if setting:
                 client.run(f"SET LOCAL {setting}")
-            client.run(statements.format(setting=quote_literal(setting)))
+            client.run(statements.format(setting=quote_literal(setting), rows=_UNDER_A_SETTING if setting else _ROWS))
 
 
 @raised_for(Side.TARGET)
@@ -116,7 +119,7 @@ JOIN public.specimens_before b USING (setting, id)"""
 _DELETED = """
 SELECT held, t AS own, t AS new
 FROM (SELECT table_pk::text::json AS held FROM change WHERE table_name = 'keyed' AND op = 'delete') c
-JOIN public.keyed_before t ON t.setting = held ->> 'setting' AND t.id::text = held ->> 'id'"""
+JOIN public.keyed_before t ON t.id::text = held ->> 'id'"""
 #: (0) readings, (1) columns as rows of place, whether the value is the same, its texts, and whether it is needed
 _COMPARED = """
 WITH change AS MATERIALIZED (SELECT * FROM ({query}) c),
@@ -127,6 +130,20 @@ FROM reading r CROSS JOIN LATERAL (VALUES {columns}) AS d (place, same, held, re
 WHERE d.needed AND NOT (d.same AND d.read IS NOT DISTINCT FROM d.own)
 GROUP BY d.place, d.same
 ORDER BY d.place"""
+
+#: the same, for the names of changed columns
+_PRIOR_FIELDS = """
+SELECT changed_fields, b AS own, t AS new
+FROM (SELECT data_after::text::json AS image, changed_fields::text[] AS changed_fields
+      FROM change WHERE table_name = 'specimens' AND op = 'update') c
+JOIN public.specimens t ON t.setting = image ->> 'setting' AND t.id::text = image ->> 'id'
+JOIN public.specimens_before b USING (setting, id)"""
+_NAMED = """
+WITH change AS MATERIALIZED (SELECT * FROM ({query}) c), reading AS MATERIALIZED ({readings})
+SELECT DISTINCT ON (d.name, d.same) d.type, d.same, coalesce(d.own, 'NULL'), coalesce(d.new, 'NULL')
+FROM reading r CROSS JOIN LATERAL (VALUES {columns}) AS d (name, type, same, own, new)
+WHERE CASE WHEN d.name = ANY (r.changed_fields) THEN d.own IS NOT DISTINCT FROM d.new ELSE NOT d.same END
+ORDER BY d.name, d.same"""
 
 
 def _compare(ctx: CheckContext, name: str, readings: str, specimens: Sequence[Specimen], *, all_: bool = True) -> None:
@@ -152,6 +169,23 @@ def _compare(ctx: CheckContext, name: str, readings: str, specimens: Sequence[Sp
     ctx.expect(name, _first(wrong), equals=[])
     if equal:
         ctx.fact(f"equal values with another text: {name}", "; ".join(_first(equal)))
+
+
+def _misnamed(ctx: CheckContext) -> list[str]:
+    """Return the columns whose value changed without being named, and those that are named with an equal text."""
+    columns = ", ".join(
+        f"('{each.column}', '{each.type}', {each.same.format(f'(r.own).{each.column}', f'(r.new).{each.column}')}, "
+        f"(r.own).{each.column}::text, (r.new).{each.column}::text)"
+        for each in SPECIMENS
+    )
+    query = ctx.target.changes_query(ctx.admin)
+    found = _rows(ctx, _NAMED.format(query=query, readings=_PRIOR_FIELDS, columns=columns))
+    return _first(
+        [
+            f"{type_}: {_short(own)} to {_short(new)} {'is named' if same else 'is not named'}"
+            for type_, same, own, new in found
+        ]
+    )
 
 
 def _count(ctx: CheckContext, readings: str) -> int:
@@ -189,18 +223,19 @@ def values(ctx: CheckContext) -> None:
     following = ", ".join(f"{specimen.column} = v.{specimen.column}" for specimen in SPECIMENS)
     _write(
         ctx,
-        f"INSERT INTO public.specimens SELECT {{setting}}, id, {_COLUMNS} FROM public.specimen_values;"
+        f"INSERT INTO public.specimens SELECT {{setting}}, id, {_COLUMNS} FROM public.specimen_values WHERE id <= {{rows}};"
         "INSERT INTO public.specimens_before SELECT * FROM public.specimens WHERE setting = {setting};"
         f"UPDATE public.specimens s SET {following} FROM public.specimen_values v "
         f"WHERE s.setting = {{setting}} AND v.id = s.id % {_ROWS} + 1",
     )
-    expected = len(SETTINGS) * _ROWS
-    if ctx.records(Recorded.INSERTS) and ctx.expect("images of inserted rows", _count(ctx, _INSERTED), equals=expected):
+    if ctx.records(Recorded.INSERTS) and ctx.expect("images of inserted rows", _count(ctx, _INSERTED), equals=_WRITTEN):
         _compare(ctx, "inserted values that differ", _INSERTED, SPECIMENS)
-    if ctx.records(Recorded.UPDATES) and ctx.expect("images of updated rows", _count(ctx, _UPDATED), equals=expected):
+    if ctx.records(Recorded.UPDATES) and ctx.expect("images of updated rows", _count(ctx, _UPDATED), equals=_WRITTEN):
         _compare(ctx, "updated values that differ", _UPDATED, SPECIMENS)
         if keeps_prior_values:
             _compare(ctx, "prior values that differ", _PRIOR, SPECIMENS, all_=False)
+        if ctx.claims(TrailFeature.CHANGED_FIELDS):
+            ctx.expect("changed columns that are not named, and others that are", _misnamed(ctx), equals=[])
 
 
 @breaks(values, at="updated values that differ")
@@ -235,14 +270,77 @@ def key_values(ctx: CheckContext) -> None:
     _write(
         ctx,
         f"INSERT INTO public.keyed (setting, id, {columns}) "
-        f"SELECT {{setting}}, id, {columns} FROM public.specimen_values WHERE c_bool IS NOT NULL;"
+        f"SELECT {{setting}}, (SELECT count(*) FROM public.keyed_before) + id, {columns} "
+        "FROM public.specimen_values WHERE id <= {rows} AND c_bool IS NOT NULL;"
         "INSERT INTO public.keyed_before SELECT * FROM public.keyed; DELETE FROM public.keyed",
     )
-    expected = len(SETTINGS) * (_ROWS - 1)
-    if ctx.expect("keys of deleted rows", _count(ctx, _DELETED), equals=expected):
+    if ctx.expect("keys of deleted rows", _count(ctx, _DELETED), equals=_WRITTEN - 1):
         _compare(ctx, "parts of keys that differ", _DELETED, _KEY)
 
 
 @breaks(key_values, at="parts of keys that differ")
 def key_values_in_the_time_zone_of_the_client(ctx: CheckContext) -> None:
     ctx.rewrite_capture(("SET \"DateStyle\" TO 'ISO, MDY'", ""))
+
+
+#: values of a JSON column and a number, and the columns that each update changes
+_DOCUMENTS = (
+    ("body = '\"1\"'", [("body",)]),
+    # 1.0 and 1.00 are equal numbers
+    ("price = 1.00", [None, ("price",)]),
+    ("body = NULL", [("body",)]),
+    # JSON has one null, so an image cannot show which one it is
+    ("body = 'null'", [None, ("body",)]),
+    ("body = '{\"a\": 1}'", [("body",)]),
+    ("body = '{\"a\": 1.0}'", [None, ("body",)]),
+    ("body = '{\"a\": \"1\"}'", [("body",)]),
+    ("body = '[]'", [("body",)]),
+    ("body = '{}'", [("body",)]),
+)
+
+
+@check(
+    "capture.json-values",
+    claim="a JSON value that changes its type is captured as a change, with its prior value",
+    section=_HERE,
+    severity=P0,
+    item="1.1",
+    area="capture function",
+    needs=(TRANSACTION_BLOCKS,),
+    requires_features=(TrailFeature.CHANGED_FIELDS,),
+    records=(Recorded.UPDATES,),
+)
+def json_values(ctx: CheckContext) -> None:
+    ctx.owner.run(
+        "CREATE TABLE public.documents (id int PRIMARY KEY, body jsonb, price numeric);"
+        "GRANT ALL ON public.documents TO harness_app"
+    )
+    keeps_prior_values = ctx.claims(TrailFeature.CHANGED_FROM)
+    ctx.target.attach(ctx.owner, "public.documents", changed_from=keeps_prior_values)
+    client = ctx.client()
+    with ctx.audited(client, ADA):
+        client.run("INSERT INTO public.documents VALUES (1, '1', 1.0)")
+        for assignment, _ in _DOCUMENTS:
+            client.run(f"UPDATE public.documents SET {assignment}")
+    changes = [change for change in ctx.changes("documents") if change.op == "update"]
+    if not ctx.expect("updates", len(changes), equals=len(_DOCUMENTS)):
+        return
+    for (assignment, possible), change in zip(_DOCUMENTS, changes, strict=True):
+        fields = change.changed_fields
+        ctx.expect(f"changed fields of {assignment}", fields, equals=fields if fields in possible else possible[-1])
+    if keeps_prior_values:
+        prior = [change.changed_from for change in changes if change.changed_fields == ("body",)]
+        ctx.expect("first and last prior value", [prior[0], prior[-1]], equals=[{"body": 1}, {"body": []}])
+    null = changes[3]
+    if null.changed_fields is None:
+        ctx.trail_limit("an update from SQL NULL to the JSON value null is recorded as an update of nothing")
+
+
+@breaks(json_values, at="changed fields of body = '\"1\"'")
+def json_values_compared_as_bare_text(ctx: CheckContext) -> None:
+    ctx.rewrite_capture(
+        (
+            "f.value::text IS DISTINCT FROM (p.old_image -> f.key)::text",
+            "f.value #>> '{}' IS DISTINCT FROM p.old_image ->> f.key",
+        )
+    )

@@ -7,7 +7,8 @@
 -- Limits: A change of the schema writes no records: the values that ADD COLUMN … DEFAULT fills in are not captured, and
 -- a renamed table's history is under two names. Values captured before a redaction rule stay until they are purged. A
 -- TRUNCATE of a partition is recorded once the partition is attached; its rows are captured from the beginning. Values
--- of more than 256 MB of text do not fit in jsonb, so their write fails.
+-- of more than 256 MB of text do not fit in jsonb, so their write fails. SQL NULL and the JSON value null look the same,
+-- so an update from one to the other names no column.
 CREATE SCHEMA ledger;
 REVOKE ALL ON SCHEMA ledger FROM PUBLIC;
 
