@@ -42,8 +42,8 @@ _WRITES = ("capture", "actor", "continuity")
         *_COVERAGE,
         "capture.install",
         *("actor.many-clients", "capture.bulk", "capture.cascade", "capture.changed-from"),
-        *("capture.column-names", "capture.delete", "capture.hostile-identifiers", "capture.keys"),
-        *("capture.merge", "capture.partitions", "continuity.old-rows"),
+        *("capture.column-names", "capture.delete", "capture.hostile-identifiers", "capture.inheritance"),
+        *("capture.key-values", "capture.keys", "capture.merge", "capture.partitions", "continuity.old-rows"),
     ),
     excluded=_EXCLUDED,
 )
@@ -59,7 +59,8 @@ def no_deletes(ctx: CheckContext) -> None:
     among=_WRITES,
     turns=(
         *_COVERAGE,
-        *("capture.changed-from", "capture.json-values", "capture.update", "capture.values"),
+        *("capture.changed-from", "capture.json-values", "capture.repeated-updates", "capture.update"),
+        "capture.values",
     ),
     excluded=_EXCLUDED,
 )

@@ -9,7 +9,9 @@ from harness.suites.capture import (
     installing,
     operations,
     rows,
+    sequences,
     shadowing,
+    structure,
     transactions,
     values,
     writes,
@@ -19,6 +21,8 @@ from harness.suites.capture import (
 MODULES = (
     basics,
     writes,
+    sequences,
+    structure,
     transactions,
     concurrency,
     rows,

@@ -10,7 +10,6 @@ from harness.checks.registry import P0, P1, TRANSACTION_BLOCKS, breaks, check
 from harness.model import Section
 from harness.suites.actors import ADA
 from harness.suites.areas import CAPTURE_TRIGGER
-from harness.suites.sabotage import blind_coverage
 
 if TYPE_CHECKING:
     from harness.checks.context import CheckContext
@@ -70,46 +69,6 @@ def hostile_identifiers_are_cut(ctx: CheckContext) -> None:
 
 
 @check(
-    "capture.schema-change",
-    claim="a new column is captured at once, a renamed table under its new name, and a recreated table is reported uncaptured",
-    section=_HERE,
-    severity=P1,
-    item="1.3",
-    area=CAPTURE_TRIGGER,
-    needs=(TRANSACTION_BLOCKS,),
-    requires_features=(TrailFeature.COVERAGE,),
-)
-def schema_change(ctx: CheckContext) -> None:
-    client = ctx.client()
-    ctx.write(client, ADA, "first")
-    ctx.owner.run("ALTER TABLE public.posts ADD lang text NOT NULL DEFAULT 'en'")
-    ctx.expect("changes after ADD COLUMN … DEFAULT", len(ctx.changes()), equals=1)
-    ctx.write(client, ADA, "second")
-    ctx.expect("the new column", [change.value("lang") for change in ctx.changes("posts")[-1:]], equals=["en"])
-    ctx.owner.run("ALTER TABLE public.posts RENAME TO articles")
-    with ctx.audited(client, ADA):
-        client.run("UPDATE public.articles SET lang = 'de' WHERE slug = 'first'")
-    ctx.expect("changes under the new name", [change.op for change in ctx.changes("articles")], equals=["update"])
-    ctx.owner.run("DROP TABLE public.authors; CREATE TABLE public.authors (code text PRIMARY KEY)")
-    ctx.expect("coverage of a recreated table", ctx.target.coverage(ctx.owner)["public.authors"] is None, equals=False)
-    ctx.trail_limit(
-        "the values that ADD COLUMN … DEFAULT fills in are not captured; a renamed table's history is under two names"
-    )
-
-
-@breaks(schema_change, at="coverage of a recreated table")
-def schema_change_unnoticed(ctx: CheckContext) -> None:
-    blind_coverage(ctx)
-
-
-@breaks(schema_change, at="changes under the new name")
-def schema_change_loses_the_capture(ctx: CheckContext) -> None:
-    ctx.rewrite_capture(
-        ("IF TG_OP = 'INSERT' THEN", "IF TG_TABLE_NAME <> 'posts' THEN RETURN NULL; ELSIF TG_OP = 'INSERT' THEN")
-    )
-
-
-@check(
     "capture.replica-role",
     claim="under session_replication_role = replica ordinary triggers do not fire, and triggers enabled ALWAYS capture",
     section=_HERE,
@@ -157,65 +116,3 @@ def replica_role_ignored(ctx: CheckContext) -> None:
             "IF current_setting('session_replication_role') = 'replica' THEN RETURN NULL; ELSIF TG_OP = 'INSERT' THEN",
         )
     )
-
-
-@check(
-    "capture.views",
-    claim="writes through a view and to an unlogged table are captured like any other, in their order",
-    section=_HERE,
-    severity=P0,
-    item="1.1",
-    area=CAPTURE_TRIGGER,
-    needs=(TRANSACTION_BLOCKS,),
-)
-def views(ctx: CheckContext) -> None:
-    ctx.owner.run(
-        "CREATE VIEW public.titles AS SELECT id, slug, title FROM public.posts; GRANT ALL ON public.titles TO harness_app;"
-        "CREATE UNLOGGED TABLE public.sessions (id int PRIMARY KEY, data text); GRANT ALL ON public.sessions TO harness_app"
-    )
-    ctx.target.attach(ctx.owner, "public.sessions")
-    client = ctx.client()
-    with ctx.audited(client, ADA):
-        client.run("INSERT INTO public.titles (slug, title) VALUES ('seen', 'through a view')")
-        client.run("INSERT INTO public.sessions VALUES (1, 'x')")
-        client.run("UPDATE public.titles SET title = 'again'")
-    changes = [(change.table_name, change.op) for change in ctx.changes()]
-    ctx.expect("changes", changes, equals=[("posts", "insert"), ("sessions", "insert"), ("posts", "update")])
-
-
-@breaks(views, at="changes")
-def views_lose_an_update(ctx: CheckContext) -> None:
-    ctx.rewrite_capture(
-        (
-            "ELSIF TG_OP = 'UPDATE' THEN",
-            "ELSIF TG_OP = 'UPDATE' AND false THEN NULL; ELSIF TG_OP = 'UPDATE' THEN RETURN NULL;",
-        )
-    )
-
-
-@check(
-    "capture.occurred-at",
-    claim="a transaction's time is the time of its first change, not of its commit, and each change has its own",
-    section=_HERE,
-    severity=P1,
-    item="1.1",
-    area="transaction record",
-    needs=(TRANSACTION_BLOCKS,),
-    requires_features=(TrailFeature.LIBRARY,),
-)
-def occurred_at(ctx: CheckContext) -> None:
-    client = ctx.client()
-    with ctx.audited(client, ADA):
-        ctx.insert_post(client, "first")
-        between = ctx.admin.value("SELECT clock_timestamp()")
-        ctx.insert_post(client, "second")
-    occurred = [row[0] for row in ctx.admin.rows("SELECT occurred_at FROM public.audit_transactions")]
-    times = [row[0] for row in ctx.admin.rows("SELECT captured_at FROM public.audit_changes ORDER BY captured_at")]
-    in_order = len(occurred) == 1 and len(times) > 1 and times[0] <= occurred[0] < between < times[-1]
-    ctx.expect("first change, transaction, then the second change", in_order, equals=True)
-    ctx.trail_limit("occurred_at is the time of a transaction's first change; it commits later")
-
-
-@breaks(occurred_at, at="first change, transaction, then the second change")
-def occurred_at_is_made_up(ctx: CheckContext) -> None:
-    ctx.tamper("audit_transactions", "NEW.occurred_at := '2026-01-01'")

@@ -4,11 +4,12 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from harness.audit.target_file import TrailFeature
+from harness.audit.target_file import Recorded, TrailFeature
 from harness.checks.registry import P0, P1, TRANSACTION_BLOCKS, breaks, check
 from harness.model import Section
 from harness.suites.actors import ADA
 from harness.suites.areas import CAPTURE_TRIGGER
+from harness.suites.capture.stored import stored_rows
 
 if TYPE_CHECKING:
     from harness.checks.context import CheckContext
@@ -27,6 +28,7 @@ _HERE = Section.CAPTURE
     item="1.1",
     area="row key",
     needs=(TRANSACTION_BLOCKS,),
+    records=(Recorded.DELETES,),
 )
 def keys(ctx: CheckContext) -> None:
     client, entry = ctx.client(), "6f1e2d3c-0000-4000-8000-00000000abcd"
@@ -54,26 +56,32 @@ def keys_only_their_first_part(ctx: CheckContext) -> None:
 
 @check(
     "capture.key-change",
-    claim="an update of the primary key is captured with the key before and after",
+    claim="an update of the primary key is captured with the key after it, and where prior values are kept with the one before",
     section=_HERE,
     severity=P1,
     item="1.1",
     area="row key",
     needs=(TRANSACTION_BLOCKS,),
+    records=(Recorded.UPDATES,),
 )
 def key_change(ctx: CheckContext) -> None:
+    keeps_prior_values = ctx.claims(TrailFeature.CHANGED_FROM)
+    if keeps_prior_values and not ctx.target.is_reference:  # the reference layer keeps the key before in any case
+        ctx.target.attach(ctx.owner, "public.authors", changed_from=True)
     client = ctx.client()
     with ctx.audited(client, ADA):
         client.run("INSERT INTO public.authors VALUES ('k-1', 'Kit'), ('m-1', 'Mo')")
     with ctx.audited(client, ADA):
         client.run("UPDATE public.authors SET code = replace(code, '-1', '-2')")
-    changes = sorted(ctx.changes("authors")[2:], key=lambda change: change.text("code"))
+    changes = [change for change in ctx.changes("authors") if change.op == "update"]
+    changes.sort(key=lambda change: str(change.table_pk))
     ctx.expect("keys after", [change.table_pk for change in changes], equals=[{"code": "k-2"}, {"code": "m-2"}])
-    if ctx.claims(TrailFeature.CHANGED_FROM):
+    if keeps_prior_values:
         ctx.expect(
             "keys before", [change.changed_from for change in changes], equals=[{"code": "k-1"}, {"code": "m-1"}]
         )
-    ctx.expect("names", [change.text("name") for change in changes], equals=["Kit", "Mo"])
+    if ctx.records(Recorded.IMAGE):
+        ctx.expect("names", [change.text("name") for change in changes], equals=["Kit", "Mo"])
 
 
 @breaks(key_change, at="keys before")
@@ -89,9 +97,10 @@ def key_change_forgets_the_old_key(ctx: CheckContext) -> None:
     item="1.1",
     area="row key",
     needs=(TRANSACTION_BLOCKS,),
+    records=(Recorded.INSERTS,),
 )
 def renamed_key(ctx: CheckContext) -> None:
-    ctx.owner.run("ALTER TABLE public.authors RENAME COLUMN code TO handle")
+    ctx.alter("public.authors", "ALTER TABLE public.authors RENAME COLUMN code TO handle")
     client = ctx.client()
     with ctx.audited(client, ADA):
         client.run("INSERT INTO public.authors VALUES ('k-1', 'Kit')")
@@ -114,6 +123,7 @@ def renamed_key_is_not_noticed(ctx: CheckContext) -> None:
     item="1.1",
     area=CAPTURE_TRIGGER,
     needs=(TRANSACTION_BLOCKS,),
+    records=(Recorded.INSERTS,),
 )
 def identifiers(ctx: CheckContext) -> None:
     ctx.expect("attaching the table", ctx.attached['"Shop"."Order ""Items"""'], equals="done")
@@ -124,7 +134,9 @@ def identifiers(ctx: CheckContext) -> None:
     if ctx.expect("rows captured", len(changes), equals=1):
         ctx.expect("table", [changes[0].table_schema, changes[0].table_name], equals=["Shop", 'Order "Items"'])
         ctx.expect("key", changes[0].table_pk, equals={"Order-Id": 1})
-        ctx.expect("data after", changes[0].data_after, equals={"Order-Id": 1, "näme; DROP": "x", "select": 2})
+        if ctx.records(Recorded.IMAGE):
+            [row] = stored_rows(ctx, '"Shop"."Order ""Items"""')
+            ctx.expect("data after", changes[0].data_after, equals=row)
 
 
 @breaks(identifiers, at="rows captured")
@@ -162,46 +174,16 @@ def column_names(ctx: CheckContext) -> None:
 
     ctx.expect("the writes", ctx.attempt(writes), equals="done")
     changes = ctx.changes("odd")
-    ctx.expect("operations", [change.op for change in changes], equals=["insert", "update", "delete"])
-    ctx.expect("values", [(change.data_after or {}).get("n") for change in changes], equals=["a", "a", None])
-    if keeps_prior_values:
-        ctx.expect("prior values", [change.changed_from for change in changes], equals=[None, {"r": "b"}, None])
+    expected = ctx.expected_ops("insert", "update", "delete")
+    if ctx.expect("operations", sorted(change.op for change in changes), equals=sorted(expected)):
+        if ctx.records(Recorded.IMAGE):
+            written = {change.op: (change.data_after or {}).get("n") for change in changes if change.op != "delete"}
+            ctx.expect("values", written, equals=dict.fromkeys(ctx.expected_ops("insert", "update"), "a"))
+        if keeps_prior_values:
+            prior = [change.changed_from for change in changes if change.op == "update"]
+            ctx.expect("prior values", prior, equals=[{"r": "b"}] * len(ctx.expected_ops("update")))
 
 
 @breaks(column_names, at="the writes")
 def column_names_shadow_the_row(ctx: CheckContext) -> None:
     ctx.rewrite_capture(("to_jsonb(n.*)", "to_jsonb(n)"))
-
-
-@check(
-    "capture.nested-writes",
-    claim="a write by a trigger to its own row is captured after the write that fired the trigger",
-    section=_HERE,
-    severity=P0,
-    item="1.1",
-    area="capture function",
-    needs=(TRANSACTION_BLOCKS,),
-)
-def nested_writes(ctx: CheckContext) -> None:
-    ctx.owner.run(
-        "CREATE TABLE public.orders (id int PRIMARY KEY, state text); GRANT ALL ON public.orders TO harness_app;"
-        "CREATE FUNCTION public.settle() RETURNS trigger LANGUAGE plpgsql AS "
-        "'BEGIN UPDATE public.orders SET state = ''final'' WHERE id = NEW.id; RETURN NULL; END';"
-        "CREATE TRIGGER a_settle AFTER INSERT ON public.orders FOR EACH ROW EXECUTE FUNCTION public.settle()"
-    )
-    ctx.target.attach(ctx.owner, "public.orders")
-    client = ctx.client()
-    with ctx.audited(client, ADA):
-        client.run("INSERT INTO public.orders VALUES (1, 'initial')")
-    stored = ctx.admin.value("SELECT state FROM public.orders")
-    states = [change.text("state") for change in ctx.changes("orders")]
-    ctx.expect("states in the order of capture", states, equals=["initial", "final"])
-    ctx.expect("the last captured state is the stored one", states[-1:], equals=[stored])
-
-
-@breaks(nested_writes, at="states in the order of capture")
-def nested_writes_captured_by_statement(ctx: CheckContext) -> None:
-    ctx.sabotage(
-        "CREATE OR REPLACE FUNCTION public.threadline_is_row_wise(relation regclass) RETURNS boolean LANGUAGE sql STABLE "
-        "AS 'SELECT false'"
-    )
