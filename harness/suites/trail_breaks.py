@@ -87,7 +87,7 @@ def no_actors(ctx: CheckContext) -> None:
     turns=(
         *_COVERAGE,
         "capture.install",
-        *("capture.identifiers", "capture.keys", "capture.partitions", "export.history"),
+        *("capture.identifiers", "capture.key-values", "capture.keys", "capture.partitions", "export.history"),
     ),
     excluded=_EXCLUDED,
 )

@@ -64,7 +64,7 @@ def insert_image_altered(ctx: CheckContext) -> None:
     item="1.1",
     area=CAPTURE_TRIGGER,
     needs=(TRANSACTION_BLOCKS,),
-    records=(Recorded.UPDATES, Recorded.IMAGE,),
+    records=(Recorded.UPDATES, Recorded.IMAGE),
 )
 def update(ctx: CheckContext) -> None:
     client = ctx.client()

@@ -9,8 +9,7 @@ from msgspec import Struct
 
 from harness.audit.target_file import Recorded
 from harness.checks.record import NotApplicableError
-from harness.checks.registry import MADE_BY_THE_SERVER, P0, P1, TRANSACTION_BLOCKS, breaks, check
-from harness.database import Side, raised_for
+from harness.checks.registry import P0, P1, TRANSACTION_BLOCKS, breaks, check
 from harness.model import Section
 from harness.suites.actors import ADA
 from harness.suites.areas import CAPTURE_TRIGGER
@@ -22,8 +21,6 @@ if TYPE_CHECKING:
     from harness.database import Client
 
 _HERE = Section.CAPTURE
-#: a value whose text is too large for JSON, in KiB, and one that is not, in kB
-_HUGE_KIB, _LARGE_KB = 129 * 1024, 100 * 1000
 
 
 class Interruption(Struct, frozen=True):
@@ -192,83 +189,6 @@ def dropped_table(ctx: CheckContext) -> None:
 @breaks(dropped_table, at="its changes")
 def dropped_table_takes_its_changes(ctx: CheckContext) -> None:
     ctx.tamper("audit_changes", "IF NEW.op = 'update' THEN RETURN NULL; END IF")
-
-
-def _blobs(ctx: CheckContext) -> Client:
-    ctx.owner.run(
-        "CREATE TABLE public.blobs (id int PRIMARY KEY, body text, raw bytea, doc json); "
-        "GRANT ALL ON public.blobs TO harness_app"
-    )
-    ctx.target.attach(ctx.owner, "public.blobs")
-    return ctx.client()
-
-
-def _write_with_post(ctx: CheckContext, client: Client, statement: str) -> None:
-    with ctx.audited(client, ADA):
-        ctx.insert_post(client, "same transaction")
-        client.run(statement)
-
-
-@check(
-    "capture.hostile-values",
-    claim="a value that JSON cannot represent fails its write and the whole transaction",
-    section=_HERE,
-    severity=P0,
-    item="1.1",
-    area="capture function",
-    needs=(TRANSACTION_BLOCKS,),
-)
-def hostile_values(ctx: CheckContext) -> None:
-    client = _blobs(ctx)
-    nul = 'INSERT INTO public.blobs (id, doc) VALUES (1, \'{"a": "\\u0000"}\')'
-    ctx.expect("an escaped NUL", ctx.refusal(partial(_write_with_post, ctx, client, nul)), equals="refused")
-    ctx.expect("rows written", ctx.admin.value("SELECT count(*) FROM public.blobs"), equals=0)
-    ctx.expect("other rows of the transaction", ctx.admin.value("SELECT count(*) FROM public.posts"), equals=0)
-
-
-@check(
-    "capture.large-values",
-    claim="a value of 100 MB is captured completely, and a value that is too large for JSON fails its write",
-    section=_HERE,
-    severity=P0,
-    item="1.1",
-    area="capture function",
-    needs=(TRANSACTION_BLOCKS, MADE_BY_THE_SERVER),
-)
-def large_values(ctx: CheckContext) -> None:
-    client = _blobs(ctx)
-    # repeating a thousand bytes is twice as fast as repeating one
-    huge = f"INSERT INTO public.blobs (id, raw) VALUES (2, convert_to(repeat(repeat('x', 1024), {_HUGE_KIB}), 'UTF8'))"
-    outcome = ctx.sqlstate(partial(_write_with_post, ctx, client, huge))
-    ctx.fact("the client's outcome for 129 MiB of bytea, 258 as text", outcome)
-    ctx.expect("129 MiB of bytea, 258 as text", outcome in {"54000", "22P05", "53200"}, equals=True)
-    ctx.expect("other rows of the transaction", ctx.admin.value("SELECT count(*) FROM public.posts"), equals=0)
-    large = f"INSERT INTO public.blobs (id, body) VALUES (3, repeat(repeat('x', 1000), {_LARGE_KB}))"
-    ctx.expect("100 MB of text", ctx.attempt(partial(_write_with_post, ctx, client, large)), equals="done")
-    # measured on the server: the transfer would cost more than the capture did
-    lengths = f"SELECT length(c.data_after ->> 'body') FROM ({ctx.target.changes_query(ctx.admin)}) c WHERE c.table_name = 'blobs'"
-    ctx.expect("bytes kept", _first_column(ctx, lengths), equals=[_LARGE_KB * 1000])
-
-
-@raised_for(Side.TARGET)
-def _first_column(ctx: CheckContext, statement: str) -> list[object]:
-    return [row[0] for row in ctx.admin.rows(statement)]
-
-
-def _blobs_are_not_captured(ctx: CheckContext) -> None:
-    ctx.rewrite_capture(
-        ("IF TG_OP = 'INSERT' THEN", "IF TG_TABLE_NAME = 'blobs' THEN RETURN NULL; ELSIF TG_OP = 'INSERT' THEN")
-    )
-
-
-@breaks(hostile_values, at="an escaped NUL")
-def hostile_values_are_not_captured(ctx: CheckContext) -> None:
-    _blobs_are_not_captured(ctx)
-
-
-@breaks(large_values, at="bytes kept")
-def large_values_are_not_captured(ctx: CheckContext) -> None:
-    _blobs_are_not_captured(ctx)
 
 
 @check(

@@ -24,7 +24,11 @@ _WAYS: tuple[tuple[str, str, list[str | None] | None], ...] = (
         ["b", "c"],
     ),
     ("a function", "SELECT public.retitle({slug}, ARRAY['b', NULL, 'd'])", ["b", None, "d"]),
-    ("a function called for each of several rows", "SELECT public.retitle({slug}, ARRAY[t]) FROM unnest('{{b,c}}'::text[]) t", ["b", "c"]),
+    (
+        "a function called for each of several rows",
+        "SELECT public.retitle({slug}, ARRAY[t]) FROM unnest('{{b,c}}'::text[]) t",
+        ["b", "c"],
+    ),
     (
         "one message",
         "UPDATE public.posts SET title = 'b' WHERE slug = {slug}; UPDATE public.posts SET title = 'c' WHERE slug = {slug}",

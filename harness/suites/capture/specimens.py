@@ -48,7 +48,9 @@ SPECIMENS = (
     Specimen("c_double_digits", "double precision", ("0.30000000000000004", "NaN", "123456789.123456789")),
     Specimen("c_money", "money", ("12345.67", "-0.05", "-92233720368547758.08")),
     Specimen(
-        "c_text", "text", ("", " padded\t", 'quotes "\' \\ $$ %s {} &<>', "\\u0000 \\x00 \\n", "line\r\nline", "NULL", "null")
+        "c_text",
+        "text",
+        ("", " padded\t", "quotes \"' \\ $$ %s {} &<>", "\\u0000 \\x00 \\n", "line\r\nline", "NULL", "null"),
     ),
     Specimen("c_text_unicode", "text", ("żółć 漢字 😀 \u2028\u200b", "\x01\x1f\x7f", "e\u0301 \u202e rtl", "ﬁ")),
     Specimen("c_char", "char(5)", ("ab", "a b c", "")),

@@ -150,7 +150,9 @@ def inheritance(ctx: CheckContext) -> None:
         ctx.target.attach(ctx.owner, table)
     client = ctx.client()
     with ctx.audited(client, ADA):
-        client.run("INSERT INTO public.cities VALUES (1, 'Turin'); INSERT INTO public.capitals VALUES (2, 'Rome', 'Lazio')")
+        client.run(
+            "INSERT INTO public.cities VALUES (1, 'Turin'); INSERT INTO public.capitals VALUES (2, 'Rome', 'Lazio')"
+        )
     news = News(ctx)
     for through, condition, expected in (
         ("the parent", "cities", [{"id": 1, "name": "new"}, {"id": 2, "name": "new", "state": "Lazio"}]),
