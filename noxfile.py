@@ -126,6 +126,13 @@ def prove(session: nox.Session) -> None:
     harness(session, "prove")
 
 
+@nox.session(name="mutants-of-trails")
+def mutants_of_trails(session: nox.Session) -> None:
+    """Count how many faulty variants of two sound audit trails the checks notice, and name the others."""
+    install_harness(session)
+    harness(session, "mutants")
+
+
 @nox.session
 def resilience(session: nox.Session) -> None:
     """Inject at least 100 faults on each of direct, session and transaction, and judge every acknowledged write."""

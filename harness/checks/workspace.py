@@ -60,12 +60,15 @@ class Workspace:
         store: RunStore | None = None,
         load: LoadSettings | None = None,
         listener: Listener = silent,
+        template: str = _TEMPLATE,
     ) -> None:
         """Install the trail and the fixture tables in the template database.
 
         :param store: keeps the histories of checks; None where no check has one.
         :param load: settings of checks under load or faults.
         :param listener: gets the progress of checks.
+        :param template: the name of the template database. Only the workspace with the default name leaves databases of
+            finished checks to the end of the lab: there may be many others.
         :raises DatabaseError: with file, line and SQLSTATE.
         """
         self._lab = lab
@@ -83,9 +86,10 @@ class Workspace:
         self._ended = False
         #: the size of the databases of finished checks that are not dropped
         self._left_bytes = 0
-        self._may_be_left_bytes = int(lab.memory_mib * 2**20 * _LEFT)
+        self._may_be_left_bytes = int(lab.memory_mib * 2**20 * _LEFT) if template == _TEMPLATE else 0
+        self._template = template
         try:
-            provisioned = provision(lab, target, fixtures, self._admin(), _TEMPLATE)
+            provisioned = provision(lab, target, fixtures, self._admin(), template)
         except BaseException:
             self.close()
             raise
@@ -109,7 +113,7 @@ class Workspace:
 
         def make() -> str:
             name = f"prepared_{re.sub('[^a-z0-9]+', '_', what)[:40]}_{secrets.token_hex(3)}"
-            self.new_database(name, _TEMPLATE)
+            self.new_database(name, self._template)
             prepare(name)
             return name
 
@@ -138,11 +142,15 @@ class Workspace:
             if not self._lab.is_closed:  # a closing lab removes its databases
                 raise
 
+    def drop_template(self) -> None:
+        """Drop the template database: no further context can be made."""
+        self.drop_database(self._template)
+
     @contextlib.contextmanager
     def context(self, check: str) -> Iterator[CheckContext]:
         """Return a context with a database of its own, which is dropped afterwards."""
         name = f"{re.sub('[^a-z0-9]+', '_', check)[:40]}_{secrets.token_hex(3)}"
-        self.new_database(name, _TEMPLATE)
+        self.new_database(name, self._template)
         ctx = CheckContext(self._lab, self.target, name, self)
         try:
             yield ctx

@@ -11,6 +11,7 @@ from harness.cli.parser import Entry
 COMMANDS = (
     Entry("verify", "harness.cli.verify:verify"),
     Entry("prove", "harness.cli.prove:prove"),
+    Entry("mutants", "harness.cli.mutants:mutants"),
     Entry("report", "harness.cli.report:report"),
     Entry("diff", "harness.cli.diff:diff"),
     Entry("judge", "harness.cli.judge:judge"),

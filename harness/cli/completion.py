@@ -119,6 +119,13 @@ def target_names(_ctx: click.Context, _parameter: click.Parameter, incomplete: s
     return _items(shipped_targets(), incomplete) or [CompletionItem(incomplete, type="file")]
 
 
+def mutant_names(_ctx: click.Context, _parameter: click.Parameter, incomplete: str) -> list[CompletionItem]:
+    """Complete the faulty variants of the sound trails."""
+    from harness.mutants.variants import variants  # noqa: PLC0415 -- for shells only
+
+    return _items({variant.full_name: variant.fault for variant in variants()}, incomplete)
+
+
 def job_engine_names(ctx: click.Context, _parameter: click.Parameter, incomplete: str) -> list[CompletionItem]:
     """Complete the job engines of harness.toml and the shipped ones, and files."""
     items = _items({engine.name: engine.file.summary for engine in _job_engines(ctx)}, incomplete)

@@ -2,14 +2,12 @@
 
 from __future__ import annotations
 
+import json
 import os
-import tomllib
-from pathlib import Path
 from typing import TYPE_CHECKING
 
 import pytest
 
-import harness
 from harness.audit.target_loading import load_target
 from harness.audit.verifying import verify_statements
 from harness.database import connect, create_database
@@ -20,23 +18,18 @@ from harness.errors import EngineUnavailableError
 from harness.events import silent
 from harness.lab.lab import stand_up
 from harness.lab.topologies import load_topologies, wanted_by
+from harness.mutants.variants import SOUND, Variant, sql_of, target_file_of, variants
 from harness.redaction import Redactor
+from tests.contract.command_line import harness_here
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
+    from pathlib import Path
 
     from harness.database import Client
+    from harness.engine.protocol import Engine
 
 pytestmark = pytest.mark.engine
-
-TRAILS = Path(harness.__file__).parent / "mutants" / "trails"
-SOUND = [path.stem for path in sorted((TRAILS / "sound").glob("*.toml"))]
-VARIANTS = [
-    variant
-    for path in sorted((TRAILS / "variants").glob("*.toml"))
-    for variant in tomllib.loads(path.read_text(encoding="utf-8"))["variant"]
-]
-NAMES = [f"{variant['trail']}-{variant['name']}" for variant in VARIANTS]
 
 #: the tables with a trigger of the trail in a schema
 ATTACHED = """
@@ -72,7 +65,7 @@ def owner() -> Iterator[Client]:
 
 def use(owner: Client, trail: str, sql: Path) -> None:
     """Install a trail, run its statements, attach a table and its partitions, and roll everything back."""
-    target = load_target(str(TRAILS / "sound" / f"{trail}.toml"), [str(sql)])
+    target = load_target(str(target_file_of(trail)), [str(sql)])
     with owner.transaction(force_rollback=True):
         target.install_in(owner)
         verify_statements(target, owner)
@@ -90,7 +83,7 @@ def use(owner: Client, trail: str, sql: Path) -> None:
 
 @pytest.mark.parametrize("trail", SOUND)
 def test_a_sound_trail_records_what_was_written(owner: Client, trail: str) -> None:
-    target = load_target(str(TRAILS / "sound" / f"{trail}.toml"))
+    target = load_target(str(target_file_of(trail)))
     with owner.transaction(force_rollback=True):
         target.install_in(owner)
         owner.run("CREATE TABLE public.plain (b text, a integer, note numeric, PRIMARY KEY (b, a))")
@@ -110,14 +103,26 @@ def test_a_sound_trail_records_what_was_written(owner: Client, trail: str) -> No
     assert len({change.transaction_id for change in changes}) == 1
 
 
-@pytest.mark.parametrize("variant", VARIANTS, ids=NAMES)
-def test_a_faulty_variant_installs_and_attaches(owner: Client, variant: dict[str, object], tmp_path: Path) -> None:
-    trail = str(variant["trail"])
-    sql = (TRAILS / "sound" / f"{trail}.sql").read_text(encoding="utf-8")
-    pairs = variant.get("replace", [])
-    assert isinstance(pairs, list)
-    for old, new in pairs:
-        sql = sql.replace(old, new)
-    file = tmp_path / f"{trail}.sql"
-    file.write_text(f"{sql}\n{variant.get('append', '')}", encoding="utf-8")
-    use(owner, trail, file)
+@pytest.mark.parametrize("variant", variants(), ids=[variant.full_name for variant in variants()])
+def test_a_faulty_variant_installs_and_attaches(owner: Client, variant: Variant, tmp_path: Path) -> None:
+    file = tmp_path / f"{variant.trail}.sql"
+    file.write_text(sql_of(variant), encoding="utf-8")
+    use(owner, variant.trail, file)
+
+
+def test_five_faults_are_noticed(any_engine: Engine, tmp_path: Path) -> None:
+    named = (
+        "row-json/deletes-not-in-the-trigger",
+        "row-json/last-actor-of-the-connection",
+        "statement-jsonb/image-before-update",
+        "statement-jsonb/statement-as-transaction",
+        "statement-jsonb/everybody-may-insert",
+    )
+    only = [argument for name in named for argument in ("--only", name)]
+    done = harness_here(tmp_path, "mutants", "direct", *only, "--engine", any_engine.name)
+    noticed = "direct: noticed 5 of 5 (100.0 %); written without the checks: 5 of 5 (100.0 %)\n"
+    assert done.stdout.endswith(noticed), done.stdout + done.stderr
+    found = json.loads((tmp_path / "reports" / "mutants-of-trails.json").read_text())
+    assert sorted(f"{variant['trail']}/{variant['name']}" for variant in found["variants"]) == sorted(named)
+    assert all(variant["check"] and variant["reason"] for variant in found["variants"])
+    assert sorted((trail["trail"], trail["not_run"]) for trail in found["sound"]) == [(trail, {}) for trail in SOUND]

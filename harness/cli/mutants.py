@@ -1,0 +1,185 @@
+"""`mutants`: how many faulty variants of sound audit trails the checks notice."""
+
+from __future__ import annotations
+
+import sys
+from threading import Event
+from typing import TYPE_CHECKING
+
+import msgspec
+
+from harness.checks.broken_trails import BrokenTrails, Judged, JudgedTrail, JudgedVariant, Outcome
+from harness.checks.registry import TRANSACTION_BLOCKS
+from harness.cli import completion, options
+from harness.cli.exit_codes import ExitCode
+from harness.cli.invocation import Invocation, command
+from harness.cli.planning import named_topologies, require_used
+from harness.cli.standing import standing
+from harness.engine.owner import Owner
+from harness.errors import HarnessError, InterruptedRunError, UsageError
+from harness.mutants.variants import chosen, variants
+from harness.printable import one_line
+from harness.store import new_run_id, write_atomically
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+    from pathlib import Path
+
+    from harness.model import Topology
+
+#: where no topology is named
+_TOPOLOGIES = ("direct", "transaction")
+_JOBS = 4
+#: a line of progress after so many variants
+_A_LINE = 20
+_FILE = "mutants-of-trails.json"
+
+
+@command(
+    "mutants",
+    section="Evidence",
+    examples=(
+        "harness mutants",
+        "harness mutants transaction --only values --only redaction",
+        "harness mutants direct --only row-json/actor-id-trimmed",
+    ),
+    exit_codes=(
+        ("0", "every fault was noticed, except those that are known to survive, and the sound trails have no Issue"),
+        ("1", "a variant survived, or a sound trail has an Issue"),
+        ("2", "invalid usage or configuration, such as an unknown variant"),
+        ("3", "nothing was tried: servers or a topology are not available"),
+    ),
+)
+@options.topologies_argument
+@options.option(
+    "--only",
+    multiple=True,
+    metavar="NAME",
+    section="Selection",
+    shell_complete=completion.mutant_names,
+    help="judge only this variant, or this kind of variants; may be repeated",
+)
+@options.judging_variants
+def mutants(invocation: Invocation, topologies: Sequence[str], only: tuple[str, ...]) -> int:
+    """Judge faulty variants of two sound audit trails, and count how many the checks notice.
+
+    Each variant is a sound trail with one fault, which a check of the trail suites has to notice. The sound trails are
+    judged first, and must have no Issue. It prints the rate of each topology, that of the variants which were written
+    without having read the checks, and the survivors by name. Topologies are direct and transaction by default.
+
+    Writes mutants-of-trails.json to the folder of reports: a later call begins with the checks that noticed a variant.
+    """
+    settings = invocation.settings
+    selected = chosen(only)
+    named = named_topologies(settings, topologies or _TOPOLOGIES)
+    require_used(settings, named)
+    _require_transactions(named)
+    file = settings.reports / _FILE
+    found = _Found(invocation, len(selected), file)
+    stop = Event()
+    for topology in named:
+        with standing(invocation, topology, Owner.me(new_run_id()), stop) as lab:
+            try:
+                BrokenTrails(
+                    settings.catalogue, lab, stop, found.add, jobs=settings.jobs or _JOBS, earlier=found.earlier
+                ).judge(selected)
+            except HarnessError:
+                if not stop.is_set():
+                    raise
+        if stop.is_set():
+            break
+    found.write()
+    found.show()
+    if stop.is_set():
+        raise InterruptedRunError("interrupted: the servers are removed; the counts are of the variants so far")
+    return ExitCode.ISSUE if found.wrong else ExitCode.OK
+
+
+def _require_transactions(topologies: Sequence[Topology]) -> None:
+    for topology in topologies:
+        if reason := TRANSACTION_BLOCKS.lacking if not TRANSACTION_BLOCKS.given(topology) else "":
+            raise UsageError(f"{topology.name}: {reason}, and almost all checks of a trail need them")
+
+
+class _Found:
+    """What was found so far, shown and kept."""
+
+    def __init__(self, invocation: Invocation, count: int, file: Path) -> None:
+        self._invocation = invocation
+        self._count = count
+        self._file = file
+        self._known = {variant.full_name: variant.survives for variant in variants()}
+        self._judged = Judged()
+        #: by the full name of a variant: the check that noticed it before
+        self.earlier = {f"{found.trail}/{found.name}": found.check for found in _read(file).variants}
+
+    def add(self, found: JudgedTrail | JudgedVariant) -> None:
+        """Keep a finding, and show it if something is wrong with it."""
+        say = self._invocation.terminal.say
+        if isinstance(found, JudgedTrail):
+            self._judged = msgspec.structs.replace(self._judged, sound=(*self._judged.sound, found))
+            say(f"{found.topology}: sound {found.trail}: ok={found.ok} issue={len(found.issues)}")
+            return
+        self._judged = msgspec.structs.replace(self._judged, variants=(*self._judged.variants, found))
+        done = [variant for variant in self._judged.variants if variant.topology == found.topology]
+        if found.outcome is not Outcome.NOTICED:
+            say(self._line(found))
+        if len(done) % _A_LINE == 0:
+            noticed = sum(variant.outcome is Outcome.NOTICED for variant in done)
+            say(f"{found.topology}: {len(done)} of {self._count} variants, {noticed} noticed")
+
+    def write(self) -> None:
+        """Write all findings to a file."""
+        text = msgspec.json.format(msgspec.json.encode(self._judged), indent=2).decode()
+        write_atomically(self._file, f"{self._invocation.redactor(text)}\n")
+        self._invocation.terminal.say(f"evidence: {self._file}")
+
+    def show(self) -> None:
+        """Print survivors, Issues of sound trails, and the rates."""
+        lines = [
+            f"ISSUE {trail.topology}: {trail.trail} is sound, and {check} says: {reason}"
+            for trail in self._judged.sound
+            for check, reason in sorted(trail.issues.items())
+        ]
+        lines += [self._line(variant) for variant in self._judged.variants if variant.outcome is not Outcome.NOTICED]
+        lines += [
+            f"NOTE {variant.topology}: {variant.trail}/{variant.name} is noticed by {variant.check}, and its"
+            f" entry says "
+            "that it survives"
+            for variant in self._judged.variants
+            if variant.outcome is Outcome.NOTICED and self._known[f"{variant.trail}/{variant.name}"]
+        ]
+        for topology in dict.fromkeys(variant.topology for variant in self._judged.variants):
+            done = [variant for variant in self._judged.variants if variant.topology == topology]
+            blind = [variant for variant in done if variant.blind]
+            lines.append(f"{topology}: noticed {_rate(done)}; written without the checks: {_rate(blind)}")
+        sys.stdout.write("".join(f"{one_line(self._invocation.redactor(line))}\n" for line in lines))
+
+    @property
+    def wrong(self) -> bool:
+        """Whether a sound trail has an Issue, or a variant is unusable or survived without being known to."""
+        return any(trail.issues for trail in self._judged.sound) or any(
+            variant.outcome is Outcome.UNUSABLE
+            or (variant.outcome is Outcome.SURVIVED and not self._known[f"{variant.trail}/{variant.name}"])
+            for variant in self._judged.variants
+        )
+
+    def _line(self, variant: JudgedVariant) -> str:
+        known = self._known[f"{variant.trail}/{variant.name}"]
+        why = f"known: {known}" if known else variant.reason
+        word = variant.outcome.upper()
+        return f"{word} {variant.topology}: {variant.trail}/{variant.name} ({variant.kind}): {variant.fault} ({why})"
+
+
+def _read(file: Path) -> Judged:
+    """Return the findings of an earlier call; none when there is no file of this version."""
+    try:
+        return msgspec.json.decode(file.read_bytes(), type=Judged)
+    except (OSError, msgspec.DecodeError):
+        return Judged()
+
+
+def _rate(found: Sequence[JudgedVariant]) -> str:
+    usable = [variant for variant in found if variant.outcome is not Outcome.UNUSABLE]
+    noticed = sum(variant.outcome is Outcome.NOTICED for variant in usable)
+    return f"{noticed} of {len(usable)} ({100 * noticed / len(usable):.1f} %)" if usable else "none"
