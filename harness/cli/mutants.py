@@ -6,6 +6,7 @@ import sys
 from threading import Event
 from typing import TYPE_CHECKING
 
+import click
 import msgspec
 
 from harness.checks.broken_trails import BrokenTrails, Judged, JudgedTrail, JudgedVariant, Outcome
@@ -50,7 +51,13 @@ _FILE = "mutants-of-trails.json"
         ("3", "nothing was tried: servers or a topology are not available"),
     ),
 )
-@options.topologies_argument
+@click.argument(
+    "topologies",
+    nargs=-1,
+    metavar="[TOPOLOGY]...",
+    shell_complete=completion.topology_names,
+    help="names from `harness list topologies`; direct and transaction by default",
+)
 @options.option(
     "--only",
     multiple=True,
@@ -65,7 +72,7 @@ def mutants(invocation: Invocation, topologies: Sequence[str], only: tuple[str, 
 
     Each variant is a sound trail with one fault, which a check of the trail suites has to notice. The sound trails are
     judged first, and must have no Issue. It prints the rate of each topology, that of the variants which were written
-    without having read the checks, and the survivors by name. Topologies are direct and transaction by default.
+    without having read the checks, and the survivors by name.
 
     Writes mutants-of-trails.json to the folder of reports: a later call begins with the checks that noticed a variant.
     """
@@ -122,7 +129,7 @@ class _Found:
             return
         self._judged = msgspec.structs.replace(self._judged, variants=(*self._judged.variants, found))
         done = [variant for variant in self._judged.variants if variant.topology == found.topology]
-        if found.outcome is not Outcome.NOTICED:
+        if found.outcome is not Outcome.NOTICED or self._invocation.terminal.verbose:
             say(self._line(found))
         if len(done) % _A_LINE == 0:
             noticed = sum(variant.outcome is Outcome.NOTICED for variant in done)
@@ -166,7 +173,7 @@ class _Found:
 
     def _line(self, variant: JudgedVariant) -> str:
         known = self._known[f"{variant.trail}/{variant.name}"]
-        why = f"known: {known}" if known else variant.reason
+        why = f"{variant.check}: {variant.reason}" if variant.check else f"known: {known}" if known else variant.reason
         word = variant.outcome.upper()
         return f"{word} {variant.topology}: {variant.trail}/{variant.name} ({variant.kind}): {variant.fault} ({why})"
 

@@ -231,7 +231,7 @@ topologies_folder = option(
 # A hidden option has no effect in that command. It stays accepted, because option names are interfaces.
 
 #: options of `mutants`, which judges audit trails of its own
-judging_variants = _all_of(engine, _jobs(), images, _reports(), topologies_folder, verbose)
+judging_variants = _all_of(_servers, _jobs(), images, _reports(), topologies_folder, verbose)
 
 #: options of the commands that start servers, run checks and keep evidence
 running = _all_of(_servers, _jobs(), _load, images, _audit_trail, _strict(), _reports(), topologies_folder, verbose)
