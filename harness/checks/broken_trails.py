@@ -46,7 +46,7 @@ _NAMESAKE = 2
 
 
 class Outcome(StrEnum):
-    """What became of a faulty variant."""
+    """The result of a faulty variant."""
 
     NOTICED = "noticed"
     SURVIVED = "survived"
@@ -63,6 +63,8 @@ class JudgedVariant(Struct, frozen=True, kw_only=True):
     kind: str
     fault: str
     blind: bool
+    #: why no check has to notice it
+    survives: str
     outcome: Outcome
     #: the check that noticed it, and what it said; or why the variant is unusable
     check: str = ""
@@ -70,6 +72,10 @@ class JudgedVariant(Struct, frozen=True, kw_only=True):
     #: how many checks were tried
     tried: int = 0
     duration_ms: float = 0.0
+
+    @property
+    def full_name(self) -> str:
+        return f"{self.trail}/{self.name}"
 
 
 class JudgedTrail(Struct, frozen=True, kw_only=True):
@@ -189,6 +195,7 @@ class BrokenTrails:
             kind=variant.kind,
             fault=variant.fault,
             blind=variant.blind,
+            survives=variant.survives,
             outcome=Outcome.UNUSABLE,
         )
         sql = folder / f"{variant.trail}-{variant.name}.sql"

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 
 import click
 import msgspec
+from msgspec.structs import replace
 
 from harness.checks.broken_trails import BrokenTrails, Judged, JudgedTrail, JudgedVariant, Outcome
 from harness.checks.registry import TRANSACTION_BLOCKS
@@ -18,7 +19,7 @@ from harness.cli.planning import named_topologies, require_used
 from harness.cli.standing import standing
 from harness.engine.owner import Owner
 from harness.errors import HarnessError, InterruptedRunError, UsageError
-from harness.mutants.variants import chosen, variants
+from harness.mutants.variants import chosen
 from harness.printable import one_line
 from harness.store import new_run_id, write_atomically
 
@@ -96,10 +97,9 @@ def mutants(invocation: Invocation, topologies: Sequence[str], only: tuple[str, 
         if stop.is_set():
             break
     found.write()
-    found.show()
     if stop.is_set():
         raise InterruptedRunError("interrupted: the servers are removed; the counts are of the variants so far")
-    return ExitCode.ISSUE if found.wrong else ExitCode.OK
+    return ExitCode.ISSUE if is_wrong(found.judged) else ExitCode.OK
 
 
 def _require_transactions(topologies: Sequence[Topology]) -> None:
@@ -112,70 +112,78 @@ class _Found:
     """What was found so far, shown and kept."""
 
     def __init__(self, invocation: Invocation, count: int, file: Path) -> None:
-        self._invocation = invocation
+        self._redact, self._terminal = invocation.redactor, invocation.terminal
         self._count = count
         self._file = file
-        self._known = {variant.full_name: variant.survives for variant in variants()}
-        self._judged = Judged()
+        self.judged = Judged()
         #: by the full name of a variant: the check that noticed it before
-        self.earlier = {f"{found.trail}/{found.name}": found.check for found in _read(file).variants}
+        self.earlier = {found.full_name: found.check for found in _read(file).variants}
 
     def add(self, found: JudgedTrail | JudgedVariant) -> None:
         """Keep a finding, and show it if something is wrong with it."""
-        say = self._invocation.terminal.say
         if isinstance(found, JudgedTrail):
-            self._judged = msgspec.structs.replace(self._judged, sound=(*self._judged.sound, found))
-            say(f"{found.topology}: sound {found.trail}: ok={found.ok} issue={len(found.issues)}")
+            self.judged = replace(self.judged, sound=(*self.judged.sound, found))
+            self._terminal.say(f"{found.topology}: sound {found.trail}: ok={found.ok} issue={len(found.issues)}")
             return
-        self._judged = msgspec.structs.replace(self._judged, variants=(*self._judged.variants, found))
-        done = [variant for variant in self._judged.variants if variant.topology == found.topology]
-        if found.outcome is not Outcome.NOTICED or self._invocation.terminal.verbose:
-            say(self._line(found))
+        self.judged = replace(self.judged, variants=(*self.judged.variants, found))
+        done = [variant for variant in self.judged.variants if variant.topology == found.topology]
+        if found.outcome is not Outcome.NOTICED or self._terminal.verbose:
+            self._terminal.say(self._redact(_line(found)))
         if len(done) % _A_LINE == 0:
-            noticed = sum(variant.outcome is Outcome.NOTICED for variant in done)
-            say(f"{found.topology}: {len(done)} of {self._count} variants, {noticed} noticed")
+            self._terminal.say(f"{found.topology}: {len(done)} of {self._count} variants, {_rate(done)} noticed")
 
     def write(self) -> None:
-        """Write all findings to a file."""
-        text = msgspec.json.format(msgspec.json.encode(self._judged), indent=2).decode()
-        write_atomically(self._file, f"{self._invocation.redactor(text)}\n")
-        self._invocation.terminal.say(f"evidence: {self._file}")
+        """Write all findings to a file, and print them."""
+        text = msgspec.json.format(msgspec.json.encode(self.judged), indent=2).decode()
+        write_atomically(self._file, f"{self._redact(text)}\n")
+        self._terminal.say(f"evidence: {self._file}")
+        sys.stdout.write("".join(f"{one_line(self._redact(line))}\n" for line in lines_of(self.judged)))
 
-    def show(self) -> None:
-        """Print survivors, Issues of sound trails, and the rates."""
-        lines = [
-            f"ISSUE {trail.topology}: {trail.trail} is sound, and {check} says: {reason}"
-            for trail in self._judged.sound
-            for check, reason in sorted(trail.issues.items())
-        ]
-        lines += [self._line(variant) for variant in self._judged.variants if variant.outcome is not Outcome.NOTICED]
-        lines += [
-            f"NOTE {variant.topology}: {variant.trail}/{variant.name} is noticed by {variant.check}, and its"
-            f" entry says "
-            "that it survives"
-            for variant in self._judged.variants
-            if variant.outcome is Outcome.NOTICED and self._known[f"{variant.trail}/{variant.name}"]
-        ]
-        for topology in dict.fromkeys(variant.topology for variant in self._judged.variants):
-            done = [variant for variant in self._judged.variants if variant.topology == topology]
-            blind = [variant for variant in done if variant.blind]
-            lines.append(f"{topology}: noticed {_rate(done)}; written without the checks: {_rate(blind)}")
-        sys.stdout.write("".join(f"{one_line(self._invocation.redactor(line))}\n" for line in lines))
 
-    @property
-    def wrong(self) -> bool:
-        """Whether a sound trail has an Issue, or a variant is unusable or survived without being known to."""
-        return any(trail.issues for trail in self._judged.sound) or any(
-            variant.outcome is Outcome.UNUSABLE
-            or (variant.outcome is Outcome.SURVIVED and not self._known[f"{variant.trail}/{variant.name}"])
-            for variant in self._judged.variants
-        )
+def lines_of(judged: Judged) -> list[str]:
+    """Return the Issues of sound trails, the survivors by name, and the rates of each topology."""
+    lines = [
+        f"ISSUE {trail.topology}: {trail.trail} is sound, and {check} says: {reason}"
+        for trail in judged.sound
+        for check, reason in sorted(trail.issues.items())
+    ]
+    lines += [_line(variant) for variant in judged.variants if variant.outcome is not Outcome.NOTICED]
+    lines += [
+        f"NOTE {variant.topology}: {variant.full_name} is noticed by {variant.check}, and its entry says that"
+        f" it survives"
+        for variant in judged.variants
+        if variant.outcome is Outcome.NOTICED and variant.survives
+    ]
+    for topology in dict.fromkeys(variant.topology for variant in judged.variants):
+        done = [variant for variant in judged.variants if variant.topology == topology]
+        blind = [variant for variant in done if variant.blind]
+        lines.append(f"{topology}: noticed {_rate(done)}; written without the checks: {_rate(blind)}")
+    return lines
 
-    def _line(self, variant: JudgedVariant) -> str:
-        known = self._known[f"{variant.trail}/{variant.name}"]
-        why = f"{variant.check}: {variant.reason}" if variant.check else f"known: {known}" if known else variant.reason
-        word = variant.outcome.upper()
-        return f"{word} {variant.topology}: {variant.trail}/{variant.name} ({variant.kind}): {variant.fault} ({why})"
+
+def is_wrong(judged: Judged) -> bool:
+    """Return whether a sound trail has an Issue, or a variant is unusable or survived without being known to."""
+    return any(trail.issues for trail in judged.sound) or any(
+        variant.outcome is Outcome.UNUSABLE or (variant.outcome is Outcome.SURVIVED and not variant.survives)
+        for variant in judged.variants
+    )
+
+
+def _line(variant: JudgedVariant) -> str:
+    if variant.outcome is Outcome.NOTICED:
+        why = f"{variant.check}: {variant.reason}"
+    elif variant.outcome is Outcome.SURVIVED and variant.survives:
+        why = f"known: {variant.survives}"
+    else:
+        why = variant.reason
+    word = variant.outcome.upper()
+    return f"{word} {variant.topology}: {variant.full_name} ({variant.kind}): {variant.fault} ({why})"
+
+
+def _rate(found: Sequence[JudgedVariant]) -> str:
+    usable = [variant for variant in found if variant.outcome is not Outcome.UNUSABLE]
+    noticed = sum(variant.outcome is Outcome.NOTICED for variant in usable)
+    return f"{noticed} of {len(usable)} ({100 * noticed / len(usable):.1f} %)" if usable else "none"
 
 
 def _read(file: Path) -> Judged:
@@ -184,9 +192,3 @@ def _read(file: Path) -> Judged:
         return msgspec.json.decode(file.read_bytes(), type=Judged)
     except (OSError, msgspec.DecodeError):
         return Judged()
-
-
-def _rate(found: Sequence[JudgedVariant]) -> str:
-    usable = [variant for variant in found if variant.outcome is not Outcome.UNUSABLE]
-    noticed = sum(variant.outcome is Outcome.NOTICED for variant in usable)
-    return f"{noticed} of {len(usable)} ({100 * noticed / len(usable):.1f} %)" if usable else "none"
