@@ -1,4 +1,4 @@
-"""Faults of what a change says beside its values, and of which changes are recorded at all."""
+"""Faults of what a change says other than its values, and of which changes are recorded at all."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Faults of what the sound trails claim beside capture: TRUNCATE, retention and actions."""
+"""Faults of what the sound trails claim in addition to capture: TRUNCATE, retention and actions."""
 
 from __future__ import annotations
 
