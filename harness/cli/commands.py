@@ -11,11 +11,11 @@ from harness.cli.parser import Entry
 COMMANDS = (
     Entry("verify", "harness.cli.verify:verify"),
     Entry("prove", "harness.cli.prove:prove"),
-    Entry("mutants", "harness.cli.mutants:mutants"),
     Entry("report", "harness.cli.report:report"),
     Entry("diff", "harness.cli.diff:diff"),
     Entry("judge", "harness.cli.judge:judge"),
     Entry("decide", "harness.cli.decide:decide"),
+    Entry("mutants", "harness.cli.mutants:mutants"),
     Entry("up", "harness.cli.up:up"),
     Entry("jobs", "harness.cli.jobs:jobs"),
     Entry("target", "harness.cli.target:target"),

@@ -62,6 +62,8 @@ def _sessions() -> Iterator[tuple[str, str]]:
         match node:
             case ast.FunctionDef() if "nox.session" in map(ast.unparse, node.decorator_list):
                 yield node.name, ast.get_docstring(node) or ""
+            case ast.FunctionDef(decorator_list=[ast.Call(keywords=[ast.keyword("name", ast.Constant(str(name)))])]):
+                yield name, ast.get_docstring(node) or ""
             case ast.For(target=ast.Name(id="topology")):
                 for topology in load_topologies().values():
                     yield f"topology-{topology.name}", f"{topology.summary[:1].upper()}{topology.summary[1:]}."
