@@ -1,0 +1,107 @@
+-- A history table for each audited table, with a row for each version of a row, and views with their validity ranges.
+-- An audited table gets a column row_version: the version that the row is, from one sequence for all tables.
+--
+-- Limits: A change of the schema writes no records: the values that ADD COLUMN … DEFAULT fills in are not recorded, and
+-- the versions after a table is renamed have its new name.
+CREATE SCHEMA history;
+CREATE SCHEMA versions;
+REVOKE ALL ON SCHEMA history, versions FROM PUBLIC;
+CREATE SEQUENCE versions.numbers;
+
+-- the history tables, which outlive their tables
+CREATE TABLE versions.attached (relation regclass NOT NULL, schema text, name text, history text PRIMARY KEY);
+
+-- BEFORE each row: the number of its new version. The application cannot choose it.
+CREATE FUNCTION versions.number_row() RETURNS trigger LANGUAGE plpgsql SECURITY DEFINER
+SET search_path = pg_catalog, pg_temp AS $$
+BEGIN
+    NEW.row_version := nextval('versions.numbers');
+    RETURN NEW;
+END
+$$;
+
+-- AFTER each row, and after TRUNCATE. The argument is the history table.
+CREATE FUNCTION versions.keep() RETURNS trigger LANGUAGE plpgsql SECURITY DEFINER
+SET search_path = pg_catalog, pg_temp
+SET TimeZone = 'UTC' SET DateStyle = 'ISO, MDY' SET IntervalStyle = 'postgres'
+SET bytea_output = 'hex' SET extra_float_digits = 1 SET lc_monetary = 'C' AS $$
+DECLARE
+    named    record;
+    written  jsonb := CASE WHEN TG_OP IN ('INSERT', 'UPDATE') THEN to_jsonb(NEW) END;
+    replaced jsonb := CASE WHEN TG_OP IN ('UPDATE', 'DELETE') THEN to_jsonb(OLD) END;
+    row_key  jsonb;
+BEGIN
+    SELECT n.nspname, c.relname INTO named
+    FROM pg_class c JOIN pg_namespace n ON n.oid = c.relnamespace
+    WHERE c.oid = CASE TG_OP WHEN 'TRUNCATE' THEN TG_RELID ELSE coalesce(pg_partition_root(TG_RELID), TG_RELID) END;
+    SELECT jsonb_object_agg(a.attname, coalesce(written, replaced) -> a.attname) INTO row_key
+    FROM pg_index i JOIN pg_attribute a ON a.attrelid = i.indrelid AND a.attnum = ANY (i.indkey[0:i.indnkeyatts - 1])
+    WHERE i.indrelid = TG_RELID AND i.indisprimary AND TG_OP <> 'TRUNCATE';
+    -- inserts only: a read of the version that ends would make serializable writers of different rows conflict
+    EXECUTE format('INSERT INTO history.%I (number, replaces, operation, since, transaction, actor_type, actor_id, table_schema,
+                        table_name, row_key, row) VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11)', TG_ARGV[0])
+    USING coalesce((written ->> 'row_version')::bigint, nextval('versions.numbers')), (replaced ->> 'row_version')::bigint,
+          lower(TG_OP), clock_timestamp(),
+          (lpad(to_hex(pg_current_xact_id()::text::bigint), 16, '0')
+           || lpad(to_hex((extract(epoch FROM transaction_timestamp()) * 1000000)::bigint), 16, '0'))::uuid,
+          nullif(current_setting('app.user_type', true), ''), nullif(current_setting('app.user_id', true), '')::bigint,
+          named.nspname, named.relname, row_key, written;
+    RETURN NULL;
+END
+$$;
+
+CREATE FUNCTION versions.attach(relation regclass) RETURNS void LANGUAGE plpgsql
+SET search_path = pg_catalog, pg_temp SET client_min_messages = 'warning' AS $$
+DECLARE
+    named record;
+    kept  text := (SELECT a.history FROM versions.attached a WHERE a.relation = $1);
+BEGIN
+    SELECT n.nspname, c.relname, c.relispartition INTO named
+    FROM pg_class c JOIN pg_namespace n ON n.oid = c.relnamespace WHERE c.oid = $1;
+    IF kept IS NULL THEN  -- a table that is created again continues its history
+        UPDATE versions.attached a SET relation = $1
+        WHERE a.schema = named.nspname AND a.name = named.relname AND NOT EXISTS (SELECT FROM pg_class WHERE oid = a.relation)
+        RETURNING a.history INTO kept;
+    END IF;
+    IF kept IS NULL THEN
+        kept := left(named.nspname || '_' || named.relname, 25) || '_' || $1::oid;
+        INSERT INTO versions.attached VALUES ($1, named.nspname, named.relname, kept);
+        EXECUTE format('CREATE TABLE history.%I (
+            number       bigint PRIMARY KEY,
+            replaces     bigint,
+            operation    text NOT NULL,
+            since        timestamptz NOT NULL,
+            transaction  uuid NOT NULL,
+            actor_type   text,
+            actor_id     bigint,
+            table_schema text NOT NULL,
+            table_name   text NOT NULL,
+            row_key      jsonb,
+            row          jsonb)', kept);
+        EXECUTE format('CREATE INDEX ON history.%I (replaces)', kept);
+        -- a version is valid until another one replaces it, or a TRUNCATE removes it
+        EXECUTE format('CREATE VIEW versions.%1$I AS
+            SELECT v.number, tstzrange(v.since, least(
+                       (SELECT min(n.since) FROM history.%1$I n WHERE n.replaces = v.number),
+                       (SELECT min(n.since) FROM history.%1$I n WHERE n.operation = ''truncate'' AND n.number > v.number))) AS valid,
+                   v.actor_type, v.actor_id, v.row_key, v.row
+            FROM history.%1$I v WHERE v.row IS NOT NULL', kept);
+    END IF;
+    IF NOT EXISTS (SELECT FROM pg_attribute WHERE attrelid = $1 AND attname = 'row_version') THEN
+        EXECUTE format('ALTER TABLE %s ADD row_version bigint', $1);
+    END IF;
+    -- the name of the triggers sorts first: a change of another trigger comes after the change that caused it
+    IF NOT EXISTS (SELECT FROM pg_trigger WHERE tgrelid = $1 AND tgname = '!versions' AND tgparentid <> 0) THEN
+        EXECUTE format('CREATE OR REPLACE TRIGGER "!versions_number" BEFORE INSERT OR UPDATE ON %s
+            FOR EACH ROW EXECUTE FUNCTION versions.number_row()', $1);
+        EXECUTE format('CREATE OR REPLACE TRIGGER "!versions" AFTER INSERT OR UPDATE OR DELETE ON %s
+            FOR EACH ROW EXECUTE FUNCTION versions.keep(%L)', $1, kept);
+        EXECUTE format('ALTER TABLE %s ENABLE ALWAYS TRIGGER "!versions_number"', $1);
+        EXECUTE format('ALTER TABLE %s ENABLE ALWAYS TRIGGER "!versions"', $1);
+    END IF;
+    EXECUTE format('CREATE OR REPLACE TRIGGER "!versions_truncate" AFTER TRUNCATE ON %s
+        FOR EACH STATEMENT EXECUTE FUNCTION versions.keep(%L)', $1, kept);
+    EXECUTE format('ALTER TABLE %s ENABLE ALWAYS TRIGGER "!versions_truncate"', $1);
+END
+$$;
+REVOKE ALL ON ALL FUNCTIONS IN SCHEMA versions FROM PUBLIC;
