@@ -6,7 +6,7 @@ import contextlib
 import io
 import logging
 from threading import get_ident
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from harness.audit.actor import Actor
 from harness.audit.coverage import coverage, violations
@@ -22,8 +22,6 @@ from harness.suites.actors import ADA, reader
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
-
-    from psycopg.errors import Diagnostic
 
     from harness.checks.context import CheckContext
     from harness.database import Client
@@ -257,7 +255,7 @@ def messages(ctx: CheckContext) -> None:
     value, actor = f"canary-{ctx.database[-6:]}", f"actor-{ctx.database[-6:]}"
     sent: list[str] = []
 
-    def keep(notice: Diagnostic) -> None:
+    def keep(notice: Any) -> None:
         sent.append("; ".join(filter(None, (notice.message_primary, notice.message_detail, notice.message_hint))))
 
     client.add_notice_handler(keep)

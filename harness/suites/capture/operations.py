@@ -5,8 +5,8 @@ from __future__ import annotations
 from functools import partial
 from typing import TYPE_CHECKING
 
-from harness.audit.target_file import Recorded, TrailFeature
-from harness.checks.registry import P0, P1, TRANSACTION_BLOCKS, breaks, check
+from harness.audit.target_file import Recorded
+from harness.checks.registry import P0, TRANSACTION_BLOCKS, breaks, check
 from harness.model import Section
 from harness.suites.actors import ADA
 from harness.suites.areas import CAPTURE_TRIGGER
