@@ -19,8 +19,13 @@ def unjudged_claims(
 ) -> list[TrailFeature]:
     """Return the claims of a target that no check can judge: each one that needs the claim needs something else, too.
 
+    A claim that no check needs is judged within checks of every trail.
+
     :param topology: where the checks run; any when None.
     """
-    applicable = [check for check in checks if check.lacking(topology, target) is None]
-    judged = {feature for check in applicable for feature in check.requires_features}
-    return sorted(target.claims - judged - {TrailFeature.LIBRARY})
+    needed: set[TrailFeature] = set()
+    judged: set[TrailFeature] = set()
+    for check in checks:
+        needed |= set(check.requires_features)
+        judged |= set(check.requires_features) if check.lacking(topology, target) is None else set()
+    return sorted(target.claims & needed - judged - {TrailFeature.LIBRARY})

@@ -5,11 +5,13 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 import pytest
+from msgspec.structs import replace
 
 from harness.audit.actor import Actor
 from harness.audit.placeholders import fill, table_names
 from harness.audit.target_file import TrailFeature
 from harness.audit.target_loading import load_target, reference_target, shipped_targets
+from harness.checks.claims import unjudged_claims
 from harness.cli.settings import read_settings
 from harness.cli.settings_options import SettingsOptions
 from harness.errors import ConfigError
@@ -101,8 +103,9 @@ def test_an_unknown_name_suggests_the_nearest() -> None:
 
 
 def test_the_shipped_targets_load_and_threadline_ships_no_sql(tmp_path: Path) -> None:
-    assert list(shipped_targets()) == ["reference", "plain-trigger", "session-setting", "threadline"]
-    for name in ("reference", "plain-trigger", "session-setting"):
+    names = ["history-tables", "joined-actor", "plain-trigger", "row-diff", "session-setting"]
+    assert list(shipped_targets()) == ["reference", *names, "threadline"]
+    for name in ("reference", *names):
         assert load_target(name).install
     # an operator's environment may have it installed already; behind a topology the harness must install it
     with pytest.raises(ConfigError, match="--audit-sql"):
@@ -127,9 +130,8 @@ def test_an_unclaimed_feature_gives_na_with_its_reason() -> None:
         return checks[identity].lacking(direct, target) or ""
 
     plain, session = load_target("plain-trigger"), load_target("session-setting")
-    assert lacking("capture.truncate", plain) == "the audit target does not claim to record a TRUNCATE"
+    assert lacking("redaction.insert", plain) == "the audit target does not claim to redact"
     assert lacking("capture.insert", plain) == ""
-    assert "does not claim to redact" in lacking("redaction.insert", plain)
     assert "sets its actor for the session" in lacking("actor.residue", session)
     assert "whose own functions" in lacking("retention.purge", session)
     for check in checks.values():
@@ -175,3 +177,14 @@ def test_entries_for_unknown_checks_and_expired_ones_are_rejected(
         settings_with(tmp_path, more, today)
     assert message in str(caught.value)
     assert "mine.toml" in str(caught.value)
+
+
+def test_a_claim_that_no_check_can_judge_is_named() -> None:
+    checks = catalogue().checks
+    assert unjudged_claims(checks, reference_target()) == []
+    assert unjudged_claims(checks, load_target("plain-trigger")) == []
+    redaction = tuple(check for check in checks if TrailFeature.REDACTION in check.requires_features)
+    nothing_else = tuple(check for check in redaction if len(check.requires_features) > 1)
+    target = replace(load_target("plain-trigger"), claims=frozenset({TrailFeature.REDACTION}))
+    assert unjudged_claims(redaction, target) == []
+    assert unjudged_claims(nothing_else, target) == [TrailFeature.REDACTION]
