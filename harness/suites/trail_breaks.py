@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     from harness.checks.context import CheckContext
 
 #: checks that compare the trail with its installation, so any change to it makes them Issues
-_COVERAGE = ("capture.attach", "capture.canary", "capture.coverage", "capture.parity", "continuity.capture-ready")
+_COVERAGE = ("capture.canary", "capture.coverage", "capture.parity", "continuity.capture-ready")
 #: checks that compare the actor of a write
 _ATTRIBUTION = (
     *("actor.actions-apart", "actor.anonymous", "actor.first-write-in-savepoint", "actor.ids", "actor.nested-work"),
@@ -23,6 +23,7 @@ _ATTRIBUTION = (
     *("actor.moved-connection", "actor.pipeline", "actor.prepared", "actor.rollback-to-savepoint"),
     *("actor.shared-connection", "actor.single-message", "actor.types", "actor.unit-of-work", "actor.writers"),
     *("capture.cascade", "capture.least-rights", "capture.reused-txid", "capture.savepoint"),
+    "capture.table-owner",
     *("capture.truncate", "capture.two-phase", "continuity.old-rows"),
 )
 _EXCLUDED = (
@@ -40,10 +41,10 @@ _WRITES = ("capture", "actor", "continuity")
     among=_WRITES,
     turns=(
         *_COVERAGE,
-        "capture.install",
         *("actor.many-clients", "capture.bulk", "capture.cascade", "capture.changed-from"),
         *("capture.column-names", "capture.delete", "capture.hostile-identifiers", "capture.inheritance"),
         *("capture.key-values", "capture.keys", "capture.merge", "capture.partitions", "continuity.old-rows"),
+        *("capture.shadowed-names", "capture.temp-tables"),
     ),
     excluded=_EXCLUDED,
 )
@@ -86,7 +87,6 @@ def no_actors(ctx: CheckContext) -> None:
     among=("capture", "export"),
     turns=(
         *_COVERAGE,
-        "capture.install",
         *("capture.identifiers", "capture.key-values", "capture.keys", "capture.partitions", "export.history"),
     ),
     excluded=_EXCLUDED,
@@ -101,7 +101,6 @@ def text_keys(ctx: CheckContext) -> None:
     among=_WRITES,
     turns=(
         *_COVERAGE,
-        "capture.install",
         *("capture.forgery", "capture.least-rights"),
     ),
     excluded=_EXCLUDED,
@@ -116,7 +115,6 @@ def callers_rights(ctx: CheckContext) -> None:
     among=("capture", "actor", "export"),
     turns=(
         *_COVERAGE,
-        "capture.install",
         *("capture.truncate", "export.as-of"),
     ),
     excluded=_EXCLUDED,
@@ -161,7 +159,6 @@ def unlinked_actions(ctx: CheckContext) -> None:
     among=("redaction", "capture"),
     turns=(
         *_COVERAGE,
-        "capture.install",
         *("redaction.canaries", "redaction.computed-later", "redaction.earlier-rows"),
         *("redaction.insert", "redaction.json-whole", "redaction.null-hidden", "redaction.partitions"),
         *("redaction.renamed-column", "redaction.update"),
@@ -202,7 +199,6 @@ def late_times(ctx: CheckContext) -> None:
     what="its coverage reports every table as captured",
     among=("capture", "redaction", "observability", "continuity"),
     turns=(
-        "capture.install",
         *("capture.canary", "capture.coverage", "capture.parity", "capture.renamed-key", "capture.schema-change"),
         *("continuity.capture-ready", "observability.health", "redaction.computed-later"),
         "redaction.renamed-column",

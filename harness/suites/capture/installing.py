@@ -15,7 +15,6 @@ from harness.suites.areas import CAPTURE_TRIGGER
 
 if TYPE_CHECKING:
     from harness.checks.context import CheckContext
-    from harness.database import Client
 
 _HERE = Section.CAPTURE
 
@@ -128,9 +127,9 @@ _POSTS = """
         WHERE k.conrelid = 'public.posts'::regclass AND k.contype IN ('p', 'u')
     ) AS parts
 """
-_FUNCTIONS_OF_POSTS = """
+_CALLED = """
     SELECT DISTINCT 'function ' || t.tgfoid::regprocedure FROM pg_trigger t
-    WHERE t.tgrelid = 'public.posts'::regclass AND NOT t.tgisinternal
+    WHERE t.tgrelid = ANY (%s::regclass[]) AND NOT t.tgisinternal
 """
 
 
@@ -149,13 +148,16 @@ def parity(ctx: CheckContext) -> None:
     ctx.target.install_in(installer)
     other.run(ctx.admin.value(_POSTS, {"own": sorted(ctx.target.own_columns)}))
     ctx.target.attach(other, "public.posts")
-    called = {name for (name,) in _without_path(ctx.owner, _FUNCTIONS_OF_POSTS)}
+    tables = ["public.posts", *(table for table in ctx.target.tables if other.value("SELECT to_regclass(%s)", [table]))]
+    with ctx.owner.transaction():
+        ctx.owner.run("SET LOCAL search_path = ''")
+        called = {name for (name,) in ctx.owner.rows(_CALLED, [tables])}
     there = definitions(other)
     # of the functions here, those for other tables have no counterpart there
     here = {
         name: definition
         for name, definition in definitions(ctx.owner).items()
-        if name.endswith(" public.posts") or name in called or name in there
+        if name in called or name in there or any(name.endswith((f" on {table}", f" of {table}")) for table in tables)
     }
     ctx.fact("definitions compared", len(there))
     ctx.expect("there are triggers to compare", any(name.startswith("trigger ") for name in there), equals=True)
@@ -163,12 +165,6 @@ def parity(ctx: CheckContext) -> None:
     other.run("ALTER TABLE public.posts DISABLE TRIGGER USER")
     drift = differences(here, definitions(other), ("here", "there"))
     ctx.expect("a trigger disabled there is found", bool(drift), equals=True)
-
-
-def _without_path(client: Client, statement: str) -> list[tuple[str]]:
-    with client.transaction():
-        client.run("SET LOCAL search_path = ''")
-        return client.rows(statement)
 
 
 @breaks(parity, at="differences")
@@ -236,10 +232,10 @@ def durable(ctx: CheckContext) -> None:
         ctx.expect(f"{table} survives a crash", permanent, equals=True)
     client = ctx.client()
     with ctx.audited(client, ADA):
-        before = client.value("SHOW synchronous_commit")
+        client.run("SET LOCAL synchronous_commit = on")
         ctx.insert_post(client, "durable")
         client.run("SET CONSTRAINTS ALL IMMEDIATE")
-        ctx.expect("synchronous_commit after the write", client.value("SHOW synchronous_commit"), equals=before)
+        ctx.expect("synchronous_commit after the write", client.value("SHOW synchronous_commit"), equals="on")
 
 
 @breaks(durable, at="public.audit_changes survives a crash")
