@@ -1,4 +1,4 @@
-"""Attempts of the application's role at the trail: statements, and what came of them.
+"""Attempts of the application's role at the trail: statements, and their results.
 
 A statement that the server refuses changes nothing. After any other, the trail is compared with what it was, and a
 write that follows must be in it.
@@ -175,7 +175,7 @@ class Trail:
 
 
 def direct_writes(ctx: CheckContext, client: Client) -> Iterator[tuple[str, str]]:
-    """Try to write to each table of the trail, and yield what was tried and what came of it; each try is undone."""
+    """Try to write to each table of the trail, and yield each attempt with its result; all are undone."""
     for table in ctx.target.tables:
         columns = ctx.admin.rows(_COLUMNS, [table])
         quoted = {name: '"' + name.replace('"', '""') + '"' for name, *_ in columns}

@@ -1,4 +1,4 @@
-"""Capture: what coverage reports about a table, compared with what becomes of writes to it."""
+"""Capture: what coverage reports about a table, compared with the records of writes to it."""
 
 from __future__ import annotations
 
@@ -67,7 +67,7 @@ def _recorded(ctx: CheckContext, client: Client, table: str, insert: str, assign
 
 
 def _compare(ctx: CheckContext, cases: Iterable[tuple[str, str, tuple[str, ...]]], *, captured: str) -> None:
-    """Compare reports of coverage with what becomes of writes.
+    """Compare reports of coverage with the records of writes.
 
     :param cases: what a table is, its name, and the values and the assignment of its writes.
     :param captured: a table that must be reported as captured.

@@ -22,7 +22,7 @@ _LIAR = "own.liar"
 #: schemas whose functions are not the trail's: the server's, the attacker's, and those of other fixtures
 _FOREIGN = ("pg_catalog", "information_schema", SCHEMA, "own_tables", "own_types", "pooling", "tenant_a")
 
-#: the functions of the trail that are no part of an extension
+#: the functions of the trail, without those of extensions
 OF_THE_TRAIL = f"""
     SELECT p.* FROM pg_proc p JOIN pg_namespace n ON n.oid = p.pronamespace
     WHERE n.nspname NOT IN ({", ".join(f"'{schema}'" for schema in _FOREIGN)}) AND n.nspname !~ '^pg_'
