@@ -36,9 +36,9 @@ _COLUMNS = """
     FROM pg_attribute a WHERE a.attrelid = %s::regclass AND a.attnum > 0 AND NOT a.attisdropped ORDER BY a.attnum
 """
 _RIGHTS = """
-    SELECT has_table_privilege('harness_app', %(table)s, 'INSERT') OR has_any_column_privilege('harness_app', %(table)s, 'INSERT'),
-           has_table_privilege('harness_app', %(table)s, 'UPDATE') OR has_any_column_privilege('harness_app', %(table)s, 'UPDATE'),
-           has_table_privilege('harness_app', %(table)s, 'DELETE')
+    SELECT has_table_privilege('harness_app', %s, 'INSERT') OR has_any_column_privilege('harness_app', %s, 'INSERT'),
+           has_table_privilege('harness_app', %s, 'UPDATE') OR has_any_column_privilege('harness_app', %s, 'UPDATE'),
+           has_table_privilege('harness_app', %s, 'DELETE')
 """
 #: sequences that number rows of these tables
 _SEQUENCES = """
@@ -187,7 +187,7 @@ def direct_writes(ctx: CheckContext, client: Client) -> Iterator[tuple[str, str]
         listed = ", ".join(quoted[name] for name in given)
         literals = ", ".join("NULL" if values.get(name) is None else quote_literal(values[name]) for name in given)
         rights = dict(
-            zip(("insert into", "update", "delete from"), ctx.admin.rows(_RIGHTS, {"table": table})[0], strict=True)
+            zip(("insert into", "update", "delete from"), ctx.admin.rows(_RIGHTS, [table] * 5)[0], strict=True)
         )
         for action, statement in {
             "insert into": f"INSERT INTO {table} ({listed}) VALUES ({literals})"

@@ -101,7 +101,7 @@ def locked_trail_is_bypassed(ctx: CheckContext) -> None:
 @breaks(locked_trail, at="rows without an audit row")
 def locked_trail_is_given_up(ctx: CheckContext) -> None:
     ctx.rewrite_capture(
-        ("BEGIN\n    IF TG_OP = 'INSERT' THEN", "BEGIN\n    BEGIN\n    IF TG_OP = 'INSERT' THEN"),
+        ("    IF TG_OP = 'INSERT' THEN", "    BEGIN\n    IF TG_OP = 'INSERT' THEN"),
         (
             "    END IF;\n    RETURN NULL;\nEND",
             "    END IF;\n    RETURN NULL;\n    EXCEPTION WHEN lock_not_available THEN RETURN NULL; END;\nEND",
@@ -145,7 +145,7 @@ def trail_gone_unnoticed(ctx: CheckContext) -> None:
 @breaks(trail_gone, at="rows without an audit row")
 def trail_gone_with_swallowed_errors(ctx: CheckContext) -> None:
     ctx.rewrite_capture(
-        ("BEGIN\n    IF TG_OP = 'INSERT' THEN", "BEGIN\n    BEGIN\n    IF TG_OP = 'INSERT' THEN"),
+        ("    IF TG_OP = 'INSERT' THEN", "    BEGIN\n    IF TG_OP = 'INSERT' THEN"),
         (
             "    END IF;\n    RETURN NULL;\nEND",
             "    END IF;\n    RETURN NULL;\n    EXCEPTION WHEN check_violation THEN RETURN NULL; END;\nEND",

@@ -121,7 +121,7 @@ _POSTS = """
                         ELSE coalesce(' DEFAULT ' || pg_get_expr(d.adbin, d.adrelid), '') END) AS part
         FROM pg_attribute a LEFT JOIN pg_attrdef d ON d.adrelid = a.attrelid AND d.adnum = a.attnum
         WHERE a.attrelid = 'public.posts'::regclass AND a.attnum > 0 AND NOT a.attisdropped
-          AND a.attname <> ALL (%(own)s)
+          AND a.attname <> ALL (%s::text[])
         UNION ALL
         SELECT 10000 + row_number() OVER (ORDER BY k.conname), pg_get_constraintdef(k.oid) FROM pg_constraint k
         WHERE k.conrelid = 'public.posts'::regclass AND k.contype IN ('p', 'u')
@@ -146,7 +146,7 @@ def parity(ctx: CheckContext) -> None:
     other = ctx.empty_database("parity")
     installer = ctx.connect(ctx.lab.admin(other.info.dbname)) if ctx.target.needs_superuser else other
     ctx.target.install_in(installer)
-    other.run(ctx.admin.value(_POSTS, {"own": sorted(ctx.target.own_columns)}))
+    other.run(ctx.admin.value(_POSTS, [sorted(ctx.target.own_columns)]))
     ctx.target.attach(other, "public.posts")
     tables = ["public.posts", *(table for table in ctx.target.tables if other.value("SELECT to_regclass(%s)", [table]))]
     with ctx.owner.transaction():

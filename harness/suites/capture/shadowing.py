@@ -90,11 +90,12 @@ def _compared(changes: list[tuple[object, ...]], plain: list[tuple[object, ...]]
 
 def _attack(ctx: CheckContext, rounds: tuple[Round, ...]) -> None:
     """Write with objects of the writer, which first observe and then lie one by one, and compare with a plain write."""
-    writer, failed = _Writer(ctx), {}
+    writer = _Writer(ctx)
+    failed: dict[str, str] = {}
     outcome, plain = writer.write(ctx.direct_client())
     ctx.expect("a plain write", outcome, equals="done")
     ctx.expect("its changes", [change[0] for change in plain], equals=ctx.expected_ops("insert", "update", "delete"))
-    elevated = {}
+    elevated: dict[str, None] = {}
     for objects in rounds:
         client = ctx.client()
         listener = shadows.Listener(client)
