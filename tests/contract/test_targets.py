@@ -80,6 +80,7 @@ WEAKNESSES = {
     *("capture.keys", "capture.key-change", "capture.identifiers", "capture.search-path"),
     *("capture.temp-tables", "capture.forgery", "capture.nested-writes", "capture.least-rights"),
     *("capture.replica-role", "capture.canary", "capture.partitions", "capture.reused-txid"),
+    *("capture.coverage", "capture.shadowed-names", "capture.table-owner"),
 }
 STRENGTHS = {"capture.insert", "capture.rollback", "capture.savepoint", "capture.bulk", "capture.cascade"}
 
