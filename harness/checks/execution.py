@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Protocol
 
 from msgspec.structs import replace
 
+from harness.checks.hanging import HangWatch, end_hung_write
 from harness.checks.judging import INFRASTRUCTURE_ERRORS, Failure, Verdict, judge
 from harness.checks.record import INTERRUPTED
 from harness.database import SqlError, describe
@@ -93,8 +94,14 @@ def run_check(
     verdict: Verdict | None = None
     limit_s = check.limit_s(workspace.load.soak_s)
 
+    watch = HangWatch()
+    # features of poolers, and programs of others, have writes and deadlines of their own
+    judges_writes = topology and not any((check.feature, check.path, check.job, check.ingest, check.own_servers))
+
     def give_up() -> None:
         if ctx:
+            if judges_writes:
+                end_hung_write(ctx)
             ctx.cut(EndedBy.TIME_LIMIT, f"the check timed out after {limit_s:g} s")
 
     watchdog = Timer(limit_s, give_up)
@@ -107,6 +114,8 @@ def run_check(
             ctx.attempt_number = attempt
             if prepare:
                 prepare(ctx)
+            if judges_writes:
+                watch.begin(ctx)
             error = _run_body(check, control, ctx)
             ctx.complete()
             verdict = judge(check, ctx, error, shared=topology is None)
@@ -123,6 +132,7 @@ def run_check(
             verdict = _without_context(failed, workspace, interrupted)
     finally:
         watchdog.cancel()
+        watch.close()
     if ctx:
         result = replace(
             result,

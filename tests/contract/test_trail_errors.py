@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import re
 from concurrent.futures import ThreadPoolExecutor
 from typing import TYPE_CHECKING, cast
 
@@ -10,6 +11,7 @@ import pytest
 from msgspec.structs import replace
 
 from harness.audit.target_loading import load_target
+from harness.checks import hanging
 from harness.checks.execution import run_check
 from harness.checks.workspace import Workspace
 from harness.cli.planning import planned
@@ -107,7 +109,7 @@ def test_an_error_that_the_trail_raises_is_an_issue_of_the_trail(workspace: Work
     for result in found.values():
         assert result.status is Status.ISSUE
         assert result.reason.startswith(
-            f"statements of the application: expected no error, observed {sqlstate} the trail refuses (PL/pgSQL function "
+            f"statements of the application: expected no error, observed the audited write failed: {sqlstate} the trail refuses (PL/pgSQL function "
         )
         assert "audit_row()" in result.reason
         assert result.ended_by is None
@@ -124,6 +126,23 @@ def test_an_error_of_the_operating_system_is_not_the_trail(workspace: Workspace)
 
     result = judged(workspace, fails_on_the_machine, "capture.insert")["capture.insert"]
     assert (result.status, result.ended_by) == (Status.NOT_RUN, EndedBy.INFRASTRUCTURE)
+
+
+def test_a_write_that_hangs_is_an_issue_of_the_trail(workspace: Workspace, monkeypatch: pytest.MonkeyPatch) -> None:
+    def hangs(ctx: CheckContext) -> None:
+        ctx.sabotage(
+            "CREATE OR REPLACE FUNCTION public.audit_row() RETURNS trigger LANGUAGE plpgsql AS "
+            "$$ BEGIN PERFORM pg_sleep(1000); RETURN NULL; END $$"
+        )
+
+    monkeypatch.setattr(hanging, "HANGS_S", 1.0)
+    result = judged(workspace, hangs, "capture.insert")["capture.insert"]
+    assert (result.status, result.ended_by) == (Status.ISSUE, EndedBy.TIME_LIMIT)
+    assert re.fullmatch(
+        r"writes to the audited tables: expected done, observed the audited write did not end within \d+ s; "
+        "it waits for Timeout PgSleep",
+        result.reason,
+    )
 
 
 # --- data --------------------------------------------------------------------------------------------------

@@ -273,7 +273,7 @@ def test_an_error_of_another_library_is_of_the_harness() -> None:
 
 
 CAPTURE = (
-    "statements of the application: expected no error, observed 22012 x (PL/pgSQL function capture() line 3 at RAISE)"
+    "statements of the application: expected no error, observed the audited write failed: 22012 x (PL/pgSQL function capture() line 3 at RAISE)"
 )
 DIVISION = raised(within(errors.DivisionByZero, CHOSEN), S)
 

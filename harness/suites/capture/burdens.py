@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 
 from msgspec import Struct
 
+from harness.checks.hanging import ADVISORY_KEY
 from harness.checks.occupation import pid_of, require_settled, settle
 from harness.checks.registry import P0, TRANSACTION_BLOCKS, breaks, check
 from harness.database import Client, SqlError, describe, quote_literal
@@ -35,7 +36,7 @@ _LEFT = """
     UNION ALL SELECT 'prepared statement', name, statement FROM pg_prepared_statements WHERE name NOT LIKE 'PGBOUNCER%'
     UNION ALL SELECT 'cursor', name, statement FROM pg_cursors
     UNION ALL SELECT 'channel listened to', c, '' FROM pg_listening_channels() c
-    UNION ALL SELECT 'advisory lock held', concat_ws(', ', classid, objid, objsubid), mode FROM pg_locks
+    UNION ALL SELECT 'advisory lock held:', {key}, mode FROM pg_locks l
               WHERE pid = pg_backend_pid() AND locktype = 'advisory'
 """
 #: names with a dot in the functions of the trail and of the application: some may be names of settings
@@ -89,7 +90,7 @@ def session_state(ctx: CheckContext) -> None:
     listed = quote_literal("{" + ",".join(f'"{name}"' for name in sorted(names)) + "}")
     # where clients share server connections, another client finds what the writer left
     follower = ctx.plain_client() if ctx.sharing_mode else client
-    writer = Writer(client, follower, _STATE + _LEFT.format(names=listed))
+    writer = Writer(client, follower, _STATE + _LEFT.format(names=listed, key=ADVISORY_KEY))
     if not ctx.application.convention.is_local:
         ctx.application.declare(client, ADA)  # the application itself sets it for the session
     committed = f"{_insert('committed')}; {_insert('gone')}; {_WRITES}"
@@ -208,6 +209,13 @@ _ANSWERS = {
     "UPDATE {at}.posts SET title = NULL WHERE slug = 'f' RETURNING slug, title;;DELETE FROM {at}.posts WHERE slug = 'f'",
     "COPY": "COPY {at}.posts (slug, title) FROM STDIN",
 }
+#: changes of a table by its owner, in one transaction with a write to it
+_ALTERED = {
+    "a column that is added after a write": "UPDATE {at}.posts SET views = 8;;ALTER TABLE {at}.posts ADD extra int DEFAULT 1",
+    "a column whose type changes": "UPDATE {at}.posts SET views = 9;;ALTER TABLE {at}.posts ALTER views TYPE bigint",
+    "a column that is dropped": "ALTER TABLE {at}.posts DROP title;;UPDATE {at}.posts SET views = 10",
+    "a column that is renamed": "ALTER TABLE {at}.posts RENAME title TO heading;;UPDATE {at}.posts SET heading = 'new'",
+}
 _COPIED = [(f"copied {number}", "x" * 400) for number in range(60)]
 _UNRECORDED = "SELECT slug FROM public.posts ORDER BY slug"
 
@@ -226,6 +234,12 @@ def same_answers(ctx: CheckContext) -> None:
     client = ctx.plain_client()
     for what, statements in _ANSWERS.items():
         answers = [_answer(ctx, client, statements.format(at=at).split(";;")) for at in (CAPTURED, UNCAPTURED)]
+        ctx.expect(what, answers[0], equals=answers[1])
+    for what, statements in _ALTERED.items() if not ctx.target.reattach else ():
+        answers = [
+            _answer(ctx, ctx.owner, ["SAVEPOINT before", *statements.format(at=at).split(";;"), "ROLLBACK TO before"])
+            for at in (CAPTURED, UNCAPTURED)
+        ]
         ctx.expect(what, answers[0], equals=answers[1])
     if ctx.expected_ops("insert"):
         slugs = [row[0] for row in ctx.admin.rows(_UNRECORDED)]
