@@ -45,6 +45,8 @@ _NAMES = r"""
     CROSS JOIN LATERAL regexp_matches(p.prosrc, '\m([A-Za-z_]\w*\.[A-Za-z_]\w*)', 'g') m
     WHERE n.nspname NOT IN ('pg_catalog', 'information_schema', 'pooling')
 """
+#: connections that are tried for a second client of a server connection
+_CANDIDATES = 6
 State = dict[tuple[str, str], str]
 
 
@@ -88,9 +90,7 @@ def session_state(ctx: CheckContext) -> None:
     settle(ctx, client)
     names = {row[0] for row in ctx.admin.rows(_NAMES)} | set(ctx.application.convention.names)
     listed = quote_literal("{" + ",".join(f'"{name}"' for name in sorted(names)) + "}")
-    # where clients share server connections, another client finds what the writer left
-    follower = ctx.plain_client() if ctx.sharing_mode else client
-    writer = Writer(client, follower, _STATE + _LEFT.format(names=listed, key=ADVISORY_KEY))
+    writer = Writer(client, _follower(ctx, client), _STATE + _LEFT.format(names=listed, key=ADVISORY_KEY))
     if not ctx.application.convention.is_local:
         ctx.application.declare(client, ADA)  # the application itself sets it for the session
     committed = f"{_insert('committed')}; {_insert('gone')}; {_WRITES}"
@@ -101,6 +101,17 @@ def session_state(ctx: CheckContext) -> None:
         _after(ctx, writer, "a write that is rolled back", ["BEGIN", declared, _insert("undone"), "ROLLBACK"])
         _within_a_transaction(ctx, client)
         _note_last_value(ctx, client)
+
+
+def _follower(ctx: CheckContext, client: Client) -> Client:
+    """Return another client of the same server connection, where one can be had; else the client itself."""
+    if not ctx.sharing_mode:
+        return client
+    pid = pid_of(client)
+    for _ in range(_CANDIDATES):  # two poolers may be behind one address
+        if pid_of(candidate := ctx.plain_client()) == pid:
+            return candidate
+    return client
 
 
 def _insert(slug: str) -> str:
