@@ -36,7 +36,8 @@ class TrailFeature(StrEnum):
     #: leaves that are created later included. A row that moves to another leaf is a delete, then an insert
     PARTITIONS = "partitions"
     #: `record_action` runs in an audited transaction, as the application. `actions` returns the action, and `action_id`
-    #: of the transaction's changes refers to it. An action that is rolled back leaves nothing
+    #: of the transaction's changes refers to it. Name, job and actor come back as recorded, and so does the
+    #: correlation, possibly without blanks around it. An action that is rolled back leaves nothing
     ACTIONS = "actions"
     #: a table is captured exactly when `coverage` says so: not without a trigger, with a disabled one, or because
     #: another schema has a table of that name
@@ -82,7 +83,7 @@ _MEANINGS = {
 #: the statements that a claim requires, because its checks run them
 NEEDS_STATEMENT = {
     TrailFeature.CHANGED_FROM: ("attach_with_changed_from",),
-    TrailFeature.ACTIONS: ("record_action",),
+    TrailFeature.ACTIONS: ("record_action", "actions"),
     TrailFeature.COVERAGE: ("coverage",),
     TrailFeature.REDACTION: ("attach_redacted",),
     TrailFeature.RETENTION: ("purge", "age"),
