@@ -291,7 +291,7 @@ def key_values_in_the_time_zone_of_the_client(ctx: CheckContext) -> None:
 
 
 #: values of a JSON column and a number, and the columns that each update changes
-_DOCUMENTS = (
+_DOCUMENTS: tuple[tuple[str, list[tuple[str, ...] | None]], ...] = (
     ("body = '\"1\"'", [("body",)]),
     # 1.0 and 1.00 are equal numbers
     ("price = 1.00", [None, ("price",)]),
