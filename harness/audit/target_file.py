@@ -20,8 +20,9 @@ _Table = Annotated[str, Meta(pattern=r"^[a-z_][a-z0-9_$]*\.[a-z_][a-z0-9_$]*$")]
 class TrailFeature(StrEnum):
     """Features that a trail may claim, beyond capturing every change once, correctly and with its actor."""
 
-    #: `changed_fields` of an update names exactly the columns whose stored value changed, in any order; a change of
-    #: scale, 1.0 to 1.00, is one. NULL for an insert, a delete, and an update that changes nothing
+    #: `changed_fields` of an update names exactly the columns whose stored value changed, in any order. A value that is
+    #: equal and spelled differently, such as 1.0 and 1.00, may be named. NULL for an insert, a delete, and an update
+    #: that changes nothing
     CHANGED_FIELDS = "changed-fields"
     #: `changed_from` of an update holds the values before, of the columns that changed, for tables that are attached
     #: with `attach_with_changed_from`. NULL for other tables and operations
@@ -30,10 +31,11 @@ class TrailFeature(StrEnum):
     #: id. A write with an invalid actor fails, with an SQLSTATE that begins with 22 or P0, or with 23514
     ACTOR_TYPES = "actor-types"
     #: one change with the operation truncate for each captured table that a TRUNCATE empties, also by CASCADE, with its
-    #: actor; without a row after the change
+    #: actor; without a row after the change. A partition that is truncated alone counts, too
     TRUNCATE = "truncate"
-    #: rows of a partitioned table are captured under the name of the root, whether the root or a leaf is written to,
-    #: leaves that are created later included. A row that moves to another leaf is a delete, then an insert
+    #: rows of a partitioned table are captured once, whether the root, a leaf or a partition between them is written
+    #: to, leaves that are created later included: all under the name of the root, or all under that of their leaf. A
+    #: row that moves to another leaf is a delete and an insert, or an update
     PARTITIONS = "partitions"
     #: `record_action` runs in an audited transaction, as the application. `actions` returns the action, and `action_id`
     #: of the transaction's changes refers to it. Name, job and actor come back as recorded, and so does the

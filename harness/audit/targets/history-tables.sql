@@ -2,7 +2,7 @@
 -- An audited table gets a column row_version: the version that the row is, from one sequence for all tables.
 --
 -- Limits: A change of the schema writes no records: the values that ADD COLUMN … DEFAULT fills in are not recorded, and
--- the versions after a table is renamed have its new name.
+-- the versions after a table is renamed have its new name. A TRUNCATE of a single partition is not recorded.
 -- Let the role that owns this trail own the types of audited columns, too: a type's own cast to json runs with its rights.
 CREATE SCHEMA history;
 CREATE SCHEMA versions;

@@ -2,7 +2,7 @@
 -- The table keeps who runs a transaction, and the log is joined with it by the transaction.
 --
 -- Limits: A change of the schema writes no records: the values that ADD COLUMN … DEFAULT fills in are not recorded, and
--- a renamed table has its history under two names.
+-- a renamed table has its history under two names. A TRUNCATE of a single partition is not recorded.
 -- Let the role that owns this trail own the types of audited columns, too: a type's own cast to json runs with its rights.
 CREATE SCHEMA activity;
 

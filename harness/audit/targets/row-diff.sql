@@ -3,7 +3,7 @@
 --
 -- Limits: The log does not keep who made a change. A TRUNCATE is not recorded. A change of the schema writes no records:
 -- attach the table again, so that the log continues with its rows as they are then. A renamed table has its history
--- under two names.
+-- under two names. SQL NULL and the JSON value null do not differ.
 -- Let the role that owns this trail own the types of audited columns, too: a type's own cast to json runs with its rights.
 CREATE SCHEMA diffs;
 REVOKE ALL ON SCHEMA diffs FROM PUBLIC;
