@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING
 
 from harness.audit.target_file import Recorded, TrailFeature
 from harness.checks.registry import P0, P1, TRANSACTION_BLOCKS, breaks, check
+from harness.database import quote_literal
 from harness.model import Section
 from harness.suites.actors import ADA
 from harness.suites.areas import CAPTURE_TRIGGER
@@ -42,6 +43,15 @@ def keys(ctx: CheckContext) -> None:
     ctx.expect("a number", deleted.get("posts"), equals={"id": 41})
     ctx.expect("a text not named id", deleted.get("authors"), equals={"code": "k-1"})
     ctx.expect("both parts of a composite key", deleted.get("ledger"), equals={"tenant": 2, "entry": entry})
+    ctx.owner.run("CREATE TABLE public.keyless (body text); GRANT ALL ON public.keyless TO harness_app")
+    attached = ctx.attempt(lambda: ctx.target.attach(ctx.owner, "public.keyless"))
+    ctx.fact("attaching a table without a key", attached)
+    if attached == "done":  # a refusal is right, too
+        with ctx.audited(client, ADA):
+            client.run("INSERT INTO public.keyless VALUES ('a'), ('a'); DELETE FROM public.keyless")
+        found = sorted(change.op for change in ctx.changes("keyless"))
+        expected = ctx.expected_ops("delete", "delete", "insert", "insert")
+        ctx.expect("changes of a table without a key", found, equals=expected)
 
 
 @breaks(keys, at="a number")
@@ -157,9 +167,11 @@ def identifiers_not_captured(ctx: CheckContext) -> None:
     needs=(TRANSACTION_BLOCKS,),
 )
 def column_names(ctx: CheckContext) -> None:
-    names = ("n", "r", "o", "image", "ordinal", "key", "value", "new_rows", "v_key", "op")
+    plain = ("n", "r", "o", "image", "ordinal", "key", "value", "new_rows", "v_key", "op")
+    names = (*plain, "Mixed Case", "näme-with; signs", "l" * 63)
+    columns = [f'"{name}"' for name in names]
     ctx.owner.run(
-        f"CREATE TABLE public.odd (id int PRIMARY KEY, {', '.join(f'{name} text' for name in names)});"
+        f"CREATE TABLE public.odd (id int PRIMARY KEY, {', '.join(f'{column} text' for column in columns)});"
         "GRANT ALL ON public.odd TO harness_app"
     )
     keeps_prior_values = ctx.claims(TrailFeature.CHANGED_FROM)
@@ -168,20 +180,24 @@ def column_names(ctx: CheckContext) -> None:
 
     def writes() -> None:
         with ctx.audited(client, ADA):
-            client.run("INSERT INTO public.odd (id, n, r) VALUES (1, 'a', 'b')")
-            client.run("UPDATE public.odd SET r = 'c'")
+            client.run(f"INSERT INTO public.odd VALUES (1, {', '.join(quote_literal(name) for name in names)})")
+            client.run(f"UPDATE public.odd SET {', '.join(f'{column} = {column} || 2' for column in columns)}")
             client.run("DELETE FROM public.odd")
 
     ctx.expect("the writes", ctx.attempt(writes), equals="done")
     changes = ctx.changes("odd")
     expected = ctx.expected_ops("insert", "update", "delete")
     if ctx.expect("operations", sorted(change.op for change in changes), equals=sorted(expected)):
-        if ctx.records(Recorded.IMAGE):
-            written = {change.op: (change.data_after or {}).get("n") for change in changes if change.op != "delete"}
-            ctx.expect("values", written, equals=dict.fromkeys(ctx.expected_ops("insert", "update"), "a"))
+        first, second = ({name: f"{name}{sign}" for name in names} for sign in ("", "2"))
+        images = {"insert": {"id": 1, **first}, "update": {"id": 1, **second}}
+        for change in changes if ctx.records(Recorded.IMAGE) else ():
+            ctx.expect(f"values of the {change.op}", change.data_after, equals=images.get(change.op))
+        updates = [change for change in changes if change.op == "update"]
         if keeps_prior_values:
-            prior = [change.changed_from for change in changes if change.op == "update"]
-            ctx.expect("prior values", prior, equals=[{"r": "b"}] * len(ctx.expected_ops("update")))
+            ctx.expect("prior values", [change.changed_from for change in updates], equals=[first] * len(updates))
+        if ctx.claims(TrailFeature.CHANGED_FIELDS):
+            fields = [change.changed_fields for change in updates]
+            ctx.expect("changed fields", fields, equals=[tuple(sorted(names))] * len(updates))
 
 
 @breaks(column_names, at="the writes")

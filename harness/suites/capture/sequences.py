@@ -149,7 +149,7 @@ def stored_values(ctx: CheckContext) -> None:
     ctx.alter(
         "public.posts",
         "ALTER TABLE public.posts ADD shout text GENERATED ALWAYS AS (upper(title)) STORED, ADD body text,"
-        "ADD number bigint GENERATED ALWAYS AS IDENTITY, ADD made date NOT NULL DEFAULT '2026-01-01';"
+        "ADD number bigint GENERATED ALWAYS AS IDENTITY, ADD made date NOT NULL DEFAULT '2026-01-01', ADD note text;"
         "ALTER TABLE public.posts ALTER body SET STORAGE EXTERNAL;"
         "CREATE FUNCTION public.edit() RETURNS trigger LANGUAGE plpgsql AS $$ BEGIN IF NEW.slug = 'never' THEN "
         "RETURN NULL; END IF; NEW.title := NEW.title || '!'; RETURN NEW; END $$;"
@@ -157,8 +157,8 @@ def stored_values(ctx: CheckContext) -> None:
     )
     client = ctx.client()
     with ctx.audited(client, ADA):
-        # the body is kept out of line, and the update does not touch it
-        client.run("INSERT INTO public.posts (slug, title, body) VALUES ('edited', 'a title', repeat('body', 5000))")
+        # more than a million characters, which are kept out of line; the update does not touch them
+        client.run("INSERT INTO public.posts (slug, title, body) VALUES ('edited', 'a title', repeat('body', 300000))")
     stored = stored_rows(ctx, "public.posts")
     ctx.write(client, ADA, "never")
     with ctx.audited(client, ADA):

@@ -50,8 +50,17 @@ SPECIMENS = (
     Specimen(
         "c_text",
         "text",
-        ("", " padded\t", "quotes \"' \\ $$ %s {} &<>", "\\u0000 \\x00 \\n", "line\r\nline", "NULL", "null"),
+        (
+            "",
+            f" padded {'and longer than a short column ' * 3}\t",
+            "quotes \"' \\ $$ %s {} &<>",
+            "\\u0000 \\x00 \\n",
+            "line\r\nline",
+            "NULL",
+            "null",
+        ),
     ),
+    Specimen("c_text_long", "text", ("żx" * 1500, "żx" * 1499 + "zx")),
     Specimen("c_text_unicode", "text", ("żółć 漢字 😀 \u2028\u200b", "\x01\x1f\x7f", "e\u0301 \u202e rtl", "ﬁ")),
     Specimen("c_char", "char(5)", ("ab", "a b c", "")),
     Specimen("c_varchar", "varchar(10)", ("ab  ", "0123456789")),

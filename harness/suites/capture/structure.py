@@ -20,7 +20,8 @@ _HERE = Section.CAPTURE
 _ROOT = "measures"
 _PARTITIONS = ("measures_2025", "measures_2026", "measures_2027", "measures_2027_1", "measures_2027_rest")
 #: a partition that exists before the table is attached
-_LEAF = "measures_2026"
+_LEAF = "public.measures_2026"
+_QUOTED = '"Shop"."Order ""Items"""'
 #: what is written to, the day and sensor of the row, and the leaf that gets it
 _PLACES = (
     ("the root", "measures", "2025-05-05", 1, "measures_2025"),
@@ -46,17 +47,21 @@ def truncate(ctx: CheckContext) -> None:
         ctx.insert_post(client, "first")
         client.run("INSERT INTO public.comments (post_id, body) SELECT id, 'x' FROM public.posts")
         client.run("INSERT INTO public.measures VALUES ('2025-05-05', 1), ('2026-06-06', 1)")
-    emptied = [("public.posts CASCADE", ["bookmarks", "comments", "posts"])]
+    emptied = [
+        ("public.posts CASCADE", ["public.bookmarks", "public.comments", "public.posts"]),
+        (_QUOTED, ['Shop.Order "Items"']),
+    ]
     if ctx.claims(TrailFeature.PARTITIONS):
-        emptied += [(f"public.{_LEAF}", [_LEAF]), ("public.measures", ["measures"])]
+        emptied += [(_LEAF, [_LEAF]), ("public.measures", ["public.measures"])]
+    recorded = {"truncate"} if ctx.claims(TrailFeature.TRUNCATE) else {"truncate", "delete"}
     news, missing, records = News(ctx), [], []
     for names, tables in emptied:
         with ctx.audited(client, ADA):
             client.run(f"TRUNCATE {names}")
-        new = [change for change in news.since_then() if change.op in {"truncate", "delete"}]
-        found = {change.table_name for change in new}
-        if "measures" in names:  # under the name of the root, or of the partition
-            found |= {table for table in tables if any(name.startswith(_ROOT) for name in found)}
+        new = [change for change in news.since_then() if change.op in recorded]
+        found = {f"{change.table_schema}.{change.table_name}" for change in new}
+        if _ROOT in names:  # under the name of the root, or of the partition
+            found |= {table for table in tables if any(name.startswith(f"public.{_ROOT}") for name in found)}
         missing += [table for table in tables if table not in found]
         records += new
     if ctx.records(Recorded.ACTOR):

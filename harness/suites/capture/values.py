@@ -151,10 +151,9 @@ def _compare(ctx: CheckContext, name: str, readings: str, specimens: Sequence[Sp
 
     :param all_: whether the trail has all columns, and not only the changed ones.
     """
+    typed = _is_typed(ctx)
     columns = ", ".join(
-        # a trail may also hold the text of the value
-        f"({place}, {each.same.format(f'(r.row).{each.column}', f'(r.own).{each.column}')} "
-        f"OR held ->> '{each.column}' = (r.own).{each.column}::text, held ->> '{each.column}', "
+        f"({place}, {_held(each, typed=typed)}, held ->> '{each.column}', "
         f"(r.row).{each.column}::text, (r.own).{each.column}::text, "
         f"{'true' if all_ else 'NOT ' + each.same.format(f'(r.own).{each.column}', f'(r.new).{each.column}')})"
         for place, each in enumerate(specimens)
@@ -173,6 +172,30 @@ def _compare(ctx: CheckContext, name: str, readings: str, specimens: Sequence[Sp
     ctx.expect(name, _first(wrong), equals=[])
     if equal:
         ctx.fact(f"equal values with another text: {name}", "; ".join(_first(equal)))
+
+
+def _held(specimen: Specimen, *, typed: bool) -> str:
+    """Return SQL for whether the trail holds the value of a column.
+
+    :param typed: whether the trail holds JSON values of the types of their columns. A boolean is then no number, and a
+        text is no JSON object. Otherwise it holds texts, and the text of a value is right.
+    """
+    column = specimen.column
+    same = specimen.same.format(f"(r.row).{column}", f"(r.own).{column}")
+    if not typed:
+        return f"({same} OR held ->> '{column}' = (r.own).{column}::text)"
+    if specimen.type == "boolean":
+        return f"({same} AND coalesce(json_typeof(held -> '{column}'), 'null') IN ('boolean', 'null'))"
+    return f"({same})"
+
+
+def _is_typed(ctx: CheckContext) -> bool:
+    query = ctx.target.changes_query(ctx.admin)
+    statement = (
+        "SELECT coalesce(bool_or(json_typeof(coalesce(data_after, table_pk)::text::json -> 'id') = 'number'), false) "
+        f"FROM ({query}) c WHERE table_name IN ('specimens', 'keyed')"
+    )
+    return bool(_rows(ctx, statement)[0][0])
 
 
 def _misnamed(ctx: CheckContext) -> list[str]:
