@@ -76,14 +76,12 @@ _EDITS = (
     ),
     (
         ROW,
-        "up-to-the-newest-old-change",
+        "newest-kept",
         "retention",
-        "A purge deletes every change with a lower number than the newest old one",
+        "A purge keeps the newest of the old changes",
         _OLD_ROW,
-        (
-            "SELECT id FROM rowlog.changes WHERE id <= (SELECT max(id) FROM rowlog.changes WHERE recorded_at <"
-            " cutoff) LIMIT batch"
-        ),
+        "SELECT id FROM rowlog.changes WHERE recorded_at < cutoff"
+        " AND id <> (SELECT max(id) FROM rowlog.changes WHERE recorded_at < cutoff) LIMIT batch",
     ),
     (
         ROW,

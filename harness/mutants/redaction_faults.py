@@ -32,22 +32,6 @@ _EDITS = (
     ),
     (
         ROW,
-        "key-accepted",
-        "redaction",
-        "A rule for a column of the key is accepted, and the key is a placeholder for every row",
-        "i.indisprimary AND a.attname = ANY (excluded || masked))",
-        "i.indisprimary AND false)",
-    ),
-    (
-        STATEMENT,
-        "key-accepted",
-        "redaction",
-        "A rule for a column of the key is accepted, and the key is lost",
-        "ELSIF keys && (excluded || masked) OR excluded && masked THEN",
-        "ELSIF excluded && masked THEN",
-    ),
-    (
-        ROW,
         "placeholder-ignored",
         "redaction",
         "Masked values have another placeholder than that of the rule",
@@ -196,14 +180,6 @@ _EDITS = (
         "A table whose trigger fires for inserts only counts as captured",
         "= (1 | 4 | 8 | 16))",
         "& 4 <> 0)",
-    ),
-    (
-        ROW,
-        "before-counts",
-        "coverage",
-        "A table whose trigger fires before the write counts as captured",
-        "& (1 | 2 | 4 | 8 | 16 | 64)",
-        "& (1 | 4 | 8 | 16)",
     ),
     (
         ROW,
