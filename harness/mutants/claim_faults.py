@@ -80,8 +80,10 @@ _EDITS = (
         "retention",
         "A purge keeps the newest of the old changes",
         _OLD_ROW,
-        "SELECT id FROM rowlog.changes WHERE recorded_at < cutoff"
-        " AND id <> (SELECT max(id) FROM rowlog.changes WHERE recorded_at < cutoff) LIMIT batch",
+        (
+            "SELECT id FROM rowlog.changes WHERE recorded_at < cutoff"
+            " AND id <> (SELECT max(id) FROM rowlog.changes WHERE recorded_at < cutoff) LIMIT batch"
+        ),
     ),
     (
         ROW,
