@@ -9,9 +9,12 @@ from functools import cache
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from msgspec.structs import replace
+
 from harness import config
 from harness.errors import ConfigError
 from harness.mutants.generated import generated_variants
+from harness.mutants.survivors import SURVIVORS
 from harness.mutants.variant import Variant, VariantFile
 
 if TYPE_CHECKING:
@@ -37,7 +40,8 @@ def variants() -> tuple[Variant, ...]:
         for path in sorted((_TRAILS / "variants").glob("*.toml"))
         for variant in config.load(path, VariantFile).variant
     )
-    return tuple(sorted((*written, *generated_variants()), key=lambda variant: not variant.blind))
+    found = sorted((*written, *generated_variants()), key=lambda variant: not variant.blind)
+    return tuple(replace(variant, survives=SURVIVORS.get(variant.full_name, "")) for variant in found)
 
 
 def sql_of(variant: Variant) -> str:

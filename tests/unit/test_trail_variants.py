@@ -6,7 +6,9 @@ from collections import Counter
 
 import pytest
 
+from harness import places
 from harness.errors import ConfigError
+from harness.mutants.survivors import SURVIVORS
 from harness.mutants.variant import Variant
 from harness.mutants.variants import SOUND, chosen, sql_of, target_file_of, variants
 
@@ -60,3 +62,9 @@ def test_variants_are_chosen_by_name_and_by_kind() -> None:
 def test_a_name_that_no_variant_has_is_refused() -> None:
     with pytest.raises(ConfigError, match="unknown variant 'actor-id-trimed'"):
         chosen(["actor-id-trimed"])
+
+
+def test_known_survivors_are_variants_and_the_limits_name_them() -> None:
+    limits = (places.SHIPPED / "docs" / "limits.md").read_text(encoding="utf-8")
+    assert SURVIVORS.keys() <= {variant.full_name for variant in variants()}
+    assert [name for name in SURVIVORS if f"`{name}`" not in limits] == []
