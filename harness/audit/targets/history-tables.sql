@@ -2,7 +2,8 @@
 -- An audited table gets a column row_version: the version that the row is, from one sequence for all tables.
 --
 -- Limits: A change of the schema writes no records: the values that ADD COLUMN … DEFAULT fills in are not recorded, and
--- the versions after a table is renamed have its new name. A TRUNCATE of a single partition is not recorded.
+-- the versions after a table is renamed have its new name. A TRUNCATE of a new partition is recorded once its table is
+-- attached again; its rows are recorded from the beginning.
 -- Let the role that owns this trail own the types of audited columns, too: a type's own cast to json runs with its rights.
 CREATE SCHEMA history;
 CREATE SCHEMA versions;
@@ -28,10 +29,20 @@ SET TimeZone = 'UTC' SET DateStyle = 'ISO, MDY' SET IntervalStyle = 'postgres'
 SET bytea_output = 'hex' SET extra_float_digits = 1 SET lc_monetary = 'C' AS $$
 DECLARE
     named    record;
-    written  jsonb := CASE WHEN TG_OP IN ('INSERT', 'UPDATE') THEN to_jsonb(NEW) END;
-    replaced jsonb := CASE WHEN TG_OP IN ('UPDATE', 'DELETE') THEN to_jsonb(OLD) END;
+    written  jsonb;
+    replaced jsonb;
     row_key  jsonb;
 BEGIN
+    IF EXISTS (SELECT FROM pg_cast c JOIN pg_proc f ON f.oid = c.castfunc JOIN pg_roles r ON r.oid = f.proowner
+               WHERE c.casttarget = 'json'::regtype AND NOT r.rolsuper AND r.rolname <> current_user)
+        AND EXISTS (SELECT FROM pg_attribute a JOIN pg_type t ON t.oid = a.atttypid
+                    WHERE a.attrelid = TG_RELID AND a.attnum > 0 AND NOT a.attisdropped AND greatest(t.oid, t.typelem) >= 16384)
+    THEN  -- to_jsonb runs a type's own cast to json, here with the rights of the trail's owner
+        RAISE EXCEPTION 'a row of % has a type with a cast to json that another role made', TG_RELID::regclass
+            USING ERRCODE = 'insufficient_privilege';
+    END IF;
+    written := CASE WHEN TG_OP IN ('INSERT', 'UPDATE') THEN to_jsonb(NEW) END;
+    replaced := CASE WHEN TG_OP IN ('UPDATE', 'DELETE') THEN to_jsonb(OLD) END;
     SELECT n.nspname, c.relname INTO named
     FROM pg_class c JOIN pg_namespace n ON n.oid = c.relnamespace
     WHERE c.oid = CASE TG_OP WHEN 'TRUNCATE' THEN TG_RELID ELSE coalesce(pg_partition_root(TG_RELID), TG_RELID) END;
@@ -65,7 +76,10 @@ BEGIN
         RETURNING a.history INTO kept;
     END IF;
     IF kept IS NULL THEN
-        kept := left(named.nspname || '_' || named.relname, 25) || '_' || $1::oid;
+        kept := (named.nspname || '_' || named.relname)::name;  -- which cuts it
+        IF EXISTS (SELECT FROM versions.attached a WHERE a.history = kept) THEN
+            kept := md5(named.nspname || '.' || named.relname);
+        END IF;
         INSERT INTO versions.attached VALUES ($1, named.nspname, named.relname, kept);
         EXECUTE format('CREATE TABLE history.%I (
             number       bigint PRIMARY KEY,
@@ -103,6 +117,8 @@ BEGIN
     EXECUTE format('CREATE OR REPLACE TRIGGER "!versions_truncate" AFTER TRUNCATE ON %s
         FOR EACH STATEMENT EXECUTE FUNCTION versions.keep(%L)', $1, kept);
     EXECUTE format('ALTER TABLE %s ENABLE ALWAYS TRIGGER "!versions_truncate"', $1);
+    -- a partition inherits the triggers for rows, and no trigger for TRUNCATE
+    PERFORM versions.attach(inhrelid) FROM pg_inherits WHERE inhparent = $1;
 END
 $$;
 REVOKE ALL ON ALL FUNCTIONS IN SCHEMA versions FROM PUBLIC;

@@ -2,7 +2,8 @@
 -- The table keeps who runs a transaction, and the log is joined with it by the transaction.
 --
 -- Limits: A change of the schema writes no records: the values that ADD COLUMN … DEFAULT fills in are not recorded, and
--- a renamed table has its history under two names. A TRUNCATE of a single partition is not recorded.
+-- a renamed table has its history under two names. A TRUNCATE of a new partition is recorded once its table is attached
+-- again; its rows are recorded from the beginning.
 -- Let the role that owns this trail own the types of audited columns, too: a type's own cast to json runs with its rights.
 CREATE SCHEMA activity;
 
@@ -58,10 +59,20 @@ SET TimeZone = 'UTC' SET DateStyle = 'ISO, MDY' SET IntervalStyle = 'postgres'
 SET bytea_output = 'hex' SET extra_float_digits = 1 SET lc_monetary = 'C' AS $$
 DECLARE
     named   record;
-    written jsonb := CASE WHEN TG_OP IN ('INSERT', 'UPDATE') THEN to_jsonb(NEW) END;
-    keyed   jsonb := CASE TG_OP WHEN 'DELETE' THEN to_jsonb(OLD) ELSE written END;
+    written jsonb;
+    keyed   jsonb;
     row_key jsonb;
 BEGIN
+    IF EXISTS (SELECT FROM pg_cast c JOIN pg_proc f ON f.oid = c.castfunc JOIN pg_roles r ON r.oid = f.proowner
+               WHERE c.casttarget = 'json'::regtype AND NOT r.rolsuper AND r.rolname <> current_user)
+        AND EXISTS (SELECT FROM pg_attribute a JOIN pg_type t ON t.oid = a.atttypid
+                    WHERE a.attrelid = TG_RELID AND a.attnum > 0 AND NOT a.attisdropped AND greatest(t.oid, t.typelem) >= 16384)
+    THEN  -- to_jsonb runs a type's own cast to json, here with the rights of the trail's owner
+        RAISE EXCEPTION 'a row of % has a type with a cast to json that another role made', TG_RELID::regclass
+            USING ERRCODE = 'insufficient_privilege';
+    END IF;
+    written := CASE WHEN TG_OP IN ('INSERT', 'UPDATE') THEN to_jsonb(NEW) END;
+    keyed := CASE TG_OP WHEN 'DELETE' THEN to_jsonb(OLD) ELSE written END;
     SELECT n.nspname, c.relname INTO named
     FROM pg_class c JOIN pg_namespace n ON n.oid = c.relnamespace
     WHERE c.oid = CASE TG_OP WHEN 'TRUNCATE' THEN TG_RELID ELSE coalesce(pg_partition_root(TG_RELID), TG_RELID) END;
@@ -88,6 +99,8 @@ BEGIN
     EXECUTE format('CREATE OR REPLACE TRIGGER "!activity_truncate" AFTER TRUNCATE ON %s
         FOR EACH STATEMENT EXECUTE FUNCTION activity.record_change()', relation);
     EXECUTE format('ALTER TABLE %s ENABLE ALWAYS TRIGGER "!activity_truncate"', relation);
+    -- a partition inherits the trigger for rows, and no trigger for TRUNCATE
+    PERFORM activity.attach(inhrelid) FROM pg_inherits WHERE inhparent = relation;
 END
 $$;
 

@@ -3,7 +3,7 @@
 --
 -- Limits: The log does not keep who made a change. A TRUNCATE is not recorded. A change of the schema writes no records:
 -- attach the table again, so that the log continues with its rows as they are then. A renamed table has its history
--- under two names. SQL NULL and the JSON value null do not differ.
+-- under two names. An update from SQL NULL to the JSON value null has no difference, since jsonb has one null.
 -- Let the role that owns this trail own the types of audited columns, too: a type's own cast to json runs with its rights.
 CREATE SCHEMA diffs;
 REVOKE ALL ON SCHEMA diffs FROM PUBLIC;
@@ -62,6 +62,14 @@ SET search_path = pg_catalog, pg_temp
 SET TimeZone = 'UTC' SET DateStyle = 'ISO, MDY' SET IntervalStyle = 'postgres'
 SET bytea_output = 'hex' SET extra_float_digits = 1 SET lc_monetary = 'C' AS $$
 BEGIN
+    IF EXISTS (SELECT FROM pg_cast c JOIN pg_proc f ON f.oid = c.castfunc JOIN pg_roles r ON r.oid = f.proowner
+               WHERE c.casttarget = 'json'::regtype AND NOT r.rolsuper AND r.rolname <> current_user)
+        AND EXISTS (SELECT FROM pg_attribute a JOIN pg_type t ON t.oid = a.atttypid
+                    WHERE a.attrelid = TG_RELID AND a.attnum > 0 AND NOT a.attisdropped AND greatest(t.oid, t.typelem) >= 16384)
+    THEN  -- to_jsonb runs a type's own cast to json, here with the rights of the trail's owner
+        RAISE EXCEPTION 'a row of % has a type with a cast to json that another role made', TG_RELID::regclass
+            USING ERRCODE = 'insufficient_privilege';
+    END IF;
     PERFORM diffs.record(TG_RELID, lower(TG_OP), CASE WHEN TG_OP <> 'INSERT' THEN to_jsonb(OLD) END,
                          CASE WHEN TG_OP <> 'DELETE' THEN to_jsonb(NEW) END);
     RETURN NULL;

@@ -1,35 +1,46 @@
-"""What a purge deletes: what is expired, and nothing else."""
+"""What a purge of any trail deletes: what is expired, and nothing else."""
 
 from __future__ import annotations
 
-from datetime import datetime, timedelta
-from functools import partial
+from concurrent.futures import ThreadPoolExecutor
 from typing import TYPE_CHECKING
 
-from harness.audit.retention import RetentionError, cutoff_of
-from harness.audit.target_file import TrailFeature
-from harness.audit.work import Action, record_action
+from harness.audit.target_file import Recorded, TrailFeature
 from harness.checks.registry import P0, P1, TRANSACTION_BLOCKS, breaks, check
 from harness.model import Section
-from harness.suites.actors import ADA
-from harness.suites.retention.purging import ANY_AGE, DAYS, age, policy_of, purge_trail, slugs_left, write
+from harness.suites.actors import ADA, BOB
+from harness.suites.retention.purging import (
+    ANY_AGE,
+    DAYS,
+    age,
+    cutoff_of_days,
+    purge_before,
+    slugs_left,
+    time_of,
+    times_of,
+    write,
+)
 
 if TYPE_CHECKING:
     from harness.checks.context import CheckContext
 
 _HERE = Section.RETENTION
 _AREA = "purge"
+_ROWS = (Recorded.INSERTS, Recorded.IMAGE)
+#: more than a purge deletes at once: two batches of a thousand, and one more
+_MANY = 2001
 
 
 @check(
     "retention.old-gone",
-    claim="a purge deletes changes captured before the cutoff and keeps later ones",
+    claim="a purge deletes changes captured before the cutoff, keeps later ones, and touches no other table",
     section=_HERE,
     severity=P0,
     item="4.1",
     area=_AREA,
     needs=(TRANSACTION_BLOCKS,),
     requires_features=(TrailFeature.RETENTION,),
+    records=_ROWS,
 )
 def old_gone(ctx: CheckContext) -> None:
     client = ctx.client()
@@ -39,12 +50,18 @@ def old_gone(ctx: CheckContext) -> None:
         client.run("DELETE FROM public.posts WHERE slug = 'old-2'")
     age(ctx, 2 * DAYS)
     write(ctx, "new-1", "new-2")
-    cutoff = ctx.admin.value(f"SELECT clock_timestamp() - interval '{DAYS} days'")
-    ctx.owner.execute(ctx.target.statements.purge, {"cutoff": cutoff})
+    rows = ctx.admin.rows("SELECT slug, title FROM public.posts ORDER BY slug")
+    purge_before(ctx, cutoff_of_days(ctx))
     ctx.expect("changes left", slugs_left(ctx), equals=["new-1", "new-2"])
-    for table in ctx.target.tables:
+    ctx.expect("deletes left", [change.op for change in ctx.changes("posts") if change.op == "delete"], equals=[])
+    found = ctx.target.with_found_tables(ctx.admin)
+    for table in found.tables:
         held = ctx.admin.value(f"SELECT count(*) FROM {table} t WHERE t::text LIKE '%old-%'")
         ctx.expect(f"old values left in {table}", held, equals=0)
+    ctx.expect("audited rows", ctx.admin.rows("SELECT slug, title FROM public.posts ORDER BY slug"), equals=rows)
+    before = [change.id for change in ctx.changes()]
+    purge_before(ctx, cutoff_of_days(ctx))
+    ctx.expect("changes after a second purge", [change.id for change in ctx.changes()], equals=before)
 
 
 @breaks(old_gone, at="changes left")
@@ -54,71 +71,63 @@ def old_gone_with_the_new(ctx: CheckContext) -> None:
 
 @check(
     "retention.boundary",
-    claim="the cutoff is exclusive and uses the database's clock, and a caller cannot move it closer",
+    claim="a purge keeps the change that was captured exactly at the cutoff, whatever the time zone of its session",
     section=_HERE,
     severity=P0,
     item="4.1",
     area=_AREA,
     needs=(TRANSACTION_BLOCKS,),
-    requires_features=(TrailFeature.LIBRARY,),
+    requires_features=(TrailFeature.RETENTION,),
+    records=(*_ROWS, Recorded.TIME),
 )
 def boundary(ctx: CheckContext) -> None:
     write(ctx, "before", "at", "after")
-    clock = partial(ctx.admin.value, f"SELECT clock_timestamp() - interval '{DAYS} days'")
-    early = clock()
-    latest = cutoff_of(ctx.owner, policy_of(ctx))
-    ctx.expect("the policy's cutoff is the database's time minus the window", early <= latest <= clock(), equals=True)
-    cutoff = latest - timedelta(days=1)
-    for slug, microseconds in {"before": -1, "at": 0, "after": 1}.items():
-        at = cutoff + timedelta(microseconds=microseconds)
-        ctx.admin.run(
-            "WITH c AS (UPDATE public.audit_changes SET captured_at = %s WHERE data_after ->> 'slug' = %s RETURNING transaction_id) "
-            "UPDATE public.audit_transactions t SET occurred_at = %s FROM c WHERE t.id = c.transaction_id",
-            [at, slug, at],
-        )
-    ctx.expect("a cutoff after the policy's", _outcome(ctx, latest + timedelta(hours=1)), equals="refused")
-    ctx.expect("a cutoff without a time zone", _outcome(ctx, latest.replace(tzinfo=None)), equals="refused")
-    done = purge_trail(ctx, cutoff=cutoff)
-    ctx.expect("cutoff used", done.cutoff, equals=cutoff)
-    ctx.expect("changes left", slugs_left(ctx), equals=["after", "at"])
+    cutoff = time_of(ctx, "at")
+    for zone in ("Pacific/Kiritimati", "Etc/GMT+12"):
+        ctx.owner.run(f"SET TimeZone = '{zone}'")
+        purge_before(ctx, cutoff)
+        ctx.owner.run("RESET TimeZone")
+        ctx.expect(f"changes left in the zone {zone}", slugs_left(ctx), equals=["after", "at"])
+    purge_before(ctx, time_of(ctx, "after"))
+    ctx.expect("changes left by the next cutoff", slugs_left(ctx), equals=["after"])
 
 
-def _outcome(ctx: CheckContext, cutoff: datetime) -> str:
-    try:
-        purge_trail(ctx, cutoff=cutoff)
-    except RetentionError:
-        return "refused"
-    return "purged"
-
-
-@breaks(boundary, at="changes left")
+@breaks(boundary, at="changes left in the zone Pacific/Kiritimati")
 def boundary_included(ctx: CheckContext) -> None:
     ctx.rewrite_function("threadline_purge_changes", ("c.captured_at < cutoff", "c.captured_at <= cutoff"))
 
 
 @check(
     "retention.mixed-age",
-    claim="a purge deletes the old changes of a transaction, and keeps its newer changes and its record",
+    claim="a purge within a transaction deletes its older changes, and keeps its newer ones with actor and transaction",
     section=_HERE,
     severity=P0,
     item="4.1",
     area=_AREA,
     needs=(TRANSACTION_BLOCKS,),
-    requires_features=(TrailFeature.LIBRARY,),
+    requires_features=(TrailFeature.RETENTION,),
+    records=(*_ROWS, Recorded.TIME),
 )
 def mixed_age(ctx: CheckContext) -> None:
     client = ctx.client()
-    with ctx.audited(client, ADA):
+    write(ctx, "alone")
+    with ctx.audited(client, BOB):
         ctx.insert_post(client, "old")
         ctx.insert_post(client, "new")
-    ctx.admin.run(
-        "UPDATE public.audit_changes SET captured_at = captured_at - interval '90 days' WHERE data_after ->> 'slug' = 'old';"
-        "UPDATE public.audit_transactions SET occurred_at = occurred_at - interval '90 days'"
-    )
-    done = purge_trail(ctx)
-    ctx.expect("deleted", (done.deleted_changes, done.deleted_transactions), equals=(1, 0))
-    ctx.expect("changes left", slugs_left(ctx), equals=["new"])
-    ctx.expect("actor of the change left", [change.actor for change in ctx.changes()], equals=[ADA.reference])
+    cutoff = time_of(ctx, "new")
+    expected = sorted(slug for slug, time in times_of(ctx).items() if time >= cutoff)
+    transactions = {change.transaction_id for change in ctx.changes("posts") if change.text("slug") == "new"}
+    counted = ctx.target.count_transactions(ctx.admin)
+    purge_before(ctx, cutoff)
+    left = ctx.changes("posts")
+    ctx.expect("changes left", sorted(change.text("slug") for change in left), equals=expected)
+    if ctx.records(Recorded.ACTOR):
+        ctx.expect(
+            "actors of the changes left", [change.actor for change in left], equals=[BOB.reference] * len(expected)
+        )
+    if ctx.records(Recorded.TRANSACTION_ID):
+        ctx.expect("their transaction", {change.transaction_id for change in left}, equals=transactions)
+    ctx.fact("transactions", f"{counted} before the purge, {ctx.target.count_transactions(ctx.admin)} after it")
 
 
 @breaks(mixed_age, at="changes left")
@@ -130,82 +139,150 @@ def mixed_age_deletes_the_transaction(ctx: CheckContext) -> None:
 
 
 @check(
-    "retention.keep-transactions",
-    claim="a policy that keeps empty transactions keeps them",
+    "retention.purge",
+    claim="a purge deletes thousands of expired changes, of one transaction and of many, and those of a transaction last",
     section=_HERE,
-    severity=P1,
-    item="4.1",
+    severity=P0,
+    item="4.3",
     area=_AREA,
     needs=(TRANSACTION_BLOCKS,),
-    requires_features=(TrailFeature.LIBRARY,),
+    requires_features=(TrailFeature.RETENTION,),
+    records=_ROWS,
 )
-def keep_transactions(ctx: CheckContext) -> None:
-    write(ctx, "old", days_old=2 * DAYS)
-    done = purge_trail(ctx, policy_of(ctx, delete_empty_transactions=False))
-    ctx.expect("changes left", slugs_left(ctx), equals=[])
-    ctx.expect("transactions deleted", done.deleted_transactions, equals=0)
-    ctx.expect("transactions left", ctx.target.count_transactions(ctx.admin), equals=1)
+def purge_of_many(ctx: CheckContext) -> None:
+    client = ctx.client()
+    with ctx.audited(client, ADA):
+        client.run(f"INSERT INTO public.posts (slug) SELECT 'old-' || n FROM generate_series(1, {_MANY}) n")
+    write(ctx, *(f"old-{n}" for n in ("a", "b", "c")), days_old=2 * DAYS)
+    write(ctx, "new-1", "new-2")
+    purge_before(ctx, cutoff_of_days(ctx))
+    left = slugs_left(ctx)
+    ctx.expect("expired changes left", sum(slug.startswith("old-") for slug in left), equals=0)
+    ctx.expect("new changes left", [slug for slug in left if slug.startswith("new-")], equals=["new-1", "new-2"])
+    ctx.fact("transactions left", ctx.target.count_transactions(ctx.admin))
+    if ctx.target.is_reference:
+        ctx.expect("transactions left", ctx.target.count_transactions(ctx.admin), equals=2)
 
 
-@breaks(keep_transactions, at="transactions left")
-def keep_transactions_is_ignored(ctx: CheckContext) -> None:
-    ctx.rewrite_function("threadline_purge_changes", ("IF empty_transactions THEN", "IF true THEN"))
+@breaks(purge_of_many, at="expired changes left")
+def purge_that_finds_nothing(ctx: CheckContext) -> None:
+    ctx.rewrite_function("threadline_purge_changes", ("c.captured_at < cutoff", "false"))
+
+
+@breaks(purge_of_many, at="transactions left")
+def purge_that_leaves_transactions(ctx: CheckContext) -> None:
+    ctx.rewrite_function("threadline_purge_changes", ("IF empty_transactions THEN", "IF false THEN"))
+    ctx.rewrite_function("threadline_purge_transactions", ("p.occurred_at < cutoff", "false"))
 
 
 @check(
-    "retention.empty-transactions",
-    claim="transactions without a change are deleted once they are expired, and not before",
+    "retention.side-by-side",
+    claim="two concurrent purges next to a writer delete no new change and fail no write, and leave no expired change",
     section=_HERE,
-    severity=P1,
-    item="4.1",
+    severity=P0,
+    item="4.3",
     area=_AREA,
-    requires_features=(TrailFeature.LIBRARY,),
+    needs=(TRANSACTION_BLOCKS,),
+    requires_features=(TrailFeature.RETENTION,),
+    records=_ROWS,
 )
-def empty_transactions(ctx: CheckContext) -> None:
-    ctx.admin.run(
-        "INSERT INTO public.audit_transactions (id, txid, occurred_at) SELECT gen_random_uuid(), n, "
-        "now() - n * interval '20 days' FROM generate_series(1, 5) n"
+def side_by_side(ctx: CheckContext) -> None:
+    client, waiting = ctx.client(), ctx.direct_client()
+    with ctx.audited(client, ADA):
+        client.run("INSERT INTO public.posts (slug) SELECT 'old-' || n FROM generate_series(1, 400) n")
+    age(ctx, 2 * DAYS)
+    cutoff = cutoff_of_days(ctx)
+    owners = [ctx.owner, ctx.another_owner()]
+    written = [f"new-{n}" for n in range(20)]
+
+    def write_new() -> None:
+        for slug in written:
+            ctx.write(client, ADA, slug)
+
+    with ctx.audited(waiting, BOB):  # open while both purges run
+        ctx.insert_post(waiting, "open")
+        with ThreadPoolExecutor(3) as pool:
+            writing = pool.submit(ctx.attempt, write_new)
+            purges = [
+                pool.submit(ctx.attempt, lambda owner=owner: purge_before(ctx, cutoff, owner)) for owner in owners
+            ]
+            ctx.fact("outcomes of the purges", ", ".join(sorted(purged.result() for purged in purges)))
+            ctx.expect("the writes", writing.result(), equals="done")
+    purge_before(ctx, cutoff)
+    ctx.expect("changes left", slugs_left(ctx), equals=sorted([*written, "open"]))
+    if ctx.records(Recorded.ACTOR):
+        ctx.expect("actor of the transaction that was open", ctx.actor_of("open"), equals=BOB.reference)
+
+
+@breaks(side_by_side, at="changes left")
+def side_by_side_deletes_new_changes(ctx: CheckContext) -> None:
+    ctx.rewrite_function(*ANY_AGE)
+
+
+@check(
+    "retention.rights",
+    claim="the application's role cannot purge the trail",
+    section=_HERE,
+    severity=P0,
+    item="4.3",
+    area="rights of the application role",
+    needs=(TRANSACTION_BLOCKS,),
+    requires_features=(TrailFeature.RETENTION,),
+    records=_ROWS,
+)
+def rights(ctx: CheckContext) -> None:
+    write(ctx, "old-1", "old-2", days_old=2 * DAYS)
+    cutoff, client = cutoff_of_days(ctx), ctx.client()
+
+    def purge() -> None:
+        with client.transaction():
+            purge_before(ctx, cutoff, client)
+
+    ctx.fact("outcome of its purge", ctx.attempt(purge))
+    ctx.expect("changes left", slugs_left(ctx), equals=["old-1", "old-2"])
+
+
+@breaks(rights, at="changes left")
+def rights_for_everybody(ctx: CheckContext) -> None:
+    ctx.sabotage(
+        "ALTER FUNCTION public.threadline_purge_changes(timestamptz, integer, boolean, timestamptz) SECURITY DEFINER;"
+        "GRANT EXECUTE ON FUNCTION public.threadline_purge_changes(timestamptz, integer, boolean, timestamptz) TO harness_app"
     )
-    done = purge_trail(ctx, batch_size=2)
-    ctx.expect("transactions deleted", done.deleted_transactions, equals=4)
-    left = [row[0] for row in ctx.admin.rows("SELECT txid FROM public.audit_transactions")]
-    ctx.expect("transactions left", left, equals=[1])
-
-
-@breaks(empty_transactions, at="transactions left")
-def empty_transactions_of_any_age(ctx: CheckContext) -> None:
-    ctx.rewrite_function("threadline_purge_transactions", ("p.occurred_at < cutoff", "true"))
 
 
 @check(
     "retention.actions",
-    claim="an expired action without a linked transaction is deleted; a linked or recent action stays",
+    claim="a purge keeps the actions of changes that it keeps",
     section=_HERE,
     severity=P1,
     item="4.1",
     area=_AREA,
     needs=(TRANSACTION_BLOCKS,),
-    requires_features=(TrailFeature.LIBRARY,),
+    requires_features=(TrailFeature.RETENTION, TrailFeature.ACTIONS),
+    records=(*_ROWS, Recorded.TIME),
 )
 def actions(ctx: CheckContext) -> None:
     client = ctx.client()
-    for name in ("old", "mixed", "recent"):
+    for name in ("old", "recent"):
         with ctx.audited(client, ADA):
-            ctx.insert_post(client, name)
-            record_action(client, Action(name=name, comment="free text"))
-    ctx.admin.run(
-        "UPDATE public.audit_actions SET inserted_at = inserted_at - interval '90 days' WHERE name <> 'recent';"
-        "UPDATE public.audit_changes SET captured_at = captured_at - interval '90 days' WHERE data_after ->> 'slug' = 'old';"
-        "UPDATE public.audit_transactions t SET occurred_at = occurred_at - interval '90 days' FROM public.audit_actions a "
-        "WHERE a.id = t.action_id AND a.name = 'old';"
-        "INSERT INTO public.audit_actions (name, actor_ref, status) VALUES ('recent, unlinked', '{\"type\": \"anonymous\"}', 'ok')"
+            ctx.insert_post(client, f"{name}-1")
+            ctx.target.record_action(client, name, f"correlation-{name}")
+            ctx.insert_post(client, f"{name}-2")
+    cutoff = time_of(ctx, "recent-2")
+    expected = sorted(slug for slug, time in times_of(ctx).items() if time >= cutoff)
+    purge_before(ctx, cutoff)
+    left = ctx.changes("posts")
+    ctx.expect("changes left", sorted(change.text("slug") for change in left), equals=expected)
+    correlations = ctx.target.correlations(ctx.admin)
+    if correlations is not None:
+        found = [correlations.get(str(change.action_id)) for change in left]
+        ctx.expect("correlations of the changes left", found, equals=["correlation-recent"] * len(left))
+        ctx.fact("actions left", len(correlations))
+
+
+@breaks(actions, at="correlations of the changes left")
+def actions_are_deleted(ctx: CheckContext) -> None:
+    ctx.rewrite_function(
+        "threadline_purge_changes",
+        ("transactions := 0;", "UPDATE public.audit_transactions SET action_id = NULL; transactions := 0;"),
     )
-    done = purge_trail(ctx)
-    ctx.expect("actions deleted", done.deleted_actions, equals=1)
-    left = [row[0] for row in ctx.admin.rows("SELECT name FROM public.audit_actions ORDER BY name")]
-    ctx.expect("actions left", left, equals=["mixed", "recent", "recent, unlinked"])
-
-
-@breaks(actions, at="actions left")
-def actions_of_any_age(ctx: CheckContext) -> None:
-    ctx.rewrite_function("threadline_purge_actions", ("a.inserted_at < cutoff", "true"))

@@ -1,90 +1,25 @@
-"""How a purge runs: in batches, dry, refused, and next to writers and other purges."""
+"""The purge of the reference layer: its policy, its batches, and its dry run."""
 
 from __future__ import annotations
 
-from concurrent.futures import ThreadPoolExecutor
-from typing import TYPE_CHECKING
+from datetime import timedelta
+from functools import partial
+from typing import TYPE_CHECKING, Any
 
-from harness.audit.retention import RetentionError, purge
+from harness.audit.retention import RetentionError, cutoff_of
 from harness.audit.target_file import TrailFeature
-from harness.audit.telemetry import Telemetry
 from harness.audit.work import Action, record_action
 from harness.checks.registry import P0, P1, TRANSACTION_BLOCKS, breaks, check
 from harness.model import Section
 from harness.suites.actors import ADA
-from harness.suites.retention.purging import ANY_AGE, DAYS, policy_of, purge_trail, slugs_left, write
+from harness.suites.retention.purging import DAYS, policy_of, purge_trail, slugs_left, write
 
 if TYPE_CHECKING:
+    from harness.audit.retention import Policy
     from harness.checks.context import CheckContext
 
 _HERE = Section.RETENTION
 _AREA = "purge"
-
-
-@check(
-    "retention.purge",
-    claim="a purge deletes all expired changes and their transactions in batches, and a second purge finds nothing",
-    section=_HERE,
-    severity=P0,
-    item="4.3",
-    area=_AREA,
-    needs=(TRANSACTION_BLOCKS,),
-    requires_features=(TrailFeature.LIBRARY,),
-)
-def purge_in_batches(ctx: CheckContext) -> None:
-    write(ctx, *(f"old-{n}" for n in range(6)), days_old=2 * DAYS)
-    write(ctx, "new-1", "new-2")
-    first = purge_trail(ctx, batch_size=2)
-    ctx.expect("changes deleted", first.deleted_changes, equals=6)
-    ctx.expect("transactions deleted", first.deleted_transactions, equals=6)
-    ctx.expect("batches", first.batches, equals=3)
-    ctx.expect("complete", first.complete, equals=True)
-    ctx.expect("changes left", slugs_left(ctx), equals=["new-1", "new-2"])
-    ctx.expect("transactions left", ctx.target.count_transactions(ctx.admin), equals=2)
-    again = purge_trail(ctx)
-    ctx.expect(
-        "deleted by a second purge",
-        (again.deleted_changes, again.deleted_transactions, again.batches),
-        equals=(0, 0, 0),
-    )
-
-
-@breaks(purge_in_batches, at="changes deleted")
-def purge_that_finds_nothing(ctx: CheckContext) -> None:
-    ctx.rewrite_function("threadline_purge_changes", ("c.captured_at < cutoff", "false"))
-
-
-@breaks(purge_in_batches, at="transactions deleted")
-def purge_that_leaves_transactions(ctx: CheckContext) -> None:
-    ctx.rewrite_function("threadline_purge_changes", ("IF empty_transactions THEN", "IF false THEN"))
-    ctx.rewrite_function("threadline_purge_transactions", ("p.occurred_at < cutoff", "false"))
-
-
-@check(
-    "retention.stops-early",
-    claim="a purge that stops at its batch limit reports itself incomplete, and the next purge continues",
-    section=_HERE,
-    severity=P1,
-    item="4.3",
-    area=_AREA,
-    needs=(TRANSACTION_BLOCKS,),
-    requires_features=(TrailFeature.LIBRARY,),
-)
-def stops_early(ctx: CheckContext) -> None:
-    write(ctx, *(f"old-{n}" for n in range(5)), days_old=2 * DAYS)
-    first = purge_trail(ctx, batch_size=1, max_batches=2)
-    ctx.expect("first: changes and batches", (first.deleted_changes, first.batches), equals=(2, 2))
-    ctx.expect("first: complete", first.complete, equals=False)
-    second = purge_trail(ctx, batch_size=3, max_batches=1)
-    ctx.expect("second: complete at exactly the limit", (second.deleted_changes, second.complete), equals=(3, True))
-    ctx.expect("changes left", slugs_left(ctx), equals=[])
-
-
-@breaks(stops_early, at="first: complete")
-def stops_early_reported_as_complete(ctx: CheckContext) -> None:
-    ctx.rewrite_function(
-        "threadline_purge_preview", ("c.captured_at < cutoff)", "false)"), ("t.occurred_at < cutoff", "false")
-    )
 
 
 @check(
@@ -126,8 +61,8 @@ def dry_run_counts_only_empty_transactions(ctx: CheckContext) -> None:
 
 
 @check(
-    "retention.disabled",
-    claim="a disabled policy is refused with that reason, and nothing is deleted",
+    "retention.policy",
+    claim="a disabled policy and a cutoff that is newer than the policy's are refused, and empty transactions are kept on request",
     section=_HERE,
     severity=P0,
     item="4.1",
@@ -135,56 +70,95 @@ def dry_run_counts_only_empty_transactions(ctx: CheckContext) -> None:
     needs=(TRANSACTION_BLOCKS,),
     requires_features=(TrailFeature.LIBRARY,),
 )
-def disabled(ctx: CheckContext) -> None:
+def policy(ctx: CheckContext) -> None:
     write(ctx, "old", days_old=2 * DAYS)
+    ctx.expect(
+        "a disabled policy", _outcome(ctx, policy_of(ctx, enabled=False)), equals="retention: the policy is disabled"
+    )
+    clock = partial(ctx.admin.value, f"SELECT clock_timestamp() - interval '{DAYS} days'")
+    early = clock()
+    latest = cutoff_of(ctx.owner, policy_of(ctx))
+    ctx.expect("the policy's cutoff is the database's time minus the window", early <= latest <= clock(), equals=True)
+    for name, cutoff in {
+        "a cutoff after the policy's": latest + timedelta(hours=1),
+        "a cutoff without a time zone": latest.replace(tzinfo=None),
+    }.items():
+        ctx.expect(name, _outcome(ctx, policy_of(ctx), cutoff=cutoff) == "purged", equals=False)
+    ctx.expect("changes left by what was refused", slugs_left(ctx), equals=["old"])
+    done = purge_trail(ctx, policy_of(ctx, delete_empty_transactions=False))
+    ctx.expect("changes left", slugs_left(ctx), equals=[])
+    ctx.expect("transactions deleted", done.deleted_transactions, equals=0)
+    ctx.expect("transactions left", ctx.target.count_transactions(ctx.admin), equals=1)
+
+
+def _outcome(ctx: CheckContext, policy: Policy, **more: Any) -> str:
+    """Return the first part of the error of a purge; "purged" without one."""
     try:
-        purge_trail(ctx, policy_of(ctx, enabled=False))
+        purge_trail(ctx, policy, **more)
     except RetentionError as error:
-        outcome = str(error)
-    else:
-        outcome = "purged"
-    ctx.expect("outcome", outcome.partition(",")[0], equals="retention: the policy is disabled")
-    ctx.expect("changes left", slugs_left(ctx), equals=["old"])
+        return str(error).partition(",")[0]
+    return "purged"
 
 
-@breaks(disabled, at="outcome")
-def disabled_but_enabled_by_the_operator(ctx: CheckContext) -> None:
+@breaks(policy, at="a disabled policy")
+def policy_that_the_operator_enabled(ctx: CheckContext) -> None:
     ctx.application.policy = {"enabled": True}
 
 
+@breaks(policy, at="transactions left")
+def policy_is_ignored(ctx: CheckContext) -> None:
+    ctx.rewrite_function("threadline_purge_changes", ("IF empty_transactions THEN", "IF true THEN"))
+
+
 @check(
-    "retention.side-by-side",
-    claim="two concurrent purges next to a writer delete each expired change once, and no newer one",
+    "retention.batches",
+    claim="a purge that stops at its batch limit reports itself incomplete, and empty or unlinked records go once they expire",
     section=_HERE,
-    severity=P0,
+    severity=P1,
     item="4.3",
     area=_AREA,
     needs=(TRANSACTION_BLOCKS,),
     requires_features=(TrailFeature.LIBRARY,),
 )
-def side_by_side(ctx: CheckContext) -> None:
-    client = ctx.client()
-    with ctx.audited(client, ADA):
-        client.run("INSERT INTO public.posts (slug) SELECT 'old-' || n FROM generate_series(1, 400) n")
-    ctx.admin.run(ctx.target.statements.age.replace("%(age)s", "'90 days'"))
-    owners = [ctx.owner, ctx.another_owner()]
-    written = [f"new-{n}" for n in range(40)]
+def batches(ctx: CheckContext) -> None:
+    write(ctx, *(f"old-{n}" for n in range(5)), days_old=2 * DAYS)
+    first = purge_trail(ctx, batch_size=1, max_batches=2)
+    ctx.expect("first: changes and batches", (first.deleted_changes, first.batches), equals=(2, 2))
+    ctx.expect("first: complete", first.complete, equals=False)
+    second = purge_trail(ctx, batch_size=3, max_batches=1)
+    ctx.expect("second: complete at exactly the limit", (second.deleted_changes, second.complete), equals=(3, True))
+    ctx.expect("changes left", slugs_left(ctx), equals=[])
+    again = purge_trail(ctx)
+    deleted = (again.deleted_changes, again.deleted_transactions, again.batches)
+    ctx.expect("deleted by a third purge", deleted, equals=(0, 0, 0))
+    ctx.admin.run(
+        "INSERT INTO public.audit_transactions (id, txid, occurred_at) SELECT gen_random_uuid(), n, "
+        "now() - n * interval '20 days' FROM generate_series(1, 5) n;"
+        "INSERT INTO public.audit_actions (name, actor_ref, status, inserted_at) SELECT n::text, "
+        "'{\"type\": \"anonymous\"}', 'ok', now() - n * interval '20 days' FROM generate_series(1, 5) n"
+    )
+    done = purge_trail(ctx, batch_size=2)
+    ctx.expect(
+        "empty transactions and unlinked actions", (done.deleted_transactions, done.deleted_actions), equals=(4, 4)
+    )
+    left = [row[0] for row in ctx.admin.rows("SELECT txid FROM public.audit_transactions")]
+    ctx.expect("transactions left", left, equals=[1])
+    left = [row[0] for row in ctx.admin.rows("SELECT name FROM public.audit_actions")]
+    ctx.expect("actions left", left, equals=["1"])
 
-    def write() -> None:
-        for slug in written:
-            ctx.write(client, ADA, slug)
 
-    with ThreadPoolExecutor(3) as pool:
-        writing = pool.submit(write)
-        futures = [pool.submit(purge, owner, policy_of(ctx), batch_size=20, to=Telemetry()) for owner in owners]
-        purges = [future.result() for future in futures]
-        writing.result()
-    purges.append(purge_trail(ctx))
-    ctx.expect("changes deleted by all purges", sum(purged.deleted_changes for purged in purges), equals=400)
-    ctx.expect("transactions deleted by all purges", sum(purged.deleted_transactions for purged in purges), equals=1)
-    ctx.expect("new changes left", slugs_left(ctx), equals=sorted(written))
+@breaks(batches, at="first: complete")
+def batches_reported_as_complete(ctx: CheckContext) -> None:
+    ctx.rewrite_function(
+        "threadline_purge_preview", ("c.captured_at < cutoff)", "false)"), ("t.occurred_at < cutoff", "false")
+    )
 
 
-@breaks(side_by_side, at="new changes left")
-def side_by_side_deletes_new_changes(ctx: CheckContext) -> None:
-    ctx.rewrite_function(*ANY_AGE)
+@breaks(batches, at="transactions left")
+def batches_of_transactions_of_any_age(ctx: CheckContext) -> None:
+    ctx.rewrite_function("threadline_purge_transactions", ("p.occurred_at < cutoff", "true"))
+
+
+@breaks(batches, at="actions left")
+def batches_of_actions_of_any_age(ctx: CheckContext) -> None:
+    ctx.rewrite_function("threadline_purge_actions", ("a.inserted_at < cutoff", "true"))

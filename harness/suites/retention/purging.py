@@ -6,10 +6,15 @@ from typing import TYPE_CHECKING, Any
 
 from harness.audit.retention import Policy, Purged, purge
 from harness.audit.telemetry import Telemetry
+from harness.checks.record import NotExercisedError
+from harness.database import Side, raised_for
 from harness.suites.actors import ADA
 
 if TYPE_CHECKING:
+    from datetime import datetime
+
     from harness.checks.context import CheckContext
+    from harness.database import Client
 
 DAYS = 30
 
@@ -33,7 +38,35 @@ def write(ctx: CheckContext, *slugs: str, days_old: int = 0) -> None:
 
 
 def age(ctx: CheckContext, days: int) -> None:
-    ctx.admin.execute(ctx.target.statements.age, {"age": f"{days} days"})
+    ctx.admin.execute(ctx.target.statements.age.encode(), {"age": f"{days} days"})
+
+
+def cutoff_of_days(ctx: CheckContext) -> datetime:
+    """Return the time before which changes are expired."""
+    cutoff: datetime = ctx.admin.value(f"SELECT clock_timestamp() - interval '{DAYS} days'")
+    return cutoff
+
+
+@raised_for(Side.TARGET)
+def purge_before(ctx: CheckContext, cutoff: datetime, client: Client | None = None) -> None:
+    """Purge any trail with its own statement, by default as its owner."""
+    (client or ctx.owner).execute(ctx.target.statements.purge.encode(), {"cutoff": cutoff})
+
+
+def times_of(ctx: CheckContext) -> dict[str, datetime]:
+    """Return the times of the changes of posts, by slug."""
+    return {change.text("slug"): change.captured_at for change in ctx.changes("posts") if change.captured_at}
+
+
+def time_of(ctx: CheckContext, slug: str) -> datetime:
+    """Return the time of the change that inserted a post.
+
+    :raises NotExercisedError: when the trail has none.
+    """
+    times = times_of(ctx)
+    if slug not in times:
+        raise NotExercisedError(f"the trail has no change with a time for the post {slug}")
+    return times[slug]
 
 
 def slugs_left(ctx: CheckContext) -> list[str]:
