@@ -159,9 +159,8 @@ def unlinked_actions(ctx: CheckContext) -> None:
     among=("redaction", "capture"),
     turns=(
         *_COVERAGE,
-        *("redaction.canaries", "redaction.computed-later", "redaction.earlier-rows"),
-        *("redaction.insert", "redaction.json-whole", "redaction.null-hidden", "redaction.partitions"),
-        *("redaction.renamed-column", "redaction.update"),
+        *("redaction.canaries", "redaction.earlier-rows", "redaction.insert", "redaction.json-whole"),
+        *("redaction.null-hidden", "redaction.partitions", "redaction.refused-rules", "redaction.update"),
     ),
     excluded=_EXCLUDED,
 )
@@ -173,7 +172,7 @@ def no_masks(ctx: CheckContext) -> None:
     what="its purge deletes changes of any age",
     among=("retention", "observability"),
     turns=(
-        *("retention.boundary", "retention.dry-run", "retention.mixed-age", "retention.old-gone"),
+        *("retention.actions", "retention.boundary", "retention.dry-run", "retention.mixed-age", "retention.old-gone"),
         *("retention.purge", "retention.side-by-side"),
     ),
     excluded=_EXCLUDED,
@@ -200,8 +199,7 @@ def late_times(ctx: CheckContext) -> None:
     among=("capture", "redaction", "observability", "continuity"),
     turns=(
         *("capture.canary", "capture.coverage", "capture.parity", "capture.renamed-key", "capture.schema-change"),
-        *("continuity.capture-ready", "observability.health", "redaction.computed-later"),
-        "redaction.renamed-column",
+        *("continuity.capture-ready", "observability.health", "redaction.refused-rules"),
     ),
     excluded=_EXCLUDED,
 )

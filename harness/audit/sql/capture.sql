@@ -202,6 +202,7 @@ $$;
 
 -- Returns the redacted row image: without excluded columns, and with the placeholder in masked columns of any type.
 -- A rule for a column that the row does not have fails the write: the column was renamed, and its value would be kept.
+-- So does a generated column that repeats a redacted one and was added later.
 CREATE OR REPLACE FUNCTION public.threadline_redacted(relation regclass, image jsonb, rules jsonb) RETURNS jsonb
 LANGUAGE plpgsql STABLE SET search_path = pg_catalog, pg_temp AS $$
 BEGIN
@@ -209,6 +210,12 @@ BEGIN
         RAISE EXCEPTION 'a row of % cannot be redacted: a column that a redaction rule names is gone', relation
             USING ERRCODE = 'object_not_in_prerequisite_state',
                   HINT = 'If the column was renamed or dropped, run threadline_attach again with rules for the columns there are now.';
+    END IF;
+    IF EXISTS (SELECT FROM pg_attribute WHERE attrelid = relation AND attgenerated <> '' AND NOT attisdropped)
+        AND public.threadline_rules_problem(relation, rules) IS NOT NULL
+    THEN
+        RAISE EXCEPTION 'a row of % cannot be redacted: %', relation, public.threadline_rules_problem(relation, rules)
+            USING ERRCODE = 'object_not_in_prerequisite_state', HINT = 'Run threadline_attach again with rules for it.';
     END IF;
     RETURN image - ARRAY(SELECT jsonb_array_elements_text(rules -> 'exclude'))
         || coalesce((SELECT jsonb_object_agg(m, rules -> 'placeholder') FROM jsonb_array_elements_text(rules -> 'mask') m), '{}');
