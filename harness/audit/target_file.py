@@ -49,8 +49,12 @@ class TrailFeature(StrEnum):
     #: written to
     REDACTION = "redaction"
     #: `purge` deletes the changes before the cutoff, keeps the change that was captured exactly then, and may be
-    #: repeated. It deletes a transaction's record only once none of its changes is left
+    #: repeated. It deletes a transaction's record only once none of its changes is left, and no action of a change that
+    #: it keeps. The application cannot purge
     RETENTION = "retention"
+    #: `export` returns the changes that earlier exports do not have, once and unchanged, in the order of `changes`;
+    #: also those of a transaction that was open during an earlier export
+    EXPORT = "export"
     #: `public.audit_transactions` has one record for each transaction, with the columns txid, occurred_at and
     #: actor_ref. The first write decides the transaction's actor; a record of another cluster with the same txid is
     #: not reused
@@ -79,6 +83,7 @@ _MEANINGS = {
     TrailFeature.COVERAGE: "to report which tables it captures",
     TrailFeature.REDACTION: "to redact",
     TrailFeature.RETENTION: "to purge expired changes",
+    TrailFeature.EXPORT: "to export changes that earlier exports do not have",
     TrailFeature.CONTRACT_TABLES: "to keep its transactions in the contract's table, public.audit_transactions",
     TrailFeature.LIBRARY: "to be the reference layer, whose own functions this check exercises",
 }
@@ -89,6 +94,7 @@ NEEDS_STATEMENT = {
     TrailFeature.COVERAGE: ("coverage",),
     TrailFeature.REDACTION: ("attach_redacted",),
     TrailFeature.RETENTION: ("purge", "age"),
+    TrailFeature.EXPORT: ("export",),
 }
 
 
@@ -197,7 +203,8 @@ class Statements(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     purge: str = ""
     #: parameter `%(age)s`: an interval; makes the whole trail older by it, to test the purge
     age: str = ""
-    #: the changes in the form in which the trail exports them
+    #: parameter `%(since)s`: the cursor of the last export, as text, or NULL for the first one. The columns of
+    #: `changes`, and cursor: where the next export continues, the same in all rows
     export: str = ""
     #: rows of name and definition of the capture functions; for controls of the reference layer
     capture_functions: str = ""

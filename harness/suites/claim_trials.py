@@ -6,6 +6,7 @@ from collections.abc import Callable
 from typing import TYPE_CHECKING
 
 from harness.audit.actor import Actor
+from harness.audit.exporting import export_trail
 from harness.audit.target_file import TrailFeature
 from harness.audit.trial import spelled
 from harness.database import SqlError, describe
@@ -146,6 +147,17 @@ def _retention(ctx: CheckContext) -> str:
     return "" if left == 1 else f"a purge left {left} changes of public.posts instead of the one that is younger"
 
 
+def _export(ctx: CheckContext) -> str:
+    _latest(ctx, "posts", _insert("exported"))
+    first = export_trail(ctx.target, ctx.admin)
+    _latest(ctx, "posts", _insert("exported later"))
+    second = export_trail(ctx.target, ctx.admin, first.cursor)
+    later = [change.value("slug") for change in second.changes if change.table_name == "posts"]
+    return (
+        "" if first.changes and later == ["exported later"] else f"an export after one more insert has {spelled(later)}"
+    )
+
+
 def _contract_tables(ctx: CheckContext) -> str:
     _latest(ctx, "posts", _insert("contract"))
     return (
@@ -164,5 +176,6 @@ _TRIALS: dict[TrailFeature, _Trial] = {
     TrailFeature.COVERAGE: _coverage,
     TrailFeature.REDACTION: _redaction,
     TrailFeature.CONTRACT_TABLES: _contract_tables,
+    TrailFeature.EXPORT: _export,
     TrailFeature.RETENTION: _retention,
 }

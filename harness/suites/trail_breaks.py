@@ -145,7 +145,7 @@ def torn_transactions(ctx: CheckContext) -> None:
     among=("actor", "retention", "export"),
     turns=(
         *("actor.action-recorded", "actor.correlation-stored", "actor.jobs"),
-        *("actor.linked-action-kept", "actor.unit-of-work", "export.correlation", "export.csv"),
+        *("actor.linked-action-kept", "actor.unit-of-work", "export.timeline", "export.csv"),
         "retention.actions",
     ),
     excluded=_EXCLUDED,

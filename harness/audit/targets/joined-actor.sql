@@ -42,6 +42,8 @@ GRANT INSERT (type, id) ON activity.actors TO PUBLIC;
 CREATE TABLE activity.changes (
     number       bigint PRIMARY KEY DEFAULT nextval('activity.numbers'),
     transaction  uuid NOT NULL,
+    -- for exports: which transactions were not visible to the last one
+    xid          xid8 NOT NULL DEFAULT pg_current_xact_id(),
     table_schema text NOT NULL,
     table_name   text NOT NULL,
     operation    text NOT NULL,
