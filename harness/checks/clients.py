@@ -137,15 +137,28 @@ class CheckClients(CheckRecord):
     ) -> Client:
         with self._lab.hunting:  # wait until no other check waits for a released server connection
             pass
-        return self._keep(
+        return self._followed(
             connect(
                 endpoint,
                 application_name=application_name,
                 options=options,
                 prepare_threshold=prepare_threshold,
                 side=Side.APPLICATION,
-            )
+            ),
+            application_name,
         )
+
+    def _followed(self, client: Client, name: str) -> Client:
+        """Keep a client, and collect its statements if somebody may want to repeat them.
+
+        :param name: of its session.
+        """
+        if self.script is not None:
+            server = self._lab.postgres.endpoint()
+            direct = (client.info.host, client.info.port) == (server.host, server.port)
+            way = "directly" if direct else "through the pooler"
+            self.script.follow(client, f"{name}, role {client.info.user}, {way}")
+        return self._keep(client)
 
     def clients(self, count: int) -> list[Client]:
         """Connect through the chain as the application role, `count` times."""
@@ -177,7 +190,9 @@ class CheckClients(CheckRecord):
     def admin(self) -> Client:
         """The superuser on the direct connection: it observes, and breaks things on purpose. It is opened once."""
         if self._admin is None:
-            self._admin = self._keep(connect(self._lab.admin(self.database), application_name="pooler-harness check"))
+            self._admin = self._followed(
+                connect(self._lab.admin(self.database), application_name="pooler-harness check"), "admin"
+            )
         return self._admin
 
     @property
@@ -189,7 +204,7 @@ class CheckClients(CheckRecord):
 
     def another_owner(self) -> Client:
         """Connect once more as the owner, for two programs of the owner at the same time."""
-        return self._keep(connect(self._lab.owner(self.database), application_name="pooler-harness owner"))
+        return self._followed(connect(self._lab.owner(self.database), application_name="pooler-harness owner"), "owner")
 
     def trail_reader(self) -> Client:
         """Return a connection that may read the trail."""
@@ -205,7 +220,9 @@ class CheckClients(CheckRecord):
     def empty_database(self, name: str) -> Client:
         """Create a second, empty database, and return a connection of its owner. It is dropped when the check ends."""
         database = self._own_database(f"{self.database[:50]}_{name}")
-        return self._keep(connect(self._lab.owner(database), application_name="pooler-harness owner"))
+        return self._followed(
+            connect(self._lab.owner(database), application_name="pooler-harness owner"), f"owner in {name}"
+        )
 
     def database_like(self, what: str, prepare: Callable[[str], None]) -> str:
         """Create a second database with the trail in which something more was prepared, once for all checks.

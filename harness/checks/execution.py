@@ -11,7 +11,7 @@ from msgspec.structs import replace
 from harness.checks.hanging import HangWatch, end_hung_write
 from harness.checks.judging import INFRASTRUCTURE_ERRORS, Failure, Verdict, judge
 from harness.checks.record import INTERRUPTED
-from harness.database import SqlError, describe
+from harness.database import Script, SqlError, describe
 from harness.errors import HarnessError
 from harness.model import EndedBy, KnownIssue, PlannedCheck, Proof, Quarantine, Result, Status, concerns
 from harness.store import utc_now
@@ -112,6 +112,8 @@ def run_check(
             ctx.check, ctx.control = check.id, control.name if control else ""
             ctx.ends_with(interrupted or Event())
             ctx.attempt_number = attempt
+            if topology and check.judges_trail and not workspace.target.is_reference:
+                ctx.script = Script()
             if prepare:
                 prepare(ctx)
             if judges_writes:
@@ -142,6 +144,7 @@ def run_check(
             limit=ctx.limit if verdict.status is Status.OK else None,
             feature=ctx.feature,
             severity=ctx.severity if verdict.status is Status.ISSUE else None,
+            reproduction=ctx.script.text if ctx.script and verdict.status is Status.ISSUE else "",
         )
     return replace(
         result,

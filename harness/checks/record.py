@@ -12,7 +12,7 @@ import msgspec
 from msgspec import Struct
 from msgspec.structs import replace
 
-from harness.database import Client, Side, SqlError, cut
+from harness.database import Client, Script, Side, SqlError, cut
 from harness.model import BackendProbe, EndedBy, Expectation, FeatureOutcome, Limit, Severity
 
 if TYPE_CHECKING:
@@ -65,6 +65,8 @@ class CheckRecord:
         #: the server process that all statements of the pool run on, while `occupied` keeps the others busy
         self.settled_on: int | None = None
         self._clients: list[Client] = []
+        #: collects the statements of the clients that connect from now on; None for a check that nobody repeats by hand
+        self.script: Script | None = None
         self._lock = RLock()
         #: set when the whole run ends
         self._interrupted = Event()

@@ -22,6 +22,13 @@ if TYPE_CHECKING:
     from harness.audit.target import AuditTarget
     from harness.checks.context import CheckContext
 
+#: the sections whose checks judge the audit trail
+TRAIL_SECTIONS = frozenset(
+    {
+        *(Section.CAPTURE, Section.ACTOR, Section.REDACTION, Section.RETENTION, Section.EXPORT),
+        *(Section.OBSERVABILITY, Section.CONTINUITY),
+    }
+)
 P0, P1, P2 = Severity.P0, Severity.P1, Severity.P2
 
 _ID = re.compile(r"^[a-z]+\.[a-z0-9]+(-[a-z0-9]+)*$")
@@ -119,6 +126,11 @@ class Check(Struct, frozen=True, kw_only=True):
     rounds: bool = False
     #: seconds after which the check is cut off and is Not run. Drivers have a deadline of their own, and a shorter one
     longest_s: float = 90.0
+
+    @property
+    def judges_trail(self) -> bool:
+        """Whether the check judges the audit trail in a database of its own: not a feature, a path or a load."""
+        return self.section in TRAIL_SECTIONS and not (self.feature or self.path or self.loads)
 
     def limit_s(self, soak_s: float) -> float:
         """Return the seconds after which the check is cut off.

@@ -23,6 +23,7 @@ from harness.database.client import (
 )
 from harness.database.connection_strings import address_of, confidential, connect_to
 from harness.database.databases import create_database, drop_database, leave_database
+from harness.database.script import Script
 from harness.database.sql_errors import (
     SQLSTATES,
     Origin,
@@ -42,6 +43,7 @@ __all__ = [
     "Client",
     "Endpoint",
     "Origin",
+    "Script",
     "Side",
     "SqlError",
     "address_of",

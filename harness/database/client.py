@@ -18,6 +18,7 @@ from harness.database.sql_errors import Origin, Side, SqlError, origin_of, set_o
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping, Sequence
 
+    from psycopg import Transaction
     from psycopg.errors import Diagnostic
 
 
@@ -45,6 +46,8 @@ class Client(psycopg.Connection[tuple[Any, ...]]):
     side = Side.HARNESS
     #: SQLSTATE and message of an error that arrived between two statements: libpq can only pass it on as a notice
     unsolicited: tuple[str, str] | None = None
+    #: gets the text of each statement, and what opens and ends each transaction; None while nobody collects them
+    recorded: Callable[[str], None] | None = None
 
     def hear_errors(self) -> None:
         """Keep each error that arrives between two statements in :attr:`unsolicited`."""
@@ -66,6 +69,29 @@ class Client(psycopg.Connection[tuple[Any, ...]]):
         """Return a cursor, as psycopg does; the error of a closed connection gets its origin."""
         with self._originating():
             return super().cursor(*arguments, **options)
+
+    @contextlib.contextmanager
+    def transaction(self, savepoint_name: str | None = None, force_rollback: bool = False) -> Iterator[Transaction]:
+        """Open a transaction, or a savepoint within one, as psycopg does."""
+        if (recorded := self.recorded) is None:
+            with super().transaction(savepoint_name, force_rollback) as opened:
+                yield opened
+            return
+        outer = self.info.transaction_status == pq.TransactionStatus.IDLE
+        name = savepoint_name or "block"
+        begin, commit, undo = (
+            ("BEGIN", "COMMIT", "ROLLBACK")
+            if outer
+            else (f"SAVEPOINT {name}", f"RELEASE {name}", f"ROLLBACK TO SAVEPOINT {name}")
+        )
+        with super().transaction(savepoint_name, force_rollback) as opened:
+            recorded(begin)
+            try:
+                yield opened
+            except BaseException:
+                recorded(undo)
+                raise
+            recorded(undo if force_rollback else commit)
 
     @contextlib.contextmanager
     def _originating(self) -> Iterator[None]:

@@ -265,6 +265,8 @@ class Result(Struct, frozen=True, kw_only=True):
     started_at: str = ""
     duration_ms: float = 0.0
     reproduce: str = ""
+    #: of an Issue of an audit trail of somebody else's: the statements of the check's sessions, to repeat them in psql
+    reproduction: str = ""
     #: the number of the attempt, from 1; of all attempts: of the one that the other fields are about
     attempt: int = 1
     #: the verdicts of all attempts, if there were several; a stored row is one attempt, and has none

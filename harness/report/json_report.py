@@ -150,6 +150,8 @@ class ReportRow(Struct, frozen=True, kw_only=True, omit_defaults=True):
     duration_ms: float = 0.0
     #: left out if it is the command of its topology with the option `--check` and the name of the check
     reproduce: str | UnsetType = UNSET
+    #: of an Issue of an audit trail of somebody else's: the statements of the check's sessions, for psql
+    reproduction: str = ""
     #: the run that it comes from; left out if it is the run of its topology
     run_id: str | UnsetType = UNSET
     proofs: tuple[ReportProof, ...] = ()

@@ -1,0 +1,133 @@
+"""The statements that the sessions of one check ran, as a script that a person can repeat in psql."""
+
+from __future__ import annotations
+
+import contextlib
+import re
+from collections import deque
+from threading import Lock
+from typing import TYPE_CHECKING, Any
+
+import psycopg
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Iterator
+
+    from harness.database.client import Client
+
+#: the first statements and the last ones that a script keeps
+_FIRST, _LAST = 140, 60
+#: characters of a whole script, and of one statement in it
+_MOST, _LONGEST = 20_000, 4_000
+#: characters from which a statement that ran before is only named
+_LONG = 240
+#: the server connection and the waits of a client: the harness looks at them, and they change nothing
+_OBSERVES = re.compile(r"\s*SELECT\s+pg_backend_pid\(\)\s*;?\s*$|.*\bpg_stat_activity\b", re.IGNORECASE | re.DOTALL)
+_PASSWORD = re.compile(r"(\bPASSWORD\s+)E?'(?:[^']|'')*'", re.IGNORECASE)
+
+
+class Script:
+    """Collects statements in the order in which they began; statements of several threads as well."""
+
+    def __init__(self) -> None:
+        self._lock = Lock()
+        self._first: list[tuple[str, str]] = []
+        self._last: deque[tuple[str, str]] = deque(maxlen=_LAST)
+        self._left_out = 0
+        self._seen: set[str] = set()
+        self._names: list[str] = []
+
+    def follow(self, client: Client, name: str) -> None:
+        """Collect the statements of a client from now on.
+
+        :param name: of its session; a second session of that name gets a number.
+        """
+        with self._lock:
+            number = self._names.count(name) + 1
+            self._names.append(name)
+        session = f"{name} {number}" if number > 1 else name
+        client.recorded = lambda statement: self.add(session, statement)
+        client.cursor_factory = RecordingCursor
+
+    def add(self, session: str, statement: str) -> None:
+        """Add a statement, or a remark."""
+        if _OBSERVES.match(statement):
+            return
+        statement = _PASSWORD.sub(r"\1'…'", statement.strip())
+        with self._lock:
+            if len(statement) > _LONG and statement in self._seen:
+                statement = f"-- once more: {' '.join(statement.split())[:80]}…"
+            self._seen.add(statement)
+            if len(statement) > _LONGEST:
+                statement = f"-- cut, {len(statement)} characters: {' '.join(statement.split())[:200]}…"
+            if len(self._first) < _FIRST:
+                self._first.append((session, statement))
+                return
+            self._left_out += len(self._last) == _LAST
+            self._last.append((session, statement))
+
+    @property
+    def text(self) -> str:
+        """The script; "" without a statement. The sessions are comments: psql has one session, so each needs one."""
+        with self._lock:
+            first, last, left_out = [*self._first], [*self._last], self._left_out
+        # of a long script, the beginning and the end show the situation and what came of it
+        while sum(len(text) for _, text in (*first, *last)) > _MOST and len(first) + len(last) > 1:
+            (last.pop(0) if last and len(last) >= len(first) else first.pop())
+            left_out += 1
+        left = [("", f"-- … {left_out} statements are left out")] if left_out else []
+        return "\n".join(_lines((*first, *left, *last)))
+
+
+def _lines(statements: Iterable[tuple[str, str]]) -> Iterator[str]:
+    current = ""
+    for session, statement in statements:
+        if session and session != current:
+            yield f"-- session {session}"
+            current = session
+        yield statement if statement.startswith("--") or statement.endswith(";") else f"{statement};"
+
+
+class RecordingCursor(psycopg.Cursor[Any]):
+    """A cursor of a client whose statements are collected, with their parameters as literals."""
+
+    def execute(self, query: Any, params: Any = None, **options: Any) -> Any:
+        """Execute a statement, as psycopg does."""
+        self._record(query, params)
+        try:
+            return super().execute(query, params, **options)
+        except psycopg.Error as error:
+            self._remark(error)
+            raise
+
+    def executemany(self, query: Any, params_seq: Iterable[Any], **options: Any) -> None:
+        """Execute a statement several times, as psycopg does."""
+        every = list(params_seq)
+        for params in every:
+            self._record(query, params)
+        super().executemany(query, every, **options)
+
+    @contextlib.contextmanager
+    def copy(self, statement: Any, params: Any = None, **options: Any) -> Iterator[psycopg.Copy]:
+        """Copy rows, as psycopg does."""
+        self._record(statement, params)
+        self._say("-- its rows are left out")
+        with super().copy(statement, params, **options) as copy:
+            yield copy
+
+    def _record(self, query: Any, params: Any) -> None:
+        client: Any = self.connection
+        if client.recorded is not None:
+            try:
+                text = psycopg.ClientCursor(client).mogrify(query, params)
+            except (psycopg.Error, TypeError, ValueError):
+                text = f"-- a statement that cannot be spelt with literals: {query!r:.200}"
+            client.recorded(text)
+
+    def _remark(self, error: psycopg.Error) -> None:
+        self._say(f"-- {error.sqlstate or 'no SQLSTATE'}: {(str(error).splitlines() or [''])[0]:.200}")
+
+    def _say(self, remark: str) -> None:
+        client: Any = self.connection
+        if client.recorded is not None:
+            client.recorded(remark)
