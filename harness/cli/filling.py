@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 
 from msgspec.structs import replace
 
+from harness.checks.claims import unjudged_claims
 from harness.report.building import build_report
 from harness.report.render import fragments, render
 from harness.report.tables import Declared, Report
@@ -30,6 +31,7 @@ def report_of(evidence: Evidence, settings: Settings) -> Report:
     """Return the tables as data."""
     declared = Declared(
         target_summary=settings.target.summary,
+        unjudged=tuple(map(str, unjudged_claims(settings.catalogue.checks, settings.target))),
         attestations=settings.attestations,
         environments={name: environment.compare_with for name, environment in settings.environments.items()},
         readiness=settings.readiness,

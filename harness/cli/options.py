@@ -243,6 +243,7 @@ running_one_command = _all_of(
 
 #: options of `up`, which starts servers and runs no check
 standing = _all_of(_servers, images, topologies_folder)
+standing_with_trail = _all_of(_servers, images, _audit_trail, topologies_folder)
 
 #: options of every command that reads topologies and evidence, and starts nothing
 reading = _all_of(_reports(), topologies_folder)

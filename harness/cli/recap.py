@@ -18,6 +18,7 @@ from harness.cli.wrapping import REPRODUCE, items_in_lines, wrapped
 from harness.model import Behaviour
 from harness.printable import one_line
 from harness.report.evidence import Row
+from harness.report.findings import findings
 from harness.report.issue_groups import accepted_kinds, issue_groups
 from harness.report.job_limits import job_limits
 from harness.report.load_rows import writes
@@ -261,10 +262,16 @@ def say_where(invocation: Invocation, folder: Path | None, paths: list[Path]) ->
 def say_issues(invocation: Invocation, answers: Iterable[Answer]) -> None:
     """Say the Issues in groups, those that nobody accepted first, each with a command that reproduces it.
 
+    Those of an audit trail of somebody else's are said by cause, with what to change.
+
     On a terminal, Issues that are known or in quarantine, and do not fit into one screen with the lines before them,
     are only counted.
     """
     answers = tuple(answers)
+    found = findings(answers, invocation.settings.target.name)
+    for cause in found:
+        checks = ", ".join(row.check for row in cause.rows)
+        invocation.terminal.say(f"What to change: {cause.title} ({checks}). {one_line(cause.advice)}")
     groups = issue_groups(answers)
     screen = invocation.terminal.screen
     room = max(_SCREEN_LINES, screen[1]) - len({row.target for row, _ in answers}) - _OTHER_LINES if screen else 0

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import sys
+from contextlib import ExitStack
 from threading import Event
 from typing import TYPE_CHECKING
 
 import click
 
+from harness.checks.workspace import Workspace
 from harness.cli import completion, options
 from harness.cli.exit_codes import ExitCode
 from harness.cli.invocation import Invocation, command
@@ -22,6 +24,7 @@ from harness.host.command import url, variables
 from harness.lab.credentials import COMMAND_ROLES, CommandRole
 from harness.lab.login_files import login_files
 from harness.store import new_run_id
+from harness.suites.catalogue import FIXTURES
 
 if TYPE_CHECKING:
     from harness.lab.lab import Lab
@@ -41,6 +44,7 @@ _PRINTED = ("PGHOST", "PGPORT", "PGUSER", "PGDATABASE", "DIRECT_PGHOST", "DIRECT
     examples=(
         "harness up transaction",
         "harness up transaction --role superuser --set postgres=15",
+        "harness up transaction --trail --audit-target path/to/my-trail.toml",
         "harness up mine --topologies-folder topologies",
     ),
 )
@@ -55,34 +59,54 @@ _PRINTED = ("PGHOST", "PGPORT", "PGUSER", "PGDATABASE", "DIRECT_PGHOST", "DIRECT
     section="Login",
     help=f"what the login may do: app, owner, createdb or superuser (default: {_ROLE})",
 )
-@options.standing
-def up(invocation: Invocation, topology: str, *, role: CommandRole) -> int:
+@options.option(
+    "--trail",
+    is_flag=True,
+    section="Login",
+    help="give the login a database with the audit target and the tables of the checks, to repeat a finding in psql; "
+    "the login is then the role of the application or of the owner as the checks have them (default: app)",
+)
+@options.standing_with_trail
+def up(invocation: Invocation, topology: str, *, role: CommandRole, trail: bool) -> int:
     """Keep a topology running until Ctrl-C, for experiments.
 
     Prints the address of the chain, the login, and the file that holds its password. DIRECT_ is the address of the
-    server itself. The login has an empty database. Nothing is verified, and nothing becomes evidence. Ctrl-C removes
+    server itself. The login has an empty database, or with --trail one with the audit target. Nothing is verified, and nothing becomes evidence. Ctrl-C removes
     the servers and the files, and the exit code is 130; `reap` removes what a killed process left.
     """
     settings, terminal = invocation.settings, invocation.terminal
     (chosen,) = named_topologies(settings, [topology])
     require_used(settings, [chosen])
     owner, stop = Owner.me(new_run_id()), Event()
-    with standing(invocation, chosen, owner, stop) as lab, login_files(owner) as files:
-        for line in _address(lab, role, files):
-            sys.stdout.write(f"{line}\n")
+    if trail:
+        settings.target.require_installable()
+    with standing(invocation, chosen, owner, stop) as lab, login_files(owner) as files, ExitStack() as stack:
+        if trail:
+            workspace = Workspace(lab, settings.target, FIXTURES)
+            stack.callback(workspace.close)
+            database = workspace.prepared(_DATABASE, lambda _: None)
+            login = lab.roles.commands[role] if role == "superuser" else lab.roles.app
+            lines = _address(lab, lab.roles.owner if role == "owner" else login, database, files)
+        else:
+            lines = _address(lab, lab.roles.commands[role], _made(lab, role), files)
+        sys.stdout.writelines(f"{line}\n" for line in lines)
         sys.stdout.flush()
         terminal.say(f"{chosen.name} is up until Ctrl-C; in another shell: . {files.env} && psql")
         _wait(lab, stop)
     return ExitCode.OK
 
 
-def _address(lab: Lab, role: CommandRole, files: LoginFiles) -> list[str]:
-    """Create the database of the login, write its files, and return what is printed."""
-    login = lab.roles.commands[role]
+def _made(lab: Lab, role: CommandRole) -> str:
+    """Create the empty database of a login, and return its name."""
     with lab.connect_admin() as admin:
-        owner = lab.roles.owner if role == "app" else login
+        owner = lab.roles.owner if role == "app" else lab.roles.commands[role]
         admin.run(f"CREATE DATABASE {_DATABASE} OWNER {quote_name(owner.name)}")
-    chain, direct, console = lab.through(login, _DATABASE), lab.at_server(login, _DATABASE), lab.console()
+    return _DATABASE
+
+
+def _address(lab: Lab, login: Role, database: str, files: LoginFiles) -> list[str]:
+    """Write the files of a login, and return what is printed."""
+    chain, direct, console = lab.through(login, database), lab.at_server(login, database), lab.console()
     given = variables(chain, direct)
     logins = [chain, direct]
     printed = [f"{name}={given[name]}" for name in _PRINTED]

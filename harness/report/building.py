@@ -127,6 +127,7 @@ def build_report(evidence: Evidence, reports: Path, declared: Declared | None = 
         quarantine=quarantine_rows(evidence, declared.quarantine, declared.expired_quarantine),
         trail_proofs=tuple(evidence.trail_proofs.values()),
         observed_proofs=tuple(evidence.observed_proofs.values()),
+        unjudged=declared.unjudged,
         edited=evidence.edited,
         notes=tuple(
             dict.fromkeys(

@@ -72,6 +72,19 @@ class Command(Struct, frozen=True):
         return element("details", element("summary", "how to reproduce it") + shown)
 
 
+class Script(Struct, frozen=True):
+    """Statements for psql, which the page folds; Markdown has them below its tables, because no cell holds lines."""
+
+    value: str
+
+    def markdown(self) -> Ready:
+        return Ready("")
+
+    def html(self) -> Markup:
+        shown = element("summary", f"SQL to repeat it ({self.value.count(chr(10)) + 1} lines)")
+        return element("details", shown + element("pre", self.value, css="log")) if self.value else Markup()
+
+
 class Folded(Struct, frozen=True):
     """Many pieces that the page folds under their number."""
 

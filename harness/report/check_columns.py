@@ -22,6 +22,7 @@ from harness.report.cells import (
     Identifier,
     Link,
     Outcome,
+    Script,
     Source,
     Strong,
     Text,
@@ -30,12 +31,13 @@ from harness.report.cells import (
 from harness.report.evidence import Row
 from harness.report.feature_differences import Difference
 from harness.report.feature_map import DriverRow, FeatureRow, anchor
+from harness.report.findings import Finding
 from harness.report.issue_groups import IssueGroup, in_words
 from harness.report.job_engine_cells import outcome_of_case
 from harness.report.limits import limit_kind
 from harness.report.outcomes import KNOWN_DEFECT, mark_of, reliability_of, text_of, word_of
 from harness.report.proofs import exactness, proven
-from harness.report.table import Column, Field, identifier, listed, number, table, text_field
+from harness.report.table import Column, Field, code_field, identifier, listed, number, table, text_field
 from harness.report.tables import MatrixRow
 
 if TYPE_CHECKING:
@@ -148,6 +150,25 @@ ISSUE_GROUPS = table(
     Column("Topologies", listed("topologies")),
     Column("What was found", _what_and_cause),
     Column("Reproduce", _known_and_command),
+)
+
+
+def _claim_and_script(row: Finding) -> Cell:
+    return Cell(joined(_LINE, Text(row.found), Faint(f"expected: {row.claim}"), Script(row.script)))
+
+
+def _check_and_acceptance(row: Finding) -> Cell:
+    accepted = Strong(row.accepted) if row.accepted else None
+    return Cell(joined(Gap(" ", " "), Evidence(row.check, "", row.check), accepted))
+
+
+FINDINGS = table(
+    Finding,
+    Column("Priority", text_field("severity")),
+    Column("Check", _check_and_acceptance),
+    Column("Topologies", listed("topologies")),
+    Column("What was found", _claim_and_script),
+    Column("Run it again", code_field("command")),
 )
 
 # --- checks by topology ----------------------------------------------------------------------------------

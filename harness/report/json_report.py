@@ -210,6 +210,8 @@ class ReportFile(Struct, frozen=True, kw_only=True):
     trail_proofs: tuple[TrailProof, ...]
     #: whether checks noticed each mutation of the rows that they read from the trail
     observed_proofs: tuple[ObservedProof, ...]
+    #: claims of the audit target that no check can judge for it
+    unjudged: tuple[str, ...]
     notes: tuple[str, ...]
     #: one sentence for each run that was edited
     edited: tuple[str, ...]

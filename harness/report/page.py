@@ -193,6 +193,8 @@ class Detail(Struct, frozen=True, kw_only=True, omit_defaults=True):
     #: the lines of the server logs that explain it
     log: tuple[str, ...] = ()
     reproduce: str = ""
+    #: the statements of the check's sessions, for psql
+    script: str = ""
 
 
 class PageData(Struct, frozen=True, kw_only=True, omit_defaults=True):
@@ -258,6 +260,7 @@ def _detail(row: Row, proof: str, log: tuple[str, ...]) -> Detail:
         proven=proof,
         log=log,
         reproduce=result.reproduce,
+        script=result.reproduction,
     )
 
 

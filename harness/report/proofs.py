@@ -23,8 +23,11 @@ UNPROVEN = "unproven"
 def proven(row: Row, about: str) -> str:
     """Return whether controls turned a check to Issue, in its topology and for this code; "" if none applies.
 
-    :param about: the name of the audit target that the evidence is about. Controls break only the reference layer.
+    :param about: the name of the audit target that the evidence is about. Controls break only the reference layer; of
+        another trail, the rows that checks read are mutated.
     """
+    if not row.proofs and about not in {"", "reference"}:
+        return ""
     applicable = [proof for proof in row.proofs if proof.applicable]
     if row.status is Status.NA or (row.proofs and not applicable):
         return ""

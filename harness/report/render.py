@@ -223,6 +223,11 @@ def _markdown_cells(row: object, columns: Columns) -> Ready:
     return Ready(" | ".join([column.markdown(row) for column in columns]))
 
 
+def _indented(script: str) -> Ready:
+    """Return a text as a code block: indented lines are literal, whatever they hold."""
+    return Ready("\n".join(f"    {line}".rstrip() for line in script.splitlines()))
+
+
 def _html_rows(rows: Sequence[object], columns: Columns) -> Iterator[Markup]:
     """Yield the cells of each row. A long text that all rows of a table share is said once, in a cell of all rows."""
     cells = [[column.html(row) for column in columns] for row in rows]
@@ -248,7 +253,7 @@ def _markdown_environment() -> jinja2.Environment:
     )
     environment.filters |= {"code": code, "em": _em, "word": _em, "ready": Ready, "sentence": _sentence}
     environment.filters |= {"period": _period, "to_section": _in_document}
-    environment.filters["markdown_cells"] = _markdown_cells
+    environment.filters |= {"markdown_cells": _markdown_cells, "indented": _indented}
     return environment
 
 

@@ -29,7 +29,7 @@ from harness.report.section_words import (
 from harness.report.walkthrough import TITLES
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Iterable, Sequence
 
     from harness.report.table import Columns
     from harness.report.tables import Report
@@ -37,6 +37,8 @@ if TYPE_CHECKING:
 #: outcomes of a driver, worst first
 _OUTCOMES = ("leaks", "wrong", "lost", "hangs", "fails", "", "works")
 
+#: sections with which a report about an audit trail of somebody else's begins
+_OF_FOREIGN_TRAIL = ("findings", "limits", "mutated-rows")
 #: sections about the audit trail, which say nothing in a report about systems of a project's own
 _OF_THE_TRAIL = ("paths", "trials", "checklist")
 
@@ -44,6 +46,7 @@ _OF_THE_TRAIL = ("paths", "trials", "checklist")
 def sections(report: Report) -> tuple[Section, ...]:
     """Return the sections of tables, in the order of the page; those without a row are said in a line each."""
     found = (
+        *((_findings(report),) if report.is_foreign else ()),
         _issues(report),
         topology_sections.topology(report),
         topology_sections.paths(report),
@@ -62,14 +65,21 @@ def sections(report: Report) -> tuple[Section, ...]:
         _by_status(
             "preflight", "Distribution preflight", "Preflight", columns.PREFLIGHT, report.preflight, noun="item"
         ),
-        _breaks(report),
+        # breaks are about the reference layer; rows of any trail are mutated
+        *(() if report.is_foreign else (_breaks(report),)),
         _observed(report),
     )
+    if report.is_foreign and not report.about:
+        return _in_order(found, _OF_FOREIGN_TRAIL)
     if not report.about:
         return found
-    first = (*report.about, "issues", "limits")
     shown = (_not_asked(section) if section.anchor in _OF_THE_TRAIL else section for section in found)
-    return tuple(sorted(shown, key=lambda section: (*first, section.anchor).index(section.anchor)))
+    return _in_order(shown, (*report.about, "findings", "issues", "limits"))
+
+
+def _in_order(found: Iterable[Section], first: tuple[str, ...]) -> tuple[Section, ...]:
+    """Return some sections first, and the others after them in their order."""
+    return tuple(sorted(found, key=lambda section: (*first, section.anchor).index(section.anchor)))
 
 
 def _not_asked(section: Section) -> Section:
@@ -77,6 +87,29 @@ def _not_asked(section: Section) -> Section:
 
 
 # --- one function for each section -----------------------------------------------------------------------
+
+
+def _findings(report: Report) -> Section:
+    """Return what was found in an audit trail of somebody else's: a part for each cause."""
+    found = report.findings
+    checks = [row for group in found for row in group.rows]
+    return Section(
+        anchor="findings",
+        title=f"What to change in {report.audit_target}",
+        short="What to change",
+        result=f"{numbered(checks, 'check')} found an Issue, with {numbered(found, 'cause')}" if found else "",
+        intro=("findings", (report,)),
+        missing=("no_findings", (report,)),
+        listings=(),
+        parts=tuple(
+            Part(
+                title=group.title[:1].upper() + group.title[1:],
+                intro=("advice", (group,)),
+                listings=one_table("Checks that found it", check_columns.FINDINGS, group.rows, on_paper=True),
+            )
+            for group in found
+        ),
+    )
 
 
 def _issues(report: Report) -> Section:

@@ -10,6 +10,7 @@ from harness.preflight.declaration import GateResult
 from harness.report.changes import Changes
 from harness.report.evidence import Row
 from harness.report.feature_map import DriverRow, FeatureGroup
+from harness.report.findings import REFERENCE, Findings, findings
 from harness.report.histories import StoredHistory
 from harness.report.ingest_rows import IngestRow
 from harness.report.job_engine_rows import JobEngines
@@ -19,6 +20,7 @@ from harness.report.load_rows import FaultRow, LoadRow
 from harness.report.migration_rows import MigrationRow
 from harness.report.outcomes import Count
 from harness.report.path_rows import PathRow
+from harness.report.proofs import kill_rate
 from harness.report.readiness import Decision, ReadinessRow
 from harness.report.repetition import ConsecutiveRow, QuarantineRow, RepeatedRow
 from harness.report.topology_rows import Question, TopologyRow
@@ -161,6 +163,8 @@ class Report(Struct, frozen=True, kw_only=True):
     ingest: tuple[IngestRow, ...] = ()
     #: of the mutations of the rows that checks read from the trail
     observed_proofs: tuple[ObservedProof, ...] = ()
+    #: claims of the audit target that no check can judge for it
+    unjudged: tuple[str, ...] = ()
     #: since another run; None if the report is compared with none
     changes: Changes | None = None
 
@@ -172,6 +176,21 @@ class Report(Struct, frozen=True, kw_only=True):
         """
         found = {ABOUT.get(row.planned.section, "") for row in self.rows}
         return () if "" in found or self.hosts else tuple(name for name in ABOUT.values() if name in found)
+
+    @property
+    def is_foreign(self) -> bool:
+        """Whether the report is about an audit trail of somebody else's."""
+        return self.audit_target not in REFERENCE
+
+    @property
+    def kill_rate(self) -> str:
+        """How many mutations of the rows of the trail checks noticed, in words; "" when none was tried."""
+        return kill_rate(self.observed_proofs)
+
+    @property
+    def findings(self) -> tuple[Findings, ...]:
+        """What was found in an audit trail of somebody else's, by cause."""
+        return findings((row.answer for row in self.rows), self.audit_target)
 
     @property
     def has_load(self) -> bool:
@@ -194,6 +213,8 @@ class Declared(Struct, frozen=True, kw_only=True):
 
     #: a description of the audit trail under test
     target_summary: str = ""
+    #: claims of the audit target that no check can judge for it
+    unjudged: tuple[str, ...] = ()
     #: what operators have signed for items of the walkthrough that are human work
     attestations: tuple[Attestation, ...] = ()
     #: for each environment, the environment that it is compared with; "" for none

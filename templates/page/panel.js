@@ -110,6 +110,7 @@ async function open(topology, check) {
     ...section('Proven able to fail', ...controls(detail)),
     ...section('Server logs', detail.log && make('pre', {class: 'log', tabindex: 0, role: 'region', 'aria-label': 'Lines of the server logs'}, detail.log.join('\n'))),
     ...section('Run it again', ...copyable(detail.reproduce), detail.started && make('p', {class: 'faint'}, `started ${detail.started}, took ${seconds(detail.ms || 0)}`)),
+    ...section('The statements, to repeat them in psql', detail.script && make('pre', {class: 'log', tabindex: 0, role: 'region', 'aria-label': 'The statements of each session'}, detail.script)),
     ...section('The same check elsewhere', make('p', {class: 'next'}, others.map((name) => make('a', {href: `#row=${name}/${check}`}, `${name}: ${data.rows[name][check].text}`)))),
   ].filter(Boolean));
   const looked = opener || chosen;
