@@ -27,6 +27,7 @@ from harness.store import new_run_id
 from harness.suites.catalogue import FIXTURES
 
 if TYPE_CHECKING:
+    from harness.lab.credentials import Role
     from harness.lab.lab import Lab
     from harness.lab.login_files import LoginFiles
 
@@ -71,8 +72,9 @@ def up(invocation: Invocation, topology: str, *, role: CommandRole, trail: bool)
     """Keep a topology running until Ctrl-C, for experiments.
 
     Prints the address of the chain, the login, and the file that holds its password. DIRECT_ is the address of the
-    server itself. The login has an empty database, or with --trail one with the audit target. Nothing is verified, and nothing becomes evidence. Ctrl-C removes
-    the servers and the files, and the exit code is 130; `reap` removes what a killed process left.
+    server itself. The login has an empty database, or with --trail one with the audit target. Nothing is verified, and
+    nothing becomes evidence. Ctrl-C removes the servers and the files, and the exit code is 130; `reap` removes what a
+    killed process left.
     """
     settings, terminal = invocation.settings, invocation.terminal
     (chosen,) = named_topologies(settings, [topology])
