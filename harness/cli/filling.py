@@ -15,16 +15,24 @@ from harness.report.tables import Declared, Report
 if TYPE_CHECKING:
     from harness.cli.settings import Settings
     from harness.preflight.declaration import GateResult
+    from harness.report.baseline import BaselineComparison
     from harness.report.changes import Changes
     from harness.report.evidence import Evidence
 
 
-def fill(evidence: Evidence, settings: Settings, changes: Changes | None = None) -> list[Path]:
+def fill(
+    evidence: Evidence,
+    settings: Settings,
+    changes: Changes | None = None,
+    baseline: BaselineComparison | None = None,
+) -> list[Path]:
     """Render the tables into the folder of the audit target, and return the files.
 
     :param changes: what changed since another run; None to compare with none.
+    :param baseline: what changed since the last release of the audit trail; None to compare with none.
     """
-    return render(replace(report_of(evidence, settings), changes=changes), settings.rendered)
+    report = replace(report_of(evidence, settings), changes=changes, baseline=baseline)
+    return render(report, settings.rendered)
 
 
 def report_of(evidence: Evidence, settings: Settings) -> Report:

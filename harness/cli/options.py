@@ -233,6 +233,15 @@ topologies_folder = option(
 #: options of `mutants`, which judges audit trails of its own
 judging_variants = _all_of(_servers, _jobs(), images, _reports(), topologies_folder, verbose)
 
+baseline = option(
+    "--baseline",
+    metavar="RUN|FILE",
+    section="Comparison",
+    shell_complete=completion.run_names,
+    help="compare with the last release of the audit trail: a file that `report --save-baseline` wrote, or a run; exit "
+    "with 1 only for Issues that it does not have (default: NAME.baseline.json beside the target file, if it is there)",
+)
+
 #: options of the commands that start servers, run checks and keep evidence
 running = _all_of(_servers, _jobs(), _load, images, _audit_trail, _strict(), _reports(), topologies_folder, verbose)
 

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from harness.cli import completion, options
+from harness.cli.baseline import failing, find_baseline, save_baseline, say_baseline
 from harness.cli.diff import lines_of
 from harness.cli.evidence import evidence_from, evidence_here
 from harness.cli.exit_codes import ExitCode, exit_code
@@ -22,6 +23,7 @@ from harness.cli.selection import Selection
 from harness.errors import UsageError
 from harness.lab.topologies import load_topologies
 from harness.printable import one_line
+from harness.report.badge import badge_of
 from harness.report.changes import compare
 from harness.report.issue_groups import issue_groups
 from harness.report.job_summary import summary, workflow_commands
@@ -50,6 +52,7 @@ _FIRST = ("direct", "session", "transaction")
         "harness report --complete",
         "harness report --from runs/job-1 runs/job-2 --strict --markdown",
         "harness report --since 20260131T120000Z-1a2b3c4d",
+        "harness report --audit-target my-trail.toml --save-baseline my-trail.baseline.json",
         "harness report --into docs/adoption.md --check",
         "harness report --verify --from runs",
     ),
@@ -97,6 +100,21 @@ _FIRST = ("direct", "session", "transaction")
     help=f"also report what changed since other evidence: {ACCEPTED}; exit with 1 only for new Issues, and with 3 if "
     "nothing can be compared",
 )
+@options.baseline
+@options.option(
+    "--save-baseline",
+    "baseline_file",
+    metavar="FILE",
+    section="Comparison",
+    shell_complete=completion.file_names,
+    help="also write what the checks of the audit trail found, such as NAME.baseline.json beside the target file",
+)
+@options.option(
+    "--badge",
+    is_flag=True,
+    section="Output",
+    help="print one line about the audit trail, for a badge or release notes, in place of the counts",
+)
 @options.option(
     "--into",
     "documents",
@@ -123,12 +141,15 @@ def report(
     statement: str | None,
     statement_file: str | None,
     since: str | None,
+    baseline: str | None,
+    baseline_file: str | None,
     *,
     verify_only: bool,
     complete: bool,
     fresh: bool,
     check_only: bool,
     markdown: bool,
+    badge: bool,
     strict: bool,
 ) -> int:
     """Fill the tables from evidence.
@@ -137,8 +158,11 @@ def report(
     So are runs that were edited: the exit code is then 1.
     """
     _require_consistent(folders, documents, complete=complete, fresh=fresh, check_only=check_only)
-    if since is not None and check_only:
-        raise UsageError("found --since and --check, expected one of them: --check prints no changes")
+    _require_compatible(
+        {"--since": since is not None, "--baseline": baseline is not None},
+        {"--badge": badge, "--markdown": markdown},
+        {"--since": since is not None, "--check": check_only},
+    )
     only = "--verify" if verify_only else "--write-statement" if statement_file is not None else ""
     if only:
         fills = complete or markdown or since is not None
@@ -152,6 +176,7 @@ def report(
     settings = invocation.settings
     # before anything runs: a wrong name is found at once, and `latest` is not the run that --complete makes
     older = evidence_of(settings, since) if since is not None else None
+    known = find_baseline(settings, baseline) if older is None else None
     if folders:
         evidence = evidence_from(settings, folders)
     else:
@@ -166,27 +191,51 @@ def report(
     if check_only:
         return ExitCode.OK if all(up_to_date) else ExitCode.ISSUE
     changes = compare(older, newer_than(older, scoped(evidence)), (since or "", THIS_REPORT)) if older else None
-    paths = fill(evidence, settings, changes)
-    if markdown:
-        sys.stdout.write(summary((settings.rendered / "report.md").read_text(encoding="utf-8")))
+    compared = known.compared_with(evidence) if known else None
+    paths = fill(evidence, settings, changes, compared)
+    if baseline_file is not None:
+        save_baseline(invocation, evidence, baseline_file)
+    if badge:
+        sys.stdout.write(f"{one_line(badge_of(evidence))}\n")
     else:
-        print_evidence_recap(scoped(evidence))
-        if changes is not None:
-            sys.stdout.writelines(f"{line}\n" for line in ("", *lines_of(scrubbed(changes))))
+        _print(settings, evidence, changes, markdown=markdown)
     say_where(invocation, runs[-1].folder if runs else None, paths)
     answers = [row.answer for row in evidence.rows]
     say_limits(invocation, answers)
     say_issues(invocation, answers)
+    if compared is not None:
+        say_baseline(invocation, compared)
     if os.environ.get("GITHUB_ACTIONS") == "true":
         for line in workflow_commands(issue_groups(answers)):
             invocation.terminal.say(line)
-    code = exit_code(invocation, answers, runs, strict=strict, new_issues=_new_issues(changes))
+    new_issues = failing(compared, answers) if compared else _new_issues(changes)
+    code = exit_code(invocation, answers, runs, strict=strict, new_issues=new_issues)
     # an edited run is a finding, whatever the other runs show
     if evidence.edited and code is not ExitCode.INTERRUPTED:
         return ExitCode.ISSUE
     # as `diff` exits: an answer to "what changed" needs rows to compare
     says_nothing = changes is not None and changes.void and code in {ExitCode.OK, ExitCode.NOT_RUN}
     return ExitCode.NOTHING_VERIFIED if says_nothing else code
+
+
+def _print(settings: Settings, evidence: Evidence, changes: Changes | None, *, markdown: bool) -> None:
+    """Print the counts and what changed, or the whole report.md."""
+    if markdown:
+        sys.stdout.write(summary((settings.rendered / "report.md").read_text(encoding="utf-8")))
+        return
+    print_evidence_recap(scoped(evidence))
+    if changes is not None:
+        sys.stdout.writelines(f"{line}\n" for line in ("", *lines_of(scrubbed(changes))))
+
+
+def _require_compatible(*pairs: dict[str, bool]) -> None:
+    """Reject two options that exclude each other.
+
+    :param pairs: by the name of the option, whether it was given.
+    """
+    for pair in pairs:
+        if all(pair.values()):
+            raise UsageError(f"found {' and '.join(pair)}, expected one of them")
 
 
 def _new_issues(changes: Changes | None) -> Collection[tuple[str, str]] | None:

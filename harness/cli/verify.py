@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from harness.cli import completion, options
+from harness.cli.baseline import failing, find_baseline, say_baseline
 from harness.cli.environments import verify_environment
 from harness.cli.evidence import evidence_here
 from harness.cli.exit_codes import exit_code, rows_of
@@ -12,6 +13,7 @@ from harness.cli.filling import fill
 from harness.cli.invocation import Invocation, command
 from harness.cli.recap import print_recap, say_issues, say_limits, say_where
 from harness.cli.repeating import require_repeatable, say_attempts
+from harness.cli.run_evidence import evidence_of
 from harness.cli.running import run_selection
 from harness.cli.selection import print_selection, select_rows
 from harness.cli.under import control_of, verify_under
@@ -31,6 +33,7 @@ if TYPE_CHECKING:
         "harness verify direct transaction --job-engine absurd --job-engine path/to/mine.toml",
         "harness verify transaction --check capture.insert --under insert-trigger-disabled",
         "harness verify transaction --suite pooling --repeat 59",
+        "harness verify transaction --audit-target my-trail.toml --baseline my-trail.baseline.json",
         "harness verify --environment staging --dry-run",
     ),
 )
@@ -51,6 +54,7 @@ if TYPE_CHECKING:
     "if the check turns to Issue at the expectation that the control names, otherwise with 1; reports omit the run",
 )
 @options.repeat
+@options.baseline
 @options.running
 def verify(
     invocation: Invocation,
@@ -62,6 +66,7 @@ def verify(
     environment: str | None,
     under: str | None,
     repeat: int,
+    baseline: str | None,
     strict: bool,
 ) -> int:
     """Run checks in topologies, and fill the tables.
@@ -71,6 +76,8 @@ def verify(
     """
     settings = invocation.settings
     require_repeatable(repeat, environment=environment is not None, under=under is not None)
+    if baseline is not None and (environment is not None or under is not None):
+        raise UsageError("--baseline compares topologies that ran without a control")
     if environment is not None:
         if topologies or under is not None:
             other = "topologies" if topologies else "--under"
@@ -86,11 +93,17 @@ def verify(
         return 0
     if control is not None:
         return verify_under(invocation, selection, control, strict=strict)
+    known = find_baseline(settings, baseline)
     run = run_selection(invocation, selection)
-    paths = fill(evidence_here(settings.of_project), settings)
+    evidence = evidence_here(settings.of_project)
+    paths = fill(evidence, settings, baseline=known.compared_with(evidence) if known else None)
+    compared = known.compared_with(evidence_of(settings, str(run.folder))) if known else None
     print_recap(run)
     say_attempts(invocation, run)
     say_where(invocation, run.folder, paths)
     say_limits(invocation, rows_of(run))
     say_issues(invocation, rows_of(run))
-    return exit_code(invocation, rows_of(run), [run], strict=strict)
+    if compared is not None:
+        say_baseline(invocation, compared)
+    new_issues = failing(compared, rows_of(run))
+    return exit_code(invocation, rows_of(run), [run], strict=strict, new_issues=new_issues)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+from harness.report.baseline import BaselineChange
 from harness.report.cells import Cell, Gap, Identifier, Link, Text, joined
 from harness.report.changes import Change, Changes, Duration, Kind, OneSided
 from harness.report.factors import Difference
@@ -51,6 +52,26 @@ CHANGES = table(
     Column("After", _value("after", "absent")),
     Column("What that means", _what_it_means),
     Column("Cause", text_field("cause")),
+)
+
+
+def _standing(row: BaselineChange) -> Cell:
+    return Cell((Text(row.standing),))
+
+
+def _links(row: BaselineChange) -> Cell:
+    links = (Link(target, f"#row={target}/{row.check}") for target in row.topologies)
+    return Cell(joined(Gap(", ", " "), *links))
+
+
+BASELINE = table(
+    BaselineChange,
+    Column("Since the baseline", _standing),
+    Column("P", text_field("severity")),
+    Column("Check", identifier("check")),
+    Column("Where", listed("topologies"), in_html=_links),
+    Column("Then", text_field("before")),
+    Column("Now", text_field("after")),
 )
 
 

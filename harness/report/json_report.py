@@ -36,6 +36,7 @@ from harness.model import (
     TrailProof,
 )
 from harness.preflight.declaration import GateResult
+from harness.report.baseline import BaselineComparison
 from harness.report.changes import Changes
 from harness.report.evidence import Row
 from harness.report.histories import StoredHistory
@@ -217,6 +218,8 @@ class ReportFile(Struct, frozen=True, kw_only=True):
     edited: tuple[str, ...]
     #: since another run; null if the report is compared with none
     changes: Changes | None
+    #: since the last release of the audit trail; null if the report is compared with no baseline
+    baseline: BaselineComparison | None
 
 
 def report_file(report: Report) -> ReportFile:

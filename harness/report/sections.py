@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 from msgspec.structs import replace
 
-from harness.report import check_columns, columns, job_engine_sections, load_sections, topology_sections
+from harness.report import change_columns, check_columns, columns, job_engine_sections, load_sections, topology_sections
 from harness.report.feature_differences import differences
 from harness.report.feature_map import safe_drivers
 from harness.report.issue_groups import issue_groups
@@ -31,6 +31,7 @@ from harness.report.walkthrough import TITLES
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
 
+    from harness.report.baseline import BaselineComparison
     from harness.report.table import Columns
     from harness.report.tables import Report
 
@@ -38,7 +39,7 @@ if TYPE_CHECKING:
 _OUTCOMES = ("leaks", "wrong", "lost", "hangs", "fails", "", "works")
 
 #: sections with which a report about an audit trail of somebody else's begins
-_OF_FOREIGN_TRAIL = ("findings", "limits", "mutated-rows")
+_OF_FOREIGN_TRAIL = ("baseline", "findings", "limits", "mutated-rows")
 #: sections about the audit trail, which say nothing in a report about systems of a project's own
 _OF_THE_TRAIL = ("paths", "trials", "checklist")
 
@@ -46,6 +47,7 @@ _OF_THE_TRAIL = ("paths", "trials", "checklist")
 def sections(report: Report) -> tuple[Section, ...]:
     """Return the sections of tables, in the order of the page; those without a row are said in a line each."""
     found = (
+        *((_baseline(report.baseline),) if report.baseline else ()),
         *((_findings(report),) if report.is_foreign else ()),
         _issues(report),
         topology_sections.topology(report),
@@ -87,6 +89,20 @@ def _not_asked(section: Section) -> Section:
 
 
 # --- one function for each section -----------------------------------------------------------------------
+
+
+def _baseline(found: BaselineComparison) -> Section:
+    return Section(
+        anchor="baseline",
+        title="Since the last release",
+        short="Baseline",
+        result=found.summary,
+        intro=("baseline", (found,)),
+        missing=("no_baseline", (found,)),
+        listings=one_table(
+            "Issues now, and at the baseline: those that fail the run first", change_columns.BASELINE, found.changes
+        ),
+    )
 
 
 def _findings(report: Report) -> Section:

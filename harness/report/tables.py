@@ -7,6 +7,7 @@ from msgspec import Struct
 from harness.host.readiness_file import ReadinessArea, Workflow
 from harness.model import Attestation, ObservedProof, Quarantine, Section, Severity, Status, TrailProof
 from harness.preflight.declaration import GateResult
+from harness.report.baseline import BaselineComparison
 from harness.report.changes import Changes
 from harness.report.evidence import Row
 from harness.report.feature_map import DriverRow, FeatureGroup
@@ -167,6 +168,8 @@ class Report(Struct, frozen=True, kw_only=True):
     unjudged: tuple[str, ...] = ()
     #: since another run; None if the report is compared with none
     changes: Changes | None = None
+    #: since the last release of the audit trail; None if the report is compared with no baseline
+    baseline: BaselineComparison | None = None
 
     @property
     def about(self) -> tuple[str, ...]:
