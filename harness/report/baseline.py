@@ -106,7 +106,8 @@ class BaselineComparison(Struct, frozen=True, kw_only=True):
             for standing in Standing
         }
         words = [standing.words(number) for standing, number in counts.items() if number]
-        return f"{self.compared} {'row' if self.compared == 1 else 'rows'} ran in both: {', '.join(words) or 'no Issue in either'}"
+        rows = "row" if self.compared == 1 else "rows"
+        return f"{self.compared} {rows} ran in both: {', '.join(words) or 'no Issue in either'}"
 
 
 def baseline_of(evidence: Evidence, about: str) -> Baseline:

@@ -124,7 +124,9 @@ def test_the_page_says_first_whether_controls_prove_its_checks(report: Report, t
     whole = "".join(html_page(replace(report, rows=(replace(first, proofs=(proof,)),)), tmp_path))
     assert "for every result, controls turned the check to Issue" in whole
     foreign = replace(report, rows=(replace(first, proofs=(proof,)),), audit_target="carbonite")
-    assert "for this code and on the reference layer." in "".join(html_page(foreign, tmp_path))
+    about = "".join(html_page(foreign, tmp_path))
+    assert "harness prove TOPOLOGY --audit-target carbonite</code> measures it." in about
+    assert "On the reference layer, controls turned the check of 1 of 1 results to Issue." in about
 
 
 def test_every_section_has_its_anchor_with_and_without_rows(report: Report, tmp_path: Path) -> None:
