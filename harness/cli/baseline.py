@@ -1,4 +1,4 @@
-"""The baseline that a command compares an audit trail with: a file, a run, or the file beside the target file."""
+"""The baseline that a command compares an audit trail with: a file, a run, or the file next to the target file."""
 
 from __future__ import annotations
 
@@ -44,14 +44,14 @@ class NamedBaseline:
 def find_baseline(settings: Settings, named: str | None) -> NamedBaseline | None:
     """Return the baseline to compare with; None without one. Nothing has run yet, so a wrong name is found at once.
 
-    :param named: a file, or evidence as `diff` names it; None for the file beside the target file, if there is one.
-    :raises ConfigError: for a file that is no baseline of this audit target.
+    :param named: a file, or evidence as `diff` names it; None for the file next to the target file, if there is one.
+    :raises ConfigError: for a file that is not a baseline of this audit target.
     :raises UsageError: for a name that leads nowhere.
     """
     about = settings.target.name
     if named is None:
-        beside = Path(settings.target.where).with_suffix("").with_name(f"{about}{SUFFIX}")
-        return NamedBaseline(str(beside), read_baseline(beside, about)) if beside.is_file() else None
+        adjacent = Path(settings.target.where).with_suffix("").with_name(f"{about}{SUFFIX}")
+        return NamedBaseline(str(adjacent), read_baseline(adjacent, about)) if adjacent.is_file() else None
     if named.endswith(".json"):
         return NamedBaseline(named, read_baseline(Path(named), about))
     evidence = evidence_of(settings, named)

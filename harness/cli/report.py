@@ -107,7 +107,7 @@ _FIRST = ("direct", "session", "transaction")
     metavar="FILE",
     section="Comparison",
     shell_complete=completion.file_names,
-    help="also write what the checks of the audit trail found, such as NAME.baseline.json beside the target file",
+    help="also write what the checks of the audit trail found, such as NAME.baseline.json next to the target file",
 )
 @options.option(
     "--badge",

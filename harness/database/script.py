@@ -78,7 +78,7 @@ class Script:
         """The script; "" without a statement. The sessions are comments: psql has one session, so each needs one."""
         with self._lock:
             first, last, left_out = [*self._first], [*self._last], self._left_out
-        # of a long script, the beginning and the end show the situation and what came of it
+        # of a long script, the beginning and the end show the situation and its result
         while sum(len(text) for _, text in (*first, *last)) > _MOST and len(first) + len(last) > 1:
             (last.pop(0) if last and len(last) >= len(first) else first.pop())
             left_out += 1

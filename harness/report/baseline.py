@@ -1,4 +1,4 @@
-"""The baseline of an audit trail: what its checks found at its last release, in a small file beside the target file.
+"""The baseline of an audit trail: what its checks found at its last release, in a small file next to the target file.
 
 Only an Issue that the baseline does not have fails a run that is compared with it.
 """
