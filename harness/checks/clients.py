@@ -157,7 +157,7 @@ class CheckClients(CheckRecord):
             server = self._lab.postgres.endpoint()
             direct = (client.info.host, client.info.port) == (server.host, server.port)
             way = "directly" if direct else "through the pooler"
-            self.script.follow(client, f"{name}, role {client.info.user}, {way}")
+            self.script.follow(client, name, f"role {client.info.user}, {way}")
         return self._keep(client)
 
     def clients(self, count: int) -> list[Client]:

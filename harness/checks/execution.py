@@ -112,7 +112,9 @@ def run_check(
             ctx.check, ctx.control = check.id, control.name if control else ""
             ctx.ends_with(interrupted or Event())
             ctx.attempt_number = attempt
-            if topology and check.judges_trail and not workspace.target.is_reference:
+            # of mutated rows and of controls, nobody repeats the statements by hand
+            foreign = check.judges_trail and not workspace.target.is_reference
+            if topology and foreign and control is None and prepare is None:
                 ctx.script = Script()
             if prepare:
                 prepare(ctx)

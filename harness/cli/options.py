@@ -239,7 +239,7 @@ baseline = option(
     section="Comparison",
     shell_complete=completion.run_names,
     help="compare with the last release of the audit trail: a file that `report --save-baseline` wrote, or a run; exit "
-    "with 1 only for Issues that it does not have (default: NAME.baseline.json next to the target file, if it is there)",
+    "with 1 only for Issues that it does not have (default: NAME.baseline.json next to the target file, if it exists)",
 )
 
 #: options of the commands that start servers, run checks and keep evidence

@@ -269,12 +269,17 @@ def say_issues(invocation: Invocation, answers: Iterable[Answer]) -> None:
     """
     answers = tuple(answers)
     found = findings(answers, invocation.settings.target.name)
-    for cause in found:
-        checks = ", ".join(row.check for row in cause.rows)
-        invocation.terminal.say(f"What to change: {cause.title} ({checks}). {one_line(cause.advice)}")
+    causes = [
+        f"What to change: {cause.title} ({', '.join(row.check for row in cause.rows)}). {cause.advice}"
+        for cause in found
+    ]
+    for text in causes:
+        invocation.terminal.say(one_line(text))
     groups = issue_groups(answers)
     screen = invocation.terminal.screen
     room = max(_SCREEN_LINES, screen[1]) - len({row.target for row, _ in answers}) - _OTHER_LINES if screen else 0
+    if screen:
+        room -= sum(len(list(wrapped(cause, screen[0]))) for cause in causes)
     for place, group in enumerate(groups):
         text = _text(group)
         if screen:

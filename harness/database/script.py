@@ -44,15 +44,16 @@ class Script:
         self._seen: set[str] = set()
         self._names: list[str] = []
 
-    def follow(self, client: Client, name: str) -> None:
+    def follow(self, client: Client, name: str, about: str) -> None:
         """Collect the statements of a client from now on.
 
         :param name: of its session; a second session of that name gets a number.
+        :param about: its role and its way to the server.
         """
         with self._lock:
             number = self._names.count(name) + 1
             self._names.append(name)
-        session = f"{name} {number}" if number > 1 else name
+        session = f"{name}{f' {number}' if number > 1 else ''}, {about}"
         client.recorded = lambda statement: self.add(session, statement)
         client.cursor_factory = RecordingCursor
 
