@@ -18,7 +18,7 @@ from harness.lab.topologies import load_topologies
 from harness.model import Status
 from harness.redaction import Redactor
 from harness.store import StoredRun, new_run_id, read_run
-from harness.suites.capture import failures
+from harness.suites.capture import extremes
 from harness.suites.catalogue import catalogue
 from tests.contract.command_line import harness_here
 
@@ -89,7 +89,7 @@ def test_a_plain_trigger_shows_its_weaknesses_in_every_pool_mode(
     tmp_path: Path, name: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     for size in ("_HUGE_KIB", "_LARGE_KB"):  # `prove` and `report` write values of the usual size
-        monkeypatch.setattr(failures, size, 1)
+        monkeypatch.setattr(extremes, size, 1)
     target = ("--audit-target", "plain-trigger")
     checks = [f"--check={check}" for check in sorted(WEAKNESSES | STRENGTHS)]
     run = verify(tmp_path, name, "session", "transaction", *target, *checks)
