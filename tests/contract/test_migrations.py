@@ -363,7 +363,9 @@ def test_each_mistake_is_named_by_its_row(any_engine: Engine, tmp_path: Path) ->
     assert log.count("postgresql://[redacted]@127.0.0.1:") == 2
 
 
-def test_a_session_lock_behind_a_transaction_pool_excludes_nobody(any_engine: Engine, tmp_path: Path) -> None:
+def test_a_session_lock_behind_a_transaction_pool_excludes_nobody_and_the_report_says_what_to_do(
+    any_engine: Engine, tmp_path: Path
+) -> None:
     declare(
         tmp_path,
         {
@@ -380,6 +382,7 @@ def test_a_session_lock_behind_a_transaction_pool_excludes_nobody(any_engine: En
         any_engine,
         "transaction",
         *(f"migrations.{name}-concurrent" for name in ("session-lock", "transaction-lock", "late-lock", "past")),
+        "migrations.session-lock-starts",
         "migrations.kept-lock-twice",
         "migrations.bypasses-twice",
     )
@@ -401,11 +404,6 @@ def test_a_session_lock_behind_a_transaction_pool_excludes_nobody(any_engine: En
     assert found["migrations.past-concurrent"].facts["migrations ran"] == "past the pooler, as declared"
     bypasses = found["migrations.bypasses-twice"]
     assert (bypasses.status, "declare direct = true" in bypasses.reason) == (Status.NOT_RUN, True)
-
-
-def test_the_report_names_what_to_do_instead(any_engine: Engine, tmp_path: Path) -> None:
-    declare(tmp_path, {"session-lock": {"up": python(SESSION_LOCK)}})
-    rows(tmp_path, any_engine, "transaction", "migrations.session-lock-concurrent", "migrations.session-lock-starts")
     table = (tmp_path / "reports" / "migrations.md").read_text()
     assert "| Issue | runs that are past the lock at the same time: expected 1, observed 2" in table
     assert "declare direct = true" in table

@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
 
 ADA, NOBODY = Actor("user", "ada"), Actor("anonymous")
-IDS = st.text(st.characters(exclude_characters="\0", codec="utf-8"), min_size=1).filter(str.strip)
+IDS = st.text(st.characters(exclude_characters="\0", exclude_categories=["Cs"]), min_size=1).filter(str.strip)
 _SETTINGS = {"app.id": "{id}", "app.who": "{type}:{id}"}
 _DECLARE = "INSERT INTO audit.who (kind, id) VALUES ({type}, {id})"
 

@@ -13,6 +13,13 @@ def test_the_modules_whose_tests_share_something_exist() -> None:
     assert {path.stem for path in (places.SHIPPED / "tests").rglob("test_*.py")} >= SHARING
 
 
+def test_tests_that_share_a_fixture_run_in_one_process() -> None:
+    contract = (places.SHIPPED / "tests" / "contract").glob("test_*.py")
+    sharing = {path.stem for path in contract if 'scope="module"' in path.read_text(encoding="utf-8")}
+    assert sharing
+    assert sharing - SHARING == set()
+
+
 def test_tests_of_a_module_that_shares_servers_are_grouped_by_engine() -> None:
     module = "tests/contract/test_hostapp.py"
     assert group_of(f"{module}::test_a[docker-transaction]") == group_of(f"{module}::test_b[docker-transaction-1]")
