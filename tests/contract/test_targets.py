@@ -99,8 +99,7 @@ def test_a_plain_trigger_shows_its_weaknesses_in_every_pool_mode(
     assert not STRENGTHS & issues(run, "direct")
     answers = {result.check: result for result in run.answers() if result.target == "direct"}
     assert not [result.reason for result in answers.values() if "the check itself broke" in result.reason]
-    assert answers["capture.truncate"].status is Status.NA
-    assert answers["capture.truncate"].reason == "the audit target does not claim to record a TRUNCATE"
+    assert answers["capture.truncate"].status is Status.ISSUE  # a lost history that nothing documents
     report = (tmp_path / "reports" / "plain-trigger" / "issues.md").read_text()
     assert report.index("AP-1.forgery.direct") < report.index("AP-1.least-rights.direct")  # P0 before P1
     assert not (tmp_path / "reports" / "report.md").exists()
