@@ -100,6 +100,8 @@ def session_state(ctx: CheckContext) -> None:
         declared = message(ctx, ADA, "SELECT 1")
         _after(ctx, writer, "a write that is rolled back", ["BEGIN", declared, _insert("undone"), "ROLLBACK"])
         _within_a_transaction(ctx, client)
+        numbers = [_random_after_a_write(ctx, client, slug) for slug in ("seeded", "seeded again")]
+        ctx.expect("the same random() after each write", numbers[0] == numbers[1], equals=False)
         _note_last_value(ctx, client)
 
 
@@ -128,6 +130,12 @@ def _within_a_transaction(ctx: CheckContext, client: Client) -> None:
         before = _state(client, _STATE)
         client.run(f"{_insert('gone')}; {_WRITES}")
         ctx.expect("changed within the transaction of a write", _changed(before, _state(client, _STATE)), equals=[])
+
+
+def _random_after_a_write(ctx: CheckContext, client: Client, slug: str) -> float:
+    with ctx.audited(client, ADA):
+        client.run(_insert(slug))
+        return float(client.value("SELECT random()"))
 
 
 def _after(ctx: CheckContext, writer: Writer, what: str, statements: Sequence[str]) -> None:
@@ -184,6 +192,11 @@ def session_state_with_a_timeout(ctx: CheckContext) -> None:
     ctx.tamper("audit_changes", "PERFORM set_config('statement_timeout', '50s', false)")
 
 
+@breaks(session_state, at="the same random() after each write", needs=(TRANSACTION_BLOCKS,))
+def session_state_with_a_seed(ctx: CheckContext) -> None:
+    ctx.tamper("audit_changes", "PERFORM setseed(0.5)")
+
+
 @breaks(session_state, at="changed within the transaction of a write", needs=(TRANSACTION_BLOCKS,))
 def session_state_with_asynchronous_commits(ctx: CheckContext) -> None:
     ctx.tamper("audit_changes", "PERFORM set_config('synchronous_commit', 'local', true)")
@@ -199,6 +212,13 @@ _ODD_SETTINGS = (
     "SET LOCAL bytea_output = 'escape'; SET LOCAL extra_float_digits = -15; SET LOCAL check_function_bodies = off;"
     "SET LOCAL enable_seqscan = off; SET LOCAL plan_cache_mode = force_generic_plan; SET LOCAL TimeZone = 'Asia/Kolkata'"
 )
+
+
+def _long(length: int) -> str:
+    """Return SQL for a text that does not compress."""
+    return f"(SELECT left(string_agg(md5(n::text), ''), {length}) FROM generate_series(1, {length // 32 + 1}) n)"
+
+
 #: by what they try; statements are separated by `;;`. {at} is the schema of the tables
 _ANSWERS = {
     "an insert that returns its row": "INSERT INTO {at}.posts (slug, title) VALUES ('a', 'x'), ('b', 'x') RETURNING slug, title",
@@ -218,14 +238,16 @@ _ANSWERS = {
     "IF n % 2 = 0 THEN RAISE division_by_zero; END IF; EXCEPTION WHEN division_by_zero THEN NULL; END; END LOOP; END $$",
     "odd settings": f"{_ODD_SETTINGS};;INSERT INTO {{at}}.posts (slug, title) VALUES ('f', E'a \\\\ ''b''');;"
     "UPDATE {at}.posts SET title = NULL WHERE slug = 'f' RETURNING slug, title;;DELETE FROM {at}.posts WHERE slug = 'f'",
+    "a long value": f"INSERT INTO {{at}}.posts (slug, title) SELECT 'long', {_long(9000)}",
+    "the longest key that an index holds": f"INSERT INTO {{at}}.authors SELECT {_long(2688)}, 'a name'",
     "COPY": "COPY {at}.posts (slug, title) FROM STDIN",
 }
 #: changes of a table by its owner, in one transaction with a write to it
 _ALTERED = {
-    "a column that is added after a write": "UPDATE {at}.posts SET views = 8;;ALTER TABLE {at}.posts ADD extra int DEFAULT 1",
-    "a column whose type changes": "UPDATE {at}.posts SET views = 9;;ALTER TABLE {at}.posts ALTER views TYPE bigint",
-    "a column that is dropped": "ALTER TABLE {at}.posts DROP title;;UPDATE {at}.posts SET views = 10",
-    "a column that is renamed": "ALTER TABLE {at}.posts RENAME title TO heading;;UPDATE {at}.posts SET heading = 'new'",
+    "a column that is added after a write": "UPDATE {at}.posts SET views = 8 WHERE slug = 'a';;ALTER TABLE {at}.posts ADD extra int DEFAULT 1",
+    "a column whose type changes": "UPDATE {at}.posts SET views = 9 WHERE slug = 'a';;ALTER TABLE {at}.posts ALTER views TYPE bigint",
+    "a column that is dropped": "ALTER TABLE {at}.posts DROP title;;UPDATE {at}.posts SET views = 10 WHERE slug = 'a'",
+    "a column that is renamed": "ALTER TABLE {at}.posts RENAME title TO heading;;UPDATE {at}.posts SET heading = 'new' WHERE slug = 'a'",
 }
 _COPIED = [(f"copied {number}", "x" * 400) for number in range(60)]
 _UNRECORDED = "SELECT slug FROM public.posts ORDER BY slug"
