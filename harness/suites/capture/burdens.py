@@ -106,7 +106,7 @@ def session_state(ctx: CheckContext) -> None:
 
 
 def _follower(ctx: CheckContext, client: Client) -> Client:
-    """Return another client of the same server connection, where one can be had; else the client itself."""
+    """Return another client of the same server connection, where one is available; else the client itself."""
     if not ctx.sharing_mode:
         return client
     pid = pid_of(client)

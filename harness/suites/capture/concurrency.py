@@ -98,7 +98,7 @@ def waits(ctx: CheckContext) -> None:
             for what, write in _WRITES.items()
             if (sentence := _waits(ctx, held_by, writer, holder, (CAPTURED, _FIRST_KEY + number, what, write)))
         ]
-        ctx.expect(f"writes beside a transaction that {holder.did}", found, equals=[])
+        ctx.expect(f"writes alongside a transaction that {holder.did}", found, equals=[])
         if any(_HANGS in sentence for sentence in found):  # each other write would last as long
             return
 
@@ -163,18 +163,18 @@ def _cancel(ctx: CheckContext, writer: Client, pid: int) -> None:
         finish(writer, _LONGEST_S)
 
 
-@breaks(waits, at="writes beside a transaction that inserted another row")
+@breaks(waits, at="writes alongside a transaction that inserted another row")
 def waits_for_one_lock(ctx: CheckContext) -> None:
     ctx.tamper("audit_changes", "PERFORM pg_advisory_xact_lock(7)")
 
 
-@breaks(waits, at="writes beside a transaction that updated another row")
+@breaks(waits, at="writes alongside a transaction that updated another row")
 def waits_for_one_row(ctx: CheckContext) -> None:
     ctx.sabotage("CREATE TABLE public.counted AS SELECT 0 AS n; GRANT ALL ON public.counted TO PUBLIC")
     ctx.tamper("audit_changes", "UPDATE public.counted SET n = n + 1")
 
 
-@breaks(waits, at="writes beside a transaction that vacuums the trail and the table")
+@breaks(waits, at="writes alongside a transaction that vacuums the trail and the table")
 def waits_for_a_vacuum(ctx: CheckContext) -> None:
     ctx.tamper("audit_changes", "LOCK TABLE public.audit_changes IN SHARE UPDATE EXCLUSIVE MODE")
 

@@ -24,7 +24,7 @@ _HERE = Section.CAPTURE
 
 
 class Interruption(Struct, frozen=True):
-    """What ends a write while it waits for the trail."""
+    """An end of a write that waits for the trail."""
 
     what: str
     #: a setting of the writer with its value; none when a superuser cancels the write
