@@ -239,12 +239,12 @@ def reused_txid(ctx: CheckContext) -> None:
     if ctx.records(Recorded.ACTOR):
         ctx.expect("actor", changes[0].actor, equals=ADA.reference)
     more = "more than the server's number"
-    bare = any(_stands_for(changes[0].transaction_id or "", number) for number in (txid, txid % 2**32))
+    bare = any(stands_for(changes[0].transaction_id or "", number) for number in (txid, txid % 2**32))
     made_of = "the number alone, which a restored database assigns again" if bare else more
     ctx.expect("what the id of a transaction is made of", made_of, equals=more)
 
 
-def _stands_for(identity: str, number: int) -> bool:
+def stands_for(identity: str, number: int) -> bool:
     """Return whether an id is a number and nothing else: decimal, hexadecimal, or hashed."""
     digits = identity.replace("-", "")
     if re.fullmatch("[0-9]+", identity) and int(identity) == number:
