@@ -73,6 +73,22 @@ def test_what_is_no_actor_of_the_harness_is_read_unchanged(actor: object) -> Non
     assert ActorConvention(setting="a.b", ids=IdType.INTEGER).read(actor) == actor
 
 
+def test_ends_of_uuids_stay_as_they_are() -> None:
+    convention = ActorConvention(setting="a.b", value="id", ids=IdType.UUID)
+    for text in (f"{'0' * 8}-0000-0000-0000-{'0' * 12}", f"{'f' * 8}-ffff-ffff-ffff-{'f' * 12}"):
+        assert convention.spell(Actor("user", text)) == text
+        assert convention.read({"type": "user", "id": text}) == {"type": "user", "id": text}
+
+
+@pytest.mark.parametrize(
+    ("setting", "read"), [("application_name", None), ("app.name", {"type": "user", "id": "application"})]
+)
+def test_the_name_of_the_harness_s_connection_is_nobody(setting: str, read: object) -> None:
+    convention = ActorConvention(setting=setting, value="id")
+    assert convention.read({"type": "user", "id": "application"}) == read
+    assert convention.read({"type": "user", "id": "ada"}) == {"type": "user", "id": "ada"}
+
+
 class _Recording(Client):
     """A connection that keeps its statements instead of sending them."""
 
