@@ -60,8 +60,8 @@ def no_deletes(ctx: CheckContext) -> None:
     among=_WRITES,
     turns=(
         *_COVERAGE,
-        *("capture.changed-from", "capture.json-values", "capture.repeated-updates", "capture.update"),
-        "capture.values",
+        *("capture.changed-from", "capture.column-names", "capture.json-values", "capture.repeated-updates"),
+        *("capture.update", "capture.values"),
     ),
     excluded=_EXCLUDED,
 )
