@@ -19,7 +19,7 @@ from harness.cli.planning import named_topologies, require_used
 from harness.cli.standing import standing
 from harness.engine.owner import Owner
 from harness.errors import HarnessError, InterruptedRunError, UsageError
-from harness.mutants.variants import chosen
+from harness.mutants.variants import chosen, noticed_by
 from harness.printable import one_line
 from harness.store import new_run_id, write_atomically
 
@@ -117,13 +117,15 @@ class _Found:
         self._file = file
         self.judged = Judged()
         #: by the full name of a variant: the check that noticed it before
-        self.earlier = {found.full_name: found.check for found in _read(file).variants}
+        self.earlier = noticed_by() | {found.full_name: found.check for found in _read(file).variants if found.check}
 
     def add(self, found: JudgedTrail | JudgedVariant) -> None:
         """Keep a finding, and show it if something is wrong with it."""
         if isinstance(found, JudgedTrail):
             self.judged = replace(self.judged, sound=(*self.judged.sound, found))
             self._terminal.say(f"{found.topology}: sound {found.trail}: ok={found.ok} issue={len(found.issues)}")
+            for line in lines_of(Judged(sound=(found,))):
+                self._terminal.say(self._redact(line))
             return
         self.judged = replace(self.judged, variants=(*self.judged.variants, found))
         done = [variant for variant in self.judged.variants if variant.topology == found.topology]

@@ -9,6 +9,7 @@ from functools import cache
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+import msgspec
 from msgspec.structs import replace
 
 from harness import config
@@ -20,7 +21,7 @@ from harness.mutants.variant import Variant, VariantFile
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
 
-__all__ = ["SOUND", "Variant", "chosen", "sql_of", "target_file_of", "variants"]
+__all__ = ["SOUND", "Variant", "chosen", "noticed_by", "sql_of", "target_file_of", "variants"]
 
 _TRAILS = Path(__file__).parent / "trails"
 #: the names of the sound trails
@@ -55,6 +56,13 @@ def sql_of(variant: Variant) -> str:
             raise ConfigError(f"the SQL of {variant.trail} has no text {old!r}", where=f"variant {variant.full_name}")
         sql = sql.replace(old, new)
     return f"{sql}\n{variant.append}"
+
+
+@cache
+def noticed_by() -> dict[str, str]:
+    """Return the check that noticed a variant when this file was written, by its full name: it is tried first."""
+    path = _TRAILS / "noticed.json"
+    return msgspec.json.decode(path.read_bytes(), type=dict[str, str])
 
 
 def chosen(named: Sequence[str]) -> tuple[Variant, ...]:

@@ -10,7 +10,8 @@ from harness import places
 from harness.errors import ConfigError
 from harness.mutants.survivors import SURVIVORS
 from harness.mutants.variant import Variant
-from harness.mutants.variants import SOUND, chosen, sql_of, target_file_of, variants
+from harness.mutants.variants import SOUND, chosen, noticed_by, sql_of, target_file_of, variants
+from harness.suites.catalogue import catalogue
 
 #: how many there are at least: of all, and of those that were written without having read the checks
 _ALL, _BLIND = 230, 40
@@ -68,3 +69,9 @@ def test_known_survivors_are_variants_and_the_limits_name_them() -> None:
     limits = (places.SHIPPED / "docs" / "limits.md").read_text(encoding="utf-8")
     assert SURVIVORS.keys() <= {variant.full_name for variant in variants()}
     assert [name for name in SURVIVORS if f"`{name}`" not in limits] == []
+
+
+def test_the_checks_that_noticed_variants_exist() -> None:
+    checks = {check.id for check in catalogue().checks}
+    assert {name: check for name, check in noticed_by().items() if check not in checks} == {}
+    assert noticed_by().keys() <= {variant.full_name for variant in variants()}
