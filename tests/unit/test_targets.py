@@ -133,7 +133,7 @@ def test_an_unclaimed_feature_gives_na_with_its_reason() -> None:
     assert lacking("redaction.insert", plain) == "the audit target does not claim to redact"
     assert lacking("capture.insert", plain) == ""
     assert "sets its actor for the session" in lacking("actor.residue", session)
-    assert "whose own functions" in lacking("actor.unit-of-work", session)
+    assert "whose own functions" in lacking("retention.policy", session)
     for check in checks.values():
         assert "audit target" not in (check.lacking(direct, reference_target()) or ""), check.id
 
