@@ -250,15 +250,10 @@ def values(ctx: CheckContext) -> None:
     following = ", ".join(f"{specimen.column} = v.{specimen.column}" for specimen in SPECIMENS)
     _write(
         ctx,
-<<<<<<< HEAD
         f"INSERT INTO public.specimens (setting, id, {_COLUMNS}) "
         f"SELECT {{setting}}, id, {_COLUMNS} FROM public.specimen_values WHERE id <= {{rows}};"
         f"INSERT INTO public.specimens_before SELECT setting, id, {_COLUMNS} FROM public.specimens "
         "WHERE setting = {setting};"
-=======
-        f"INSERT INTO public.specimens SELECT {{setting}}, id, {_COLUMNS} FROM public.specimen_values WHERE id <= {{rows}};"
-        f"INSERT INTO public.specimens_before SELECT setting, id, {_COLUMNS} FROM public.specimens WHERE setting = {{setting}};"
->>>>>>> 03feb9d0 (capture: values are compared in tables to which the trail adds a column of its own, too)
         f"UPDATE public.specimens s SET {following} FROM public.specimen_values v "
         f"WHERE s.setting = {{setting}} AND v.id = s.id % {_ROWS} + 1",
     )
