@@ -128,6 +128,8 @@ _MISTAKES = (
         before="ADD low text GENERATED ALWAYS AS (lower(email)) STORED",
     ),
     _Case("the same, excluded", exclude=("email",), before="ADD low text GENERATED ALWAYS AS (lower(email)) STORED"),
+    _Case("a table without a key, masked", mask=("email",), before="DROP CONSTRAINT {name}_pkey"),
+    _Case("a table without a key, excluded", exclude=("email",), before="DROP CONSTRAINT {name}_pkey"),
 )
 _LATER = (
     _Case("a masked column is renamed", mask=("email",), after="RENAME COLUMN email TO mail", column="mail"),
@@ -155,7 +157,7 @@ def _outcome(ctx: CheckContext, client: Client, case: _Case, number: int) -> str
         f"CREATE TABLE {table} (first int, code text PRIMARY KEY, email text, other text); GRANT ALL ON {table} TO harness_app"
     )
     if case.before:
-        ctx.owner.run(f"ALTER TABLE {table} {case.before}")
+        ctx.owner.run(f"ALTER TABLE {table} {case.before.format(name=f'case_{number}')}")
     attached = ctx.attempt(partial(ctx.target.attach_redacted, ctx.owner, table, exclude=case.exclude, mask=case.mask))
     if attached != "done":
         ctx.fact(case.name, f"attaching is refused: {attached}")
@@ -185,7 +187,7 @@ _PROTECTED = "protected"
 
 @check(
     "redaction.mistakes",
-    claim="a rule that does not protect its column is refused, or keeps its value out of the trail all the same",
+    claim="a rule that cannot protect its column by itself is refused, or its value stays out of the trail all the same",
     section=_HERE,
     severity=P0,
     item="3.2",
