@@ -259,27 +259,23 @@ def say_where(invocation: Invocation, folder: Path | None, paths: list[Path]) ->
     invocation.terminal.say(f"report:   {page} and {len(paths) - 1} more files in {paths[0].parent}/")
 
 
+def say_causes(invocation: Invocation, answers: Iterable[Answer]) -> None:
+    """Say what the Issues of an audit trail of somebody else's have in common, and what to change."""
+    for cause in findings(answers, invocation.settings.target.name):
+        checks = ", ".join(row.check for row in cause.rows)
+        invocation.terminal.say(one_line(f"What to change: {cause.title} ({checks}). {cause.advice}"))
+
+
 def say_issues(invocation: Invocation, answers: Iterable[Answer]) -> None:
     """Say the Issues in groups, those that nobody accepted first, each with a command that reproduces it.
-
-    Those of an audit trail of somebody else's are said by cause, with what to change.
 
     On a terminal, Issues that are known or in quarantine, and do not fit into one screen with the lines before them,
     are only counted.
     """
     answers = tuple(answers)
-    found = findings(answers, invocation.settings.target.name)
-    causes = [
-        f"What to change: {cause.title} ({', '.join(row.check for row in cause.rows)}). {cause.advice}"
-        for cause in found
-    ]
-    for text in causes:
-        invocation.terminal.say(one_line(text))
     groups = issue_groups(answers)
     screen = invocation.terminal.screen
     room = max(_SCREEN_LINES, screen[1]) - len({row.target for row, _ in answers}) - _OTHER_LINES if screen else 0
-    if screen:
-        room -= sum(len(list(wrapped(cause, screen[0]))) for cause in causes)
     for place, group in enumerate(groups):
         text = _text(group)
         if screen:

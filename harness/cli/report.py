@@ -16,7 +16,7 @@ from harness.cli.filling import fill, put_into
 from harness.cli.integrity import verify_runs, write_statement
 from harness.cli.invocation import Invocation, command
 from harness.cli.planning import named_topologies
-from harness.cli.recap import print_evidence_recap, say_issues, say_limits, say_where
+from harness.cli.recap import print_evidence_recap, say_causes, say_issues, say_limits, say_where
 from harness.cli.run_evidence import ACCEPTED, evidence_of
 from harness.cli.running import run_selection
 from harness.cli.selection import Selection
@@ -202,6 +202,7 @@ def report(
     say_where(invocation, runs[-1].folder if runs else None, paths)
     answers = [row.answer for row in evidence.rows]
     say_limits(invocation, answers)
+    say_causes(invocation, answers)
     say_issues(invocation, answers)
     if compared is not None:
         say_baseline(invocation, compared)

@@ -11,7 +11,7 @@ from harness.cli.evidence import evidence_here
 from harness.cli.exit_codes import exit_code, rows_of
 from harness.cli.filling import fill
 from harness.cli.invocation import Invocation, command
-from harness.cli.recap import print_recap, say_issues, say_limits, say_where
+from harness.cli.recap import print_recap, say_causes, say_issues, say_limits, say_where
 from harness.cli.repeating import require_repeatable, say_attempts
 from harness.cli.run_evidence import evidence_of
 from harness.cli.running import run_selection
@@ -102,6 +102,7 @@ def verify(
     say_attempts(invocation, run)
     say_where(invocation, run.folder, paths)
     say_limits(invocation, rows_of(run))
+    say_causes(invocation, rows_of(run))
     say_issues(invocation, rows_of(run))
     if compared is not None:
         say_baseline(invocation, compared)

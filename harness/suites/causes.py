@@ -6,6 +6,7 @@ a suite without an entry has the cause of its suite.
 
 from __future__ import annotations
 
+import re
 from enum import Enum
 
 from msgspec import Struct
@@ -65,7 +66,12 @@ class Cause(Enum):
         "changes are not attributed to their transaction, or not in order",
         "Identify a transaction by pg_current_xact_id() together with something that no restore repeats, such as a "
         "UUID. Take times from clock_timestamp() where the order of changes depends on them: now() is the begin of the "
-        "transaction. Let rollbacks and savepoints undo the record with the change.",
+        "transaction. Let rollbacks and savepoints undo the record with the change. PostgreSQL fires triggers in the "
+        "order of their names, so give the capture trigger a name before those of triggers that change the row again.",
+    )
+    UNDOCUMENTED = Reason(
+        "a limit of the trail is not documented",
+        "Record it. Or document it, and give the check an entry in `limits` of the target file, with the place.",
     )
     BURDEN = Reason(
         "an audited write fails, waits or leaves something behind because of the trail",
@@ -122,7 +128,13 @@ _OF_CHECKS = {
     ),
     Cause.TRANSACTIONS: (
         *("capture.one-transaction", "capture.reused-txid", "capture.rollback", "capture.savepoint"),
-        *("capture.two-phase", "capture.killed-connection", "capture.overlapping", "capture.times"),
+        *(
+            "capture.two-phase",
+            "capture.nested-writes",
+            "capture.killed-connection",
+            "capture.overlapping",
+            "capture.times",
+        ),
         *("capture.occurred-at", "actor.rollback-to-savepoint"),
     ),
     Cause.BURDEN: (
@@ -150,6 +162,13 @@ _OF_SUITES = {
     "export": Cause.EXPORT,
     "continuity": Cause.MISSED,
 }
+#: what was observed says more than the check; the first pattern that occurs counts
+_OF_REASONS = (
+    (re.compile(f"^{re.escape(CHECK_BROKE)}"), Cause.HARNESS),
+    (re.compile("observed no entry for .* among the `limits`"), Cause.UNDOCUMENTED),
+    # an undefined table, function, type or schema
+    (re.compile(r"observed (42P01|42883|42704|3F000)\b"), Cause.NAMES),
+)
 _CAUSES = {check: cause for cause, checks in _OF_CHECKS.items() for check in checks}
 
 
@@ -159,8 +178,9 @@ def cause_of(check: str, reason: str = "") -> Cause:
     :param check: the id of the check.
     :param reason: of the Issue.
     """
-    if reason.startswith(CHECK_BROKE):
-        return Cause.HARNESS
+    for pattern, cause in _OF_REASONS:
+        if pattern.search(reason):
+            return cause
     return _CAUSES.get(check) or _OF_SUITES.get(check.partition(".")[0], Cause.OTHER)
 
 

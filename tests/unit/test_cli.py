@@ -221,6 +221,7 @@ def test_the_help_text_of_a_command_has_sections(capsys: pytest.CaptureFixture[s
         *(
             "Positional arguments",
             "Selection",
+            "Comparison",
             "Engine",
             "Load",
             "Images",

@@ -73,6 +73,18 @@ def test_a_mistake_of_the_harness_is_not_a_finding_about_the_trail() -> None:
     assert found(broken) == [(Cause.HARNESS, [CHECKS[0]])]
 
 
+@pytest.mark.parametrize(
+    ("reason", "cause"),
+    [
+        ("write with an empty search_path: expected done, observed 42P01 relation x does not exist", Cause.NAMES),
+        ("the limit: expected documented, observed no entry for a.b among the `limits`", Cause.UNDOCUMENTED),
+        ("rows: expected 1, observed 0", Cause.MISSED),
+    ],
+)
+def test_what_was_observed_decides_the_cause_before_the_check_does(reason: str, cause: Cause) -> None:
+    assert found(result("direct", "capture.insert", Status.ISSUE, reason)) == [(cause, ["capture.insert"])]
+
+
 def test_every_advice_is_sentences() -> None:
     for cause in Cause:
         assert cause.advice.endswith(".")
