@@ -56,7 +56,7 @@ def test_a_row_compared_with_the_baseline(
     found = compared(before, after)
     assert [change.standing for change in found.changes] == ([standing] if standing else [])
     answers = [row.answer for row in evidence([after]).rows]
-    assert failing(found, answers) == ({("transaction", CHECKS[0])} if fails else set())
+    assert failing(found, answers) == frozenset({("transaction", CHECKS[0])} if fails else ())
 
 
 def test_an_issue_with_fewer_broken_expectations_is_as_in_the_baseline() -> None:
@@ -69,7 +69,9 @@ def test_an_issue_of_another_kind_of_check_is_never_excused() -> None:
     broken = feature(Behaviour.FAILS, status=Status.ISSUE)
     found = compared(broken, broken)
     assert not found.changes
-    assert failing(found, [row.answer for row in evidence([broken]).rows]) == {("transaction", "pooling.listen")}
+    assert failing(found, [row.answer for row in evidence([broken]).rows]) == frozenset(
+        {("transaction", "pooling.listen")}
+    )
 
 
 def test_topologies_with_the_same_change_are_one_row() -> None:
