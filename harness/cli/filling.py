@@ -39,6 +39,7 @@ def report_of(evidence: Evidence, settings: Settings) -> Report:
     """Return the tables as data."""
     declared = Declared(
         target_summary=settings.target.summary,
+        limited=tuple(limit.check for limit in settings.target.limits),
         unjudged=tuple(map(str, unjudged_claims(settings.catalogue.checks, settings.target))),
         attestations=settings.attestations,
         environments={name: environment.compare_with for name, environment in settings.environments.items()},

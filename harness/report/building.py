@@ -128,6 +128,7 @@ def build_report(evidence: Evidence, reports: Path, declared: Declared | None = 
         trail_proofs=tuple(evidence.trail_proofs.values()),
         observed_proofs=tuple(evidence.observed_proofs.values()),
         unjudged=declared.unjudged,
+        unobserved=tuple(check for check in dict.fromkeys(declared.limited) if _holds_without_limit(asked, check)),
         edited=evidence.edited,
         notes=tuple(
             dict.fromkeys(
@@ -136,6 +137,12 @@ def build_report(evidence: Evidence, reports: Path, declared: Declared | None = 
             )
         ),
     )
+
+
+def _holds_without_limit(evidence: Evidence, check: str) -> bool:
+    """Return whether a check ran, and is OK everywhere without a limit."""
+    ran = [row for row in evidence.rows if row.planned.check == check and row.status in {Status.OK, Status.ISSUE}]
+    return bool(ran) and all(row.status is Status.OK and row.result.limit is None for row in ran)
 
 
 def _subjects(evidence: Evidence) -> Iterator[str]:

@@ -213,6 +213,8 @@ class ReportFile(Struct, frozen=True, kw_only=True):
     observed_proofs: tuple[ObservedProof, ...]
     #: claims of the audit target that no check can judge for it
     unjudged: tuple[str, ...]
+    #: checks that are OK without the limit that the target file documents for them
+    unobserved: tuple[str, ...]
     notes: tuple[str, ...]
     #: one sentence for each run that was edited
     edited: tuple[str, ...]

@@ -166,6 +166,8 @@ class Report(Struct, frozen=True, kw_only=True):
     observed_proofs: tuple[ObservedProof, ...] = ()
     #: claims of the audit target that no check can judge for it
     unjudged: tuple[str, ...] = ()
+    #: checks that are OK without the limit that the target file documents for them
+    unobserved: tuple[str, ...] = ()
     #: since another run; None if the report is compared with none
     changes: Changes | None = None
     #: since the last release of the audit trail; None if the report is compared with no baseline
@@ -216,6 +218,8 @@ class Declared(Struct, frozen=True, kw_only=True):
 
     #: a description of the audit trail under test
     target_summary: str = ""
+    #: the checks that the target file documents limits for
+    limited: tuple[str, ...] = ()
     #: claims of the audit target that no check can judge for it
     unjudged: tuple[str, ...] = ()
     #: what operators have signed for items of the walkthrough that are human work

@@ -13,7 +13,7 @@ from harness.audit.target_loading import reference_target
 from harness.checks.claims import unjudged_claims
 from harness.checks.registry import TRAIL_SECTIONS
 from harness.database import Script
-from harness.model import CHECK_BROKE, Status
+from harness.model import CHECK_BROKE, Limit, Status
 from harness.report.building import build_report
 from harness.report.findings import findings
 from harness.report.render import render
@@ -114,6 +114,25 @@ def test_a_claim_that_every_check_needs_with_another_one_is_not_judged() -> None
     alone = replace(target, claims=frozenset({TrailFeature.LIBRARY}))
     assert unjudged_claims(catalogue().checks, target) == []
     assert unjudged_claims(catalogue().checks, alone) == []
+
+
+@pytest.mark.parametrize(
+    ("rows", "unobserved"),
+    [
+        ([result("direct", CHECKS[0])], (CHECKS[0],)),
+        ([result("direct", CHECKS[0]), issue("transaction")], ()),
+        ([replace(result("direct", CHECKS[0]), limit=Limit(outcome="o", source="https://example.org"))], ()),
+        ([result("direct", CHECKS[0], Status.NA)], ()),
+        ([result("direct", CHECKS[1])], ()),
+    ],
+)
+def test_a_documented_limit_that_no_check_shows_is_named(
+    rows: list[Result], unobserved: tuple[str, ...], tmp_path: Path
+) -> None:
+    report = build_report(evidence(rows), tmp_path, Declared(limited=(CHECKS[0],)))
+    assert report.unobserved == unobserved
+    render(replace(report, audit_target="mine"), tmp_path)
+    assert ("remove the entries" in (tmp_path / "issues.md").read_text(encoding="utf-8")) is bool(unobserved)
 
 
 # --- scripts ---------------------------------------------------------------------------------------------
