@@ -30,7 +30,7 @@ _CANARIES = {
     "public.drafts": ("(body) VALUES ('canary')", "body = 'x'"),
 }
 _TRIGGERS = """
-    SELECT t.tgname::text, pg_get_triggerdef(t.oid) FROM pg_trigger t
+    SELECT t.tgname::text, pg_get_triggerdef(t.oid), t.tgenabled = 'A' FROM pg_trigger t
     WHERE t.tgrelid = 'public.covered'::regclass AND NOT t.tgisinternal ORDER BY t.tgname
 """
 #: a table and its partitions
@@ -66,14 +66,17 @@ def _recorded(ctx: CheckContext, client: Client, table: str, insert: str, assign
     return (*dict.fromkeys(found), *failed)
 
 
-def _compare(ctx: CheckContext, cases: Iterable[tuple[str, str, tuple[str, ...]]], *, captured: str) -> None:
+def _compare(
+    ctx: CheckContext, cases: Iterable[tuple[str, str, tuple[str, ...]]], *, captured: tuple[str, ...]
+) -> None:
     """Compare reports of coverage with the records of writes.
 
     :param cases: what a table is, its name, and the values and the assignment of its writes.
-    :param captured: a table that must be reported as captured.
+    :param captured: tables that must be reported as captured.
     """
     client, problems = ctx.client(), ctx.target.coverage(ctx.owner)
-    ctx.expect(f"the report about {captured}", problems[captured] or "captured", equals="captured")
+    for table in captured:
+        ctx.expect(f"the report about {table}", problems[table] or "captured", equals="captured")
     expected = tuple(ctx.expected_ops(*_OPERATIONS))
     for what, table, (insert, assignment) in cases:
         if problems[table] is not None:  # whoever reads that does not rely on the capture
@@ -104,7 +107,7 @@ def canary(ctx: CheckContext) -> None:
     _compare(
         ctx,
         [(table, table, writes) for table, writes in _CANARIES.items() if table in judged],
-        captured="public.profiles",
+        captured=("public.profiles",),
     )
 
 
@@ -129,6 +132,7 @@ def coverage(ctx: CheckContext) -> None:
     _make(ctx, "public.covered", attach=True)
     _make(ctx, "public.uncovered")
     _make(ctx, '"Shop".covered')
+    _make(ctx, '"Shop".attached', attach=True)
     cases.append(("a table of the same name in another schema", "Shop.covered"))
     ctx.owner.run(
         "CREATE FUNCTION public.nothing() RETURNS trigger LANGUAGE plpgsql AS 'BEGIN RETURN NULL; END'; "
@@ -140,7 +144,12 @@ def coverage(ctx: CheckContext) -> None:
     cases.append(("a table that was dropped and created again", "public.recreated"))
     _make(ctx, "public.named")
     cases.append(("a table with triggers of the same names that do nothing", "public.named"))
-    for number, (name, definition) in enumerate(ctx.owner.rows(_TRIGGERS), 1):
+    for number, (name, definition, is_always) in enumerate(ctx.owner.rows(_TRIGGERS), 1):
+        always = (
+            f"ENABLE ALWAYS TRIGGER {quote_identifier(name)}"
+            if is_always
+            else f"ENABLE TRIGGER {quote_identifier(name)}"
+        )
         _make(ctx, f"public.disabled_{number}", attach=True)
         ctx.owner.run(f"ALTER TABLE public.disabled_{number} DISABLE TRIGGER {quote_identifier(name)}")
         cases.append((f"a table whose trigger {name} is disabled", f"public.disabled_{number}"))
@@ -148,14 +157,16 @@ def coverage(ctx: CheckContext) -> None:
             _make(ctx, "public.conditional", attach=True)
             elsewhere = definition.replace(" ON public.covered ", " ON public.conditional ")
             never = elsewhere.replace(" EXECUTE FUNCTION ", " WHEN (false) EXECUTE FUNCTION ")
-            ctx.owner.run(f"DROP TRIGGER {quote_identifier(name)} ON public.conditional; {never}")
+            ctx.owner.run(
+                f"DROP TRIGGER {quote_identifier(name)} ON public.conditional; {never}; ALTER TABLE public.conditional {always}"
+            )
             cases.append((f"a table whose trigger {name} never fires", "public.conditional"))
         idle = re.sub(r" EXECUTE FUNCTION .*$", " EXECUTE FUNCTION public.nothing()", definition)
-        ctx.owner.run(idle.replace(" ON public.covered ", " ON public.named "))
+        ctx.owner.run(f"{idle.replace(' ON public.covered ', ' ON public.named ')}; ALTER TABLE public.named {always}")
     if ctx.claims(TrailFeature.PARTITIONS):
         cases += _partitions(ctx)
     writes = ("VALUES (1, 'canary')", "body = 'x'")
-    _compare(ctx, [(what, table, writes) for what, table in cases], captured="public.covered")
+    _compare(ctx, [(what, table, writes) for what, table in cases], captured=("public.covered", "Shop.attached"))
 
 
 def _make(ctx: CheckContext, table: str, *, attach: bool = False) -> None:
