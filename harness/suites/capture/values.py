@@ -153,7 +153,7 @@ def _compare(ctx: CheckContext, name: str, readings: str, specimens: Sequence[Sp
     """
     typed = _is_typed(ctx)
     columns = ", ".join(
-        f"({place}, {_held(each, typed=typed)}, held ->> '{each.column}', "
+        f"({place}, {_held(each, typed=typed)}, {_shown(each)}, "
         f"(r.row).{each.column}::text, (r.own).{each.column}::text, "
         f"{'true' if all_ else 'NOT ' + each.same.format(f'(r.own).{each.column}', f'(r.new).{each.column}')})"
         for place, each in enumerate(specimens)
@@ -187,6 +187,13 @@ def _held(specimen: Specimen, *, typed: bool) -> str:
     if specimen.type == "boolean":
         return f"({same} AND coalesce(json_typeof(held -> '{column}'), 'null') IN ('boolean', 'null'))"
     return f"({same})"
+
+
+def _shown(specimen: Specimen) -> str:
+    """Return SQL for the text of what the trail holds: JSON with its quotes, and the text of anything else."""
+    if specimen.type in {"json", "jsonb"}:
+        return f"(held -> '{specimen.column}')::text"
+    return f"held ->> '{specimen.column}'"
 
 
 def _is_typed(ctx: CheckContext) -> bool:
