@@ -51,18 +51,18 @@ def _linked(ctx: CheckContext, column: str = "name") -> dict[str, Any]:
 def action_recorded(ctx: CheckContext) -> None:
     client = ctx.client()
     with ctx.audited(client, ADA):
-        ctx.target.record_action(client, "announced", "c-0", "j-0")
+        ctx.target.record_action(client, "Post.Announced", "c-0", "j-0")
         ctx.insert_post(client, "after its action")
     with ctx.audited(client, BOB):
         ctx.insert_post(client, "before its action")
         ctx.insert_post(client, "before it, too")
         ctx.target.record_action(client, "posted", "c-1", "j-1")
     ctx.write(client, ADA, "without")
-    expected = [("announced", "c-0", "j-0", ADA), ("posted", "c-1", "j-1", BOB)]
+    expected = [("Post.Announced", "c-0", "j-0", ADA), ("posted", "c-1", "j-1", BOB)]
     if ctx.claims(TrailFeature.ACTOR_TYPES):
-        expected.append(("signed up", "c-2", "j-2", Actor("anonymous")))
+        expected.append(("signed up, twice", "c-2", "j-2", Actor("anonymous")))
         with ctx.audited(client, Actor("anonymous")):
-            ctx.target.record_action(client, "signed up", "c-2", "j-2")
+            ctx.target.record_action(client, "signed up, twice", "c-2", "j-2")
             ctx.insert_post(client, "anonymous")
     actions = sorted(ctx.target.actions(ctx.admin).values(), key=lambda action: str(action["correlation_id"]))
     ctx.expect(
@@ -77,11 +77,11 @@ def action_recorded(ctx: CheckContext) -> None:
         actors = [action["actor"] for action in actions]
         ctx.expect("actors of the actions", actors, equals=[actor.reference for *_, actor in expected])
     linked = {
-        "after its action": "announced",
+        "after its action": "Post.Announced",
         "before its action": "posted",
         "before it, too": "posted",
         "without": _NONE,
-        **({"anonymous": "signed up"} if ctx.claims(TrailFeature.ACTOR_TYPES) else {}),
+        **({"anonymous": "signed up, twice"} if ctx.claims(TrailFeature.ACTOR_TYPES) else {}),
     }
     ctx.expect("actions that the changes refer to", _linked(ctx), equals=linked)
     if ctx.target.is_reference:

@@ -34,6 +34,8 @@ _IDS: dict[IdType, dict[str, str]] = {
         "blanks after it": "grace.hopper  ",
         "two blanks within": "grace  hopper",
         "one blank within": "grace hopper",
+        "a dash": "grace-hopper",
+        "an address": "grace.hopper+audit@example.org",
         "one character": "g",
         "digits": "42",
         "digits with leading zeros": "00042",
@@ -241,6 +243,9 @@ def nested_work(ctx: CheckContext) -> None:
         known |= {change.id for change in changes}
         tables = sorted({change.table_name for change in changes})
         ctx.expect(f"tables with changes of {actor.id}", tables, equals=["authors", "comments", "posts"])
+        if ctx.records(Recorded.TRANSACTION_ID):
+            number = len({change.transaction_id for change in changes})
+            ctx.expect(f"transactions of the changes of {actor.id}", number, equals=1)
         others = [f"{change.op} in {change.table_name}" for change in changes if change.actor != actor.reference]
         ctx.expect(f"changes of {actor.id} with another actor, or with none", others, equals=[])
 
@@ -248,6 +253,11 @@ def nested_work(ctx: CheckContext) -> None:
 @breaks(nested_work, at="changes of bob with another actor, or with none")
 def nested_work_of_somebody_else(ctx: CheckContext) -> None:
     ctx.tamper("audit_transactions", f"NEW.actor_ref := '{MALLORY.setting}'")
+
+
+@breaks(nested_work, at="transactions of the changes of ada")
+def nested_work_in_other_transactions(ctx: CheckContext) -> None:
+    ctx.tamper("audit_changes", "NEW.transaction_id := gen_random_uuid()")
 
 
 @breaks(nested_work, at="tables with changes of ada")

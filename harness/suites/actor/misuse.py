@@ -12,6 +12,7 @@ import re
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
+from harness.audit.target_file import Recorded
 from harness.checks.conditions import facts_of
 from harness.checks.record import NotApplicableError, NotExercisedError
 from harness.checks.registry import MOVES, P0, TRANSACTION_BLOCKS, breaks, check
@@ -232,6 +233,9 @@ def after_first_write(ctx: CheckContext) -> None:
         observed,
         equals=observed if rules else _RULES[""],
     )
+    if ctx.records(Recorded.TRANSACTION_ID) and observed[2:] != _REFUSED:
+        both = {change.transaction_id for change in ctx.changes("posts")[-2:]}
+        ctx.expect("transactions of two actors' writes", len(both), equals=1)
     # where a second actor is refused, no write names anybody but the one actor of its transaction
     if rules and rules[0] and observed[2:] != _REFUSED:
         ctx.trail_limit(rules[0])
@@ -240,6 +244,11 @@ def after_first_write(ctx: CheckContext) -> None:
 def _follows(observed: tuple[str, ...], actors: tuple[str, str, str, str]) -> bool:
     pairs = ((observed[:2], actors[:2]), (observed[2:], actors[2:]))
     return all(seen in (expected, _REFUSED) for seen, expected in pairs)
+
+
+@breaks(after_first_write, at="transactions of two actors' writes")
+def after_first_write_another_transaction(ctx: CheckContext) -> None:
+    ctx.tamper("audit_changes", "NEW.transaction_id := gen_random_uuid()")
 
 
 @breaks(after_first_write, at="actors of writes before and after a late declaration, and of two actors' writes")
