@@ -38,7 +38,7 @@ if TYPE_CHECKING:
     from harness.mutants.variant import Variant
 
 #: no further check is tried on a variant after so many seconds
-_LONGEST_S = 120.0
+_LONGEST_S = 300.0
 #: how much less a kill of another kind says about a check
 _OTHER_KINDS = 0.2
 #: as how many kills the kind's name in the id of a check counts
