@@ -247,10 +247,11 @@ def rights(ctx: CheckContext) -> None:
 
 @breaks(rights, at="changes left")
 def rights_for_everybody(ctx: CheckContext) -> None:
-    ctx.sabotage(
-        "ALTER FUNCTION public.threadline_purge_changes(timestamptz, integer, boolean, timestamptz) SECURITY DEFINER;"
-        "GRANT EXECUTE ON FUNCTION public.threadline_purge_changes(timestamptz, integer, boolean, timestamptz) TO harness_app"
-    )
+    for function in (
+        "public.threadline_purge_changes(timestamptz, integer, boolean, timestamptz)",
+        "public.threadline_purge_actions(timestamptz, integer)",
+    ):
+        ctx.sabotage(f"ALTER FUNCTION {function} SECURITY DEFINER; GRANT EXECUTE ON FUNCTION {function} TO harness_app")
 
 
 @check(
