@@ -4,7 +4,6 @@
 -- Limits: A change of the schema writes no records: the values that ADD COLUMN … DEFAULT fills in are not recorded, and
 -- the versions after a table is renamed have its new name. A TRUNCATE of a new partition is recorded once its table is
 -- attached again; its rows are recorded from the beginning.
--- Let the role that owns this trail own the types of audited columns, too: a type's own cast to json runs with its rights.
 CREATE SCHEMA history;
 CREATE SCHEMA versions;
 REVOKE ALL ON SCHEMA history, versions FROM PUBLIC;

@@ -4,7 +4,6 @@
 -- Limits: A change of the schema writes no records: the values that ADD COLUMN … DEFAULT fills in are not recorded, and
 -- a renamed table has its history under two names. A TRUNCATE of a new partition is recorded once its table is attached
 -- again; its rows are recorded from the beginning.
--- Let the role that owns this trail own the types of audited columns, too: a type's own cast to json runs with its rights.
 CREATE SCHEMA activity;
 
 -- declarations and changes share it: a declaration is about the changes after it
