@@ -59,7 +59,7 @@ def rows_holding(ctx: CheckContext, word: str, own_table: str = "public.people")
 def holding(ctx: CheckContext, word: str, own_table: str = "public.people") -> dict[str, int]:
     """Return the same by table, without the tables that do not hold the text."""
     searched = [f"SELECT '{table}', {table_row}" for table, table_row in _searched(ctx, own_table)]
-    found = ctx.admin.rows("\nUNION ALL ".join(searched).encode(), {"word": f"%{word}%"})
+    found = ctx.admin.execute("\nUNION ALL ".join(searched).encode(), {"word": f"%{word}%"})
     return {name: number for name, number in found if number}
 
 

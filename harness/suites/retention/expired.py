@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from concurrent.futures import ThreadPoolExecutor
+from functools import partial
 from typing import TYPE_CHECKING
 
 from harness.audit.target_file import Recorded, TrailFeature
@@ -206,9 +207,7 @@ def side_by_side(ctx: CheckContext) -> None:
         ctx.insert_post(waiting, "open")
         with ThreadPoolExecutor(3) as pool:
             writing = pool.submit(ctx.attempt, write_new)
-            purges = [
-                pool.submit(ctx.attempt, lambda owner=owner: purge_before(ctx, cutoff, owner)) for owner in owners
-            ]
+            purges = [pool.submit(ctx.attempt, partial(purge_before, ctx, cutoff, owner)) for owner in owners]
             ctx.fact("outcomes of the purges", ", ".join(sorted(purged.result() for purged in purges)))
             ctx.expect("the writes", writing.result(), equals="done")
     purge_before(ctx, cutoff)
