@@ -44,7 +44,7 @@ if TYPE_CHECKING:
     from harness.lab.lab import Lab
     from harness.lab.links import ApplicationLink
 
-pytestmark = pytest.mark.engine
+pytestmark = [pytest.mark.engine, pytest.mark.long]
 
 WRITERS = 4
 _RECOVERS_S = 40.0

@@ -26,7 +26,7 @@ from tests.contract.command_line import command, ended, environment, harness
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-pytestmark = pytest.mark.engine
+pytestmark = [pytest.mark.engine, pytest.mark.long]
 
 _CHUNK = 65536
 #: quick checks that need no engine, and two that stop or restart servers

@@ -36,7 +36,7 @@ if TYPE_CHECKING:
 
     from harness.engine.protocol import Engine
 
-pytestmark = pytest.mark.engine
+pytestmark = [pytest.mark.engine, pytest.mark.long]
 
 _REFERENCE = SHIPPED / "reference.toml"
 _THIEF = f"""

@@ -35,7 +35,7 @@ if TYPE_CHECKING:
     from harness.engine.protocol import Engine
     from harness.model import Topology
 
-pytestmark = pytest.mark.engine
+pytestmark = [pytest.mark.engine, pytest.mark.long]
 
 PROGRAM = '''
 """Jobs in a table, each claimed in a transaction that ends with its effect."""
@@ -61,13 +61,13 @@ elif command == "enqueue":
         enqueued(key)
 elif VARIANT == "exits":
     sys.exit(f"57P01: cannot connect to {DATABASE_URL}")
-elif VARIANT in {"repeats", "loses"}:
+elif VARIANT in {"repeats", "spins", "loses"}:
     if VARIANT == "loses":
         connection.execute("DELETE FROM my_jobs WHERE key = 1")
     while True:
         for (key,) in connection.execute("SELECT key FROM my_jobs ORDER BY key").fetchall():
             report(key, "begin")
-            time.sleep(0.2)
+            time.sleep(0.01 if VARIANT == "spins" else 0.2)
 elif VARIANT == "idles":
     stubborn = "import signal; signal.signal(signal.SIGTERM, signal.SIG_IGN); signal.pause()"
     child = subprocess.Popen([sys.executable, "-c", stubborn], start_new_session=True)
@@ -107,6 +107,8 @@ summary = "begins no job, ignores SIGTERM, and has a child process in a session 
 environment = { PIDS = "PIDS_FILE" }
 [variants.repeats]
 summary = "begins its jobs for ever"
+[variants.spins]
+summary = "begins its jobs for ever, without a pause"
 [variants.loses]
 summary = "deletes a job, and begins the others for ever"
 [variants.broken]
@@ -224,7 +226,7 @@ def test_a_worker_that_never_begins_a_job_is_an_issue_and_leaves_no_process(
 
 def test_a_job_that_begins_for_ever_is_stuck(stage: Stage, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("harness.suites.jobs.running._MARGIN_S", 0.0)
-    result = stage.run("repeats")
+    result = stage.run("spins")
     assert (result.status, broken(result)) == (Status.ISSUE, {judged.STUCK}), result.reason
 
 

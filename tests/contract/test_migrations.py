@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 
     from harness.engine.protocol import Engine
 
-pytestmark = pytest.mark.engine
+pytestmark = [pytest.mark.engine, pytest.mark.long]
 
 CONNECT = """
 import os, sys, time, psycopg
