@@ -100,6 +100,7 @@ work = ["PYTHON", "{folder}/program.py", "work"]
 state = "SELECT key, state FROM my_jobs"
 [settings]
 backoff_s = 1
+poll_s = 0.1
 [variants.works]
 summary = "works"
 [variants.idles]
@@ -216,6 +217,7 @@ def test_a_worker_that_never_begins_a_job_is_an_issue_and_leaves_no_process(
     stage: Stage, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("harness.suites.jobs.running.STARTS_S", 3.0)
+    monkeypatch.setattr("harness.suites.jobs.cases.SETTLES_S", 0.5)  # nothing was done that an engine could record
     monkeypatch.setattr(Supervisor.close, "__defaults__", (0.5,))
     result = stage.run("idles")
     assert (result.status, broken(result)) == (Status.ISSUE, {judged.STUCK})
@@ -226,6 +228,7 @@ def test_a_worker_that_never_begins_a_job_is_an_issue_and_leaves_no_process(
 
 def test_a_job_that_begins_for_ever_is_stuck(stage: Stage, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("harness.suites.jobs.running._MARGIN_S", 0.0)
+    monkeypatch.setattr("harness.suites.jobs.cases.SETTLES_S", 0.5)
     result = stage.run("spins")
     assert (result.status, broken(result)) == (Status.ISSUE, {judged.STUCK}), result.reason
 
