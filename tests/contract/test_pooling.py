@@ -14,6 +14,7 @@ from harness.lab.topologies import load_topologies
 from harness.model import Behaviour, PoolMode, Result, Status
 from harness.redaction import Redactor
 from harness.store import read_run
+from harness.suites.catalogue import catalogue
 from tests.conftest import require_engine
 from tests.contract.command_line import harness, harness_here
 
@@ -34,6 +35,10 @@ def latest_results(folder: Path) -> dict[tuple[str, str], Result]:
     return {(result.target, result.check.partition(".")[2]): result for result in results}
 
 
+def has_state(feature: str) -> bool:
+    return feature.endswith(("-kept", "-apart"))
+
+
 #: features by their outcome behind a transaction pool; direct and behind a session pool they work
 LEAKING = ("setting-apart", "tenant-apart", "role-apart", "temp-table-apart", "advisory-lock", "notify-apart")
 LOST = ("setting-kept", "listen", "advisory-unlock")
@@ -42,21 +47,32 @@ SOME = ("setting-kept", "setting-apart", "named-kept", "discard-all-extended", "
 WORKING = ("transaction", "savepoint", "copy", "pipeline", "cancel", "two-phase", "advisory-xact-lock")
 
 
+SELECTED = [f"--check=pooling.{feature}" for feature in LEAKING + LOST + WORKING]
+#: what becomes of the state of a session
+STATES = [
+    f"--check={check.id}" for check in catalogue().checks if check.id.startswith("pooling.") and has_state(check.id)
+]
+
+
 @pytest.mark.parametrize(
-    ("engine_name", "selection"),
+    ("engine_name", "runs"),
     [
         # test_configurations.py runs the whole suite with the versions of the Docker engine
-        ("docker", [f"--check=pooling.{feature}" for feature in LEAKING + LOST + WORKING]),
-        ("native", ["--suite=pooling"]),
+        ("docker", [["direct", "session", "transaction", *SELECTED]]),
+        ("native", [["direct", "session", *SELECTED, *STATES], ["transaction", "--suite=pooling"]]),
     ],
     ids=["docker", "native"],
 )
-def test_the_pooling_suite_distinguishes_the_pool_modes(engine_name: str, selection: list[str], tmp_path: Path) -> None:
+def test_the_pooling_suite_distinguishes_the_pool_modes(
+    engine_name: str, runs: list[list[str]], tmp_path: Path
+) -> None:
     """Both engines run this test, and their product versions differ."""
     require_engine(engine_name)
-    done = harness_here(tmp_path, "verify", "direct", "session", "transaction", *selection, "--engine", engine_name)
-    assert done.returncode == 0, done.stdout + done.stderr
-    results = latest_results(tmp_path)
+    results: dict[tuple[str, str], Result] = {}
+    for arguments in runs:
+        done = harness_here(tmp_path, "verify", *arguments, "--engine", engine_name)
+        assert done.returncode == 0, done.stdout + done.stderr
+        results |= latest_results(tmp_path)
     observed = {key: result.feature.observed.behaviour for key, result in results.items() if result.feature}
     for features, behaviour in ((LEAKING, Behaviour.LEAKS), (LOST, Behaviour.LOST), (WORKING, Behaviour.WORKS)):
         for feature in features:
@@ -65,7 +81,7 @@ def test_the_pooling_suite_distinguishes_the_pool_modes(engine_name: str, select
     for (topology, feature), result in results.items():
         if feature == "pg-dump-apart":
             continue  # pg_dump is a program of its own, and gets whichever server connection the pooler hands out
-        if feature.endswith(("-kept", "-apart")) and result.status in {Status.OK, Status.ISSUE}:
+        if has_state(feature) and result.status in {Status.OK, Status.ISSUE}:
             assert result.probes, (topology, feature)
             shared = feature.endswith("-apart")
             if topology == "transaction":
