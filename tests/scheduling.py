@@ -22,6 +22,8 @@ if TYPE_CHECKING:
 SHARING = frozenset(
     {
         "test_acknowledged_writes",
+        "test_actor_checks",
+        "test_audit_attaching",
         "test_audit_edges",
         "test_audit_layer",
         "test_engine",

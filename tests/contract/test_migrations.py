@@ -223,7 +223,6 @@ PROJECTS: dict[str, tuple[dict[str, Any], str, Status, str]] = {
         "exit code of the first run: expected 0",
     ),
     "index": ({"up": python(INDEX)}, "concurrent", Status.OK, ""),
-    "sound-twice": ({"up": python(TABLE)}, "twice", Status.OK, ""),
     "sound-down": (
         {"up": python(TABLE), "down": python("run('DROP TABLE posts')"), "down_empties": True},
         "down-up",

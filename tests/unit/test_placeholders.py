@@ -21,7 +21,9 @@ from harness.audit.placeholders import (
 from harness.database import quote_identifier, quote_literal
 
 #: what PostgreSQL stores as a name: any characters but NUL, in at most 63 bytes
-NAMES = st.text(st.characters(exclude_characters="\0", exclude_categories=["Cs"]), min_size=1, max_size=30).map(cut_name)
+NAMES = st.text(st.characters(exclude_characters="\0", exclude_categories=["Cs"]), min_size=1, max_size=30).map(
+    cut_name
+)
 PARTS = st.text("abcXYZ019_$", max_size=40)
 TEXTS = st.text("abc {}'\"-$;\n%+", max_size=40)
 
