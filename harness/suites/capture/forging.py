@@ -224,4 +224,4 @@ def table_owner_attaches_it_twice(ctx: CheckContext) -> None:
 
 @breaks(table_owner, at="the limit that a cast to json of the owner's type runs with the rights of another role")
 def table_owner_has_types_that_run(ctx: CheckContext) -> None:
-    ctx.rewrite_capture(("IF EXISTS (SELECT FROM pg_cast", "IF false AND EXISTS (SELECT FROM pg_cast"))
+    ctx.rewrite_capture(("IF EXISTS (SELECT FROM pg_attribute", "IF false AND EXISTS (SELECT FROM pg_attribute"))
