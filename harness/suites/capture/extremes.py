@@ -37,7 +37,7 @@ def _blobs(ctx: CheckContext) -> Client:
 
 
 def _outcome(ctx: CheckContext, client: Client, number: int, column: str, value: str, kept: str) -> str:
-    """Write a value in a transaction with another row, and return what came of it.
+    """Write a value in a transaction with another row, and return the result.
 
     :param kept: SQL that returns whether the image `held` has the value of the row `b`.
     """

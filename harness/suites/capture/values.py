@@ -153,10 +153,10 @@ def _compare(ctx: CheckContext, name: str, readings: str, specimens: Sequence[Sp
     """
     typed = _is_typed(ctx)
     columns = ", ".join(
-        f"({place}, {_held(each, typed=typed)}, {_shown(each)}, "
-        f"(r.row).{each.column}::text, (r.own).{each.column}::text, "
-        f"{'true' if all_ else 'NOT ' + each.same.format(f'(r.own).{each.column}', f'(r.new).{each.column}')})"
-        for place, each in enumerate(specimens)
+        f"({place}, {_held(specimen, typed=typed)}, {_shown(specimen)}, "
+        f"(r.row).{specimen.column}::text, (r.own).{specimen.column}::text, "
+        f"{'true' if all_ else 'NOT ' + specimen.same.format(f'(r.own).{specimen.column}', f'(r.new).{specimen.column}')})"
+        for place, specimen in enumerate(specimens)
     )
     query = ctx.target.changes_query(ctx.admin)
     wrong, equal = [], []
@@ -178,7 +178,7 @@ def _held(specimen: Specimen, *, typed: bool) -> str:
     """Return SQL for whether the trail holds the value of a column.
 
     :param typed: whether the trail holds JSON values of the types of their columns. A boolean is then no number, and a
-        text is no JSON object. Otherwise it holds texts, and the text of a value is right.
+        text is not a JSON object. Otherwise it holds texts, and the text of a value is right.
     """
     column = specimen.column
     same = specimen.same.format(f"(r.row).{column}", f"(r.own).{column}")
@@ -208,9 +208,9 @@ def _is_typed(ctx: CheckContext) -> bool:
 def _misnamed(ctx: CheckContext) -> list[str]:
     """Return the columns whose value changed without being named, and those that are named with an equal text."""
     columns = ", ".join(
-        f"('{each.column}', '{each.type}', {each.same.format(f'(r.own).{each.column}', f'(r.new).{each.column}')}, "
-        f"(r.own).{each.column}::text, (r.new).{each.column}::text)"
-        for each in SPECIMENS
+        f"('{specimen.column}', '{specimen.type}', {specimen.same.format(f'(r.own).{specimen.column}', f'(r.new).{specimen.column}')}, "
+        f"(r.own).{specimen.column}::text, (r.new).{specimen.column}::text)"
+        for specimen in SPECIMENS
     )
     query = ctx.target.changes_query(ctx.admin)
     found = _rows(ctx, _NAMED.format(query=query, readings=_PRIOR_FIELDS, columns=columns))
