@@ -217,6 +217,9 @@ _WORK = (
     "DO $do$ BEGIN BEGIN INSERT INTO public.posts (slug) VALUES ('{} undone'); PERFORM 1 / 0; "
     "EXCEPTION WHEN division_by_zero THEN INSERT INTO public.posts (slug) VALUES ('{} handler'); END; END $do$",
     "INSERT INTO public.posts (slug) VALUES ('{}') ON CONFLICT (slug) DO UPDATE SET views = 1",
+    "SAVEPOINT s",
+    "INSERT INTO public.posts (slug) VALUES ('{} savepoint')",
+    "RELEASE SAVEPOINT s",
     "DELETE FROM public.posts WHERE slug = '{}'",
 )
 
