@@ -39,10 +39,10 @@ if TYPE_CHECKING:
 
 #: no further check is tried on a variant after so many seconds
 _LONGEST_S = 300.0
-#: how much less a kill of another kind says about a check
+#: how much less the notice of a variant of another kind counts
 _OTHER_KINDS = 0.2
-#: as how many kills the kind's name in the id of a check counts
-_NAMESAKE = 2
+#: how much sooner a check is tried whose id has the name of the kind
+_NAMESAKE = 20
 
 
 class Outcome(StrEnum):
@@ -246,8 +246,8 @@ class BrokenTrails:
         with self._lock:
             tries, noticed = self._tries[name, variant.kind], self._noticed[name, variant.kind]
             others = sum(count for (check, _), count in self._noticed.items() if check == name) - noticed
-        namesake = _NAMESAKE * (variant.kind in name)
-        return self._ok_ms[variant.trail][name] * (tries + 2) / (noticed + namesake + _OTHER_KINDS * others + 1)
+        expected = self._ok_ms[variant.trail][name] * (tries + 2) / (noticed + _OTHER_KINDS * others + 1)
+        return expected / _NAMESAKE if variant.kind in name else expected
 
     def _checks_of(self, target: AuditTarget) -> list[Check]:
         """Return the checks of a trail that apply to a target, the longest first."""

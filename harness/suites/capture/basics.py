@@ -211,6 +211,35 @@ def changed_from(ctx: CheckContext) -> None:
         ctx.expect("prior values around NULL", nulls, equals=[{"email": "b@example.org"}, {"email": None}])
         ctx.expect("changed fields", updates[0].changed_fields, equals=("email", "visits"))
         ctx.expect("prior values of insert and delete", others, equals=[None] * len(others))
+    _several_rows(ctx)
+
+
+def _several_rows(ctx: CheckContext) -> None:
+    """Update several rows so that their new values sort in another order than their old ones."""
+    ctx.owner.run(
+        "CREATE TABLE public.turned (a integer, number integer PRIMARY KEY); GRANT ALL ON public.turned TO harness_app"
+    )
+    ctx.target.attach(ctx.owner, "public.turned", changed_from=True)
+    client = ctx.client()
+    with ctx.audited(client, ADA):
+        client.run("INSERT INTO public.turned VALUES (1, 1), (2, 2), (3, 3)")
+        client.run("UPDATE public.turned SET a = -a")
+    prior = {
+        str(change.table_pk["number"]): change.changed_from
+        for change in ctx.changes("turned")
+        if change.op == "update" and change.table_pk
+    }
+    expected = {str(number): {"a": number} for number in (1, 2, 3)}
+    ctx.expect("prior values of several rows, by key", prior, equals=expected)
+
+
+@breaks(changed_from, at="prior values of several rows, by key")
+def prior_values_of_another_row(ctx: CheckContext) -> None:
+    ctx.tamper(
+        "audit_changes",
+        "IF NEW.table_name = 'turned' AND NEW.op = 'update' THEN "
+        "NEW.changed_from := jsonb_build_object('a', 4 - (NEW.changed_from ->> 'a')::integer); END IF",
+    )
 
 
 @breaks(changed_from, at="prior values")

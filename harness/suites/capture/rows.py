@@ -43,6 +43,7 @@ def keys(ctx: CheckContext) -> None:
     ctx.expect("a number", deleted.get("posts"), equals={"id": 41})
     ctx.expect("a text not named id", deleted.get("authors"), equals={"code": "k-1"})
     ctx.expect("both parts of a composite key", deleted.get("ledger"), equals={"tenant": 2, "entry": entry})
+    _included(ctx)
     ctx.owner.run("CREATE TABLE public.keyless (body text); GRANT ALL ON public.keyless TO harness_app")
     attached = ctx.attempt(lambda: ctx.target.attach(ctx.owner, "public.keyless"))
     ctx.fact("attaching a table without a key", attached)
@@ -52,6 +53,28 @@ def keys(ctx: CheckContext) -> None:
         found = sorted(change.op for change in ctx.changes("keyless"))
         expected = ctx.expected_ops("delete", "delete", "insert", "insert")
         ctx.expect("changes of a table without a key", found, equals=expected)
+
+
+def _included(ctx: CheckContext) -> None:
+    """Delete from a table whose primary key includes a column that is no part of the key."""
+    ctx.owner.run(
+        "CREATE TABLE public.including (id integer, note text, PRIMARY KEY (id) INCLUDE (note));"
+        "GRANT ALL ON public.including TO harness_app"
+    )
+    ctx.target.attach(ctx.owner, "public.including")
+    client = ctx.client()
+    with ctx.audited(client, ADA):
+        client.run("INSERT INTO public.including VALUES (7, 'a note'); DELETE FROM public.including")
+    deleted = [change.table_pk for change in ctx.changes("including") if change.op == "delete"]
+    ctx.expect("a key that includes a column", deleted, equals=[{"id": 7}])
+
+
+@breaks(keys, at="a key that includes a column")
+def keys_with_included_columns(ctx: CheckContext) -> None:
+    ctx.tamper(
+        "audit_changes",
+        "IF NEW.table_name = 'including' THEN NEW.table_pk := NEW.table_pk || jsonb_build_object('note', 'a note'); END IF",
+    )
 
 
 @breaks(keys, at="a number")
