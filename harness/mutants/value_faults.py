@@ -108,11 +108,6 @@ _ALTERNATING = (
         "Numbers in {what} are rounded to two decimals",
         _number("round($::numeric, 2)", "scale($::numeric) > 2"),
     ),
-    Rebuilt(
-        "scale-lost",
-        "Trailing zeros of numbers in {what} are lost",
-        _number("trim_scale($::numeric)", "scale($::numeric) > 0"),
-    ),
     Rebuilt("sign-lost", "Negative numbers in {what} lose their sign", _number("abs($::numeric)", "$ LIKE '-%'")),
     _ROUNDED_BIG,
     Rebuilt("booleans-as-numbers", "Booleans in {what} are 0 and 1", _if("boolean", f"({_TEXT})::boolean::int")),
