@@ -90,11 +90,14 @@ def sessions() -> set[str]:
     """Return the names of the Nox sessions, from the source: nox itself would import the module under its own name."""
     module = ast.parse((ROOT / "noxfile.py").read_text(encoding="utf-8"))
     own = {
-        node.name
+        next((word.value.value for word in named if word.arg == "name" and isinstance(word.value, ast.Constant)), node.name)
         for node in module.body
-        if isinstance(node, ast.FunctionDef) and any("nox.session" in ast.unparse(item) for item in node.decorator_list)
+        if isinstance(node, ast.FunctionDef)
+        for item in node.decorator_list
+        if "nox.session" in ast.unparse(item)
+        for named in [item.keywords if isinstance(item, ast.Call) else []]
     }
-    return own | {f"topology-{path.stem}" for path in (ROOT / "topologies").glob("*.toml")}
+    return {str(name) for name in own} | {f"topology-{path.stem}" for path in (ROOT / "topologies").glob("*.toml")}
 
 
 def session_lines() -> Iterator[tuple[str, str, str]]:
@@ -157,7 +160,10 @@ def test_every_toml_example_is_one_of_its_kind(document: str, block: str, tmp_pa
     assert len(kinds) == 1, f"{document}: {sorted(keys)}"
     if kinds == [TargetFile] and "summary" not in keys:  # a part of a target file
         rest = {name: part for name, part in _REST_OF_A_TARGET.items() if name not in keys}
-        path.write_text(f"{rest.pop('summary')}{block}{''.join(rest.values())}")
+        part = block
+        if "statements" in keys and "attach =" not in block:  # one statement of several
+            part = f"{block}attach = 'SELECT 1'\nchanges = 'SELECT 1'\n"
+        path.write_text(f"{rest.pop('summary')}{part}{''.join(rest.values())}")
     if kinds == [Topology]:
         if "postgres" not in keys:
             path.write_text(CHAIN + block)

@@ -39,6 +39,15 @@ NO_SERVER = Capability("a server", "there is no server", lambda _topology: False
 PATH = PathLabel(name="posts", title="POST /api/posts", kind="HTTP")
 
 
+def no_server(_database: str) -> None:
+    raise EngineUnavailableError("the engine does not answer")
+
+
+_ROLE = SimpleNamespace(name="harness_app")
+#: servers that nobody started
+UNREACHABLE = SimpleNamespace(roles=SimpleNamespace(app=_ROLE, owner=_ROLE), admin=no_server)
+
+
 class Contexts:
     """A workspace without servers: the checks of these tests do not connect."""
 
@@ -69,7 +78,7 @@ class Contexts:
         if self.broken:
             raise self.broken
         self.made.append(name)
-        yield CheckContext(cast("Any", None), self.target, "none", cast("Any", self))
+        yield CheckContext(cast("Any", UNREACHABLE), self.target, "none", cast("Any", self))
         if self.cleanup:
             raise self.cleanup
 

@@ -56,7 +56,7 @@ def keys(ctx: CheckContext) -> None:
 
 
 def _included(ctx: CheckContext) -> None:
-    """Delete from a table whose primary key includes a column that is no part of the key."""
+    """Delete from a table whose primary key includes another column."""
     ctx.owner.run(
         "CREATE TABLE public.including (id integer, note text, PRIMARY KEY (id) INCLUDE (note));"
         "GRANT ALL ON public.including TO harness_app"
