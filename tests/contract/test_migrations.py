@@ -182,6 +182,12 @@ PROJECTS: dict[str, tuple[dict[str, Any], str, Status, str]] = {
         Status.ISSUE,
         "exit code of the second run",
     ),
+    "prepared-at-the-same-time": (
+        {"up": python("run('CREATE TABLE a ()')\n" + PREPARED)},
+        "concurrent",
+        Status.NOT_RUN,
+        "the prepared transaction kept of the commands still has locks",
+    ),
     "finds-nothing-prepared": (
         {
             "up": python("run('CREATE TABLE a ()')\n" + PREPARED),

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, NamedTuple
 from msgspec import Struct
 
 from harness.checks.record import NotExercisedError
+from harness.database import SqlError
 from harness.errors import TimedOutError
 from harness.host.command import CommandResult
 from harness.suites.migrations.advice import record_lock_limit
@@ -46,6 +47,10 @@ _SETTLES_S = 6.0
 _MOST_TURNS = 60
 #: a run that is at no DDL statement and waits for no lock is waited for, seconds
 _TURN_S = 1.0
+#: how long the removal of the gate waits for locks that the commands left behind, seconds
+_REMOVED_S = 10
+_LOCK_NOT_AVAILABLE = "55P03"
+_PREPARED = "SELECT gid FROM pg_prepared_xacts WHERE database = current_database()"
 #: the end of a session or a statement that took longer than its session, its client or the pooler allows
 _TIMED_OUT = re.compile(
     r"due to (?:statement|transaction|idle-session|idle-in-transaction(?: session)?) timeout"
@@ -242,8 +247,19 @@ class _Gate:
         self._holder.run("SELECT pg_advisory_unlock_all()")
 
     def remove(self) -> None:
-        """Remove the gate, so that it is in no catalogue."""
-        self._holder.run(QUERIES["no_gate"])
+        """Remove the gate, so that it is in no catalogue.
+
+        :raises NotExercisedError: when the commands left a lock behind that the removal has to wait for.
+        """
+        self._holder.run(f"SET lock_timeout = '{_REMOVED_S}s'")
+        try:
+            self._holder.run(QUERIES["no_gate"])
+        except SqlError as error:
+            if error.sqlstate != _LOCK_NOT_AVAILABLE:
+                raise
+            prepared = [str(gid) for (gid,) in self._look.rows(_PREPARED)]
+            holder = f"the prepared transaction {', '.join(prepared)}" if prepared else "a session"
+            raise NotExercisedError(f"{holder} of the commands still has locks after both runs") from None
 
 
 def _wait(seen: Callable[[], bool], deadline_s: float) -> bool:
