@@ -34,11 +34,8 @@ def _text(value: str) -> str:
 def _number(value: str, when: str = "true") -> str:
     text = f"({_TEXT})"
     value, when = value.replace("$", text), when.replace("$", text)
-    return (
-        f"CASE WHEN {{json}}_typeof(e.value) = 'number' THEN CASE WHEN {when} THEN to_{{json}}({value}) ELSE"
-        f" e.value END "
-        "ELSE e.value END"
-    )
+    changed = f"CASE WHEN {when} THEN to_{{json}}({value}) ELSE e.value END"
+    return f"CASE WHEN {{json}}_typeof(e.value) = 'number' THEN {changed} ELSE e.value END"
 
 
 class Rebuilt(Struct, frozen=True):
