@@ -52,7 +52,7 @@ SPECIMENS = (
         "text",
         (
             "",
-            f" padded {'and longer than a short column ' * 3}\t",
+            f" padded {'and longer than a short column ' * 3}\t ",
             "quotes \"' \\ $$ %s {} &<>",
             "\\u0000 \\x00 \\n",
             "line\r\nline",
@@ -74,7 +74,7 @@ SPECIMENS = (
     Specimen(
         "c_timestamptz",
         "timestamptz",
-        ("2026-11-01 05:30:00+00", "2026-11-01 06:30:00+00", "0044-03-15 12:00:00+00 BC", "infinity"),
+        ("2026-11-01 05:30:00+00", "2026-11-01 06:30:00.000006+00", "0044-03-15 12:00:00+00 BC", "infinity"),
     ),
     Specimen(
         "c_interval",

@@ -97,8 +97,13 @@ def _write(ctx: CheckContext, statements: str) -> None:
 
 @raised_for(Side.TARGET)
 def _rows(ctx: CheckContext, statement: str) -> list[tuple[Any, ...]]:
+    """Run a query about the trail in another time zone than that of every writer: a time without its zone differs."""
     ctx.admin.run(_ROW_OF)
-    return ctx.admin.rows(statement)
+    ctx.admin.run("SET TimeZone = 'Asia/Kathmandu'")
+    try:
+        return ctx.admin.rows(statement)
+    finally:
+        ctx.admin.run("RESET TimeZone")
 
 
 #: what the trail holds of a row (held), the row itself (own), and the row after the change (new)
