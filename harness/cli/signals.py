@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import _thread
 import contextlib
 import os
 import signal
@@ -56,19 +57,25 @@ class Signals:
 
     @contextlib.contextmanager
     def deferred_to(self, interrupt: Callable[[], None]) -> Iterator[None]:
-        """Call a function for each signal within the block, in place of raising."""
+        """Call a function for each signal within the block, in place of raising, in a thread of its own."""
         self._interrupt = interrupt
         try:
             yield
         finally:
             self._interrupt = None
 
+    def _interrupted(self, interrupt: Callable[[], None], said: str) -> None:
+        interrupt()
+        self._notify(said)
+
     def _handle(self, number: int, _frame: FrameType | None) -> None:
         self._count += 1
         name = signal.Signals(number).name
-        if self._interrupt is not None:
-            self._interrupt()
-            self._notify("still tearing down" if self._count > 1 else f"{name}: {self.teardown}")
+        if (interrupt := self._interrupt) is not None:
+            said = "still tearing down" if self._count > 1 else f"{name}: {self.teardown}"
+            # what the signal interrupts may hold the lock of an event or a stream, as an earlier handler may: setting
+            # that event here would wait for ever, and `threading.Thread` has such a lock itself
+            _thread.start_new_thread(self._interrupted, (interrupt, said))
         elif self._count == 1:
             raise InterruptedRunError(f"interrupted by {name}")
         elif self._count < _LAST:

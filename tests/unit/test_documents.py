@@ -97,7 +97,7 @@ def test_a_workflow_without_evidence_is_not_ready(folder: Path, capsys: pytest.C
 def test_an_unknown_name_in_the_configuration_is_an_error(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
     (folder / "harness.toml").write_text(WORKFLOW.replace('checks = ["actor"]', 'checks = ["actr"]'))
     assert main(["decide"]) == 2
-    assert "did you mean actor?" in capsys.readouterr().err
+    assert "did you mean actor" in capsys.readouterr().err
 
 
 def test_deciding_without_a_declared_workflow_is_an_error(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:

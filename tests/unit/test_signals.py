@@ -6,6 +6,7 @@ import os
 import signal
 import subprocess
 import sys
+from threading import Lock
 
 import pytest
 
@@ -14,6 +15,7 @@ from harness.cli.main import main, root
 from harness.cli.signals import Signals
 from harness.cli.usage import as_started
 from harness.errors import InterruptedRunError
+from harness.waiting import NotYet, poll
 
 #: runs a short command, and sends a signal to itself at one moment
 _SCRIPT = """
@@ -112,8 +114,30 @@ def test_a_run_is_interrupted_by_each_signal_and_never_ended_at_once(monkeypatch
     with signals.deferred_to(lambda: interrupts.append("interrupt")):
         for _ in range(4):
             signals._handle(signal.SIGTERM, None)
+    poll(lambda: arrived(said, 4), what="four signals", deadline_s=10)
     assert len(interrupts) == 4
-    assert said == ["SIGTERM: tearing down in a moment", *["still tearing down"] * 3]
+    assert sorted(said) == ["SIGTERM: tearing down in a moment", *["still tearing down"] * 3]
+
+
+def test_a_signal_waits_for_no_lock_of_what_it_interrupts() -> None:
+    said: list[str] = []
+    held = Lock()
+    signals = Signals(said.append)
+
+    def interrupt() -> None:
+        with held:
+            pass
+
+    with signals.deferred_to(interrupt), held:
+        signals._handle(signal.SIGTERM, None)
+        signals._handle(signal.SIGTERM, None)
+        assert said == []
+    poll(lambda: arrived(said, 2), what="two signals", deadline_s=10)
+
+
+def arrived(said: list[str], count: int) -> None:
+    if len(said) < count:
+        raise NotYet(f"{len(said)} of {count}")
 
 
 def test_earlier_handlers_are_restored() -> None:
