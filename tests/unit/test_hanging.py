@@ -33,6 +33,7 @@ def test_a_lock_is_named_by_its_object(lock: tuple[str, str, str | None, str, li
         ("4711", True),
         ("00000000-0000-0000-0000-000000001267", True),
         ("1267", True),
+        ("00000000-0000-1267-0000-000000000000", True),
         (hashlib.md5(b"4711", usedforsecurity=False).hexdigest(), True),
         (hashlib.sha256(b"4711").hexdigest()[:32], True),
         ("4712", False),

@@ -245,14 +245,15 @@ def reused_txid(ctx: CheckContext) -> None:
 
 
 def stands_for(identity: str, number: int) -> bool:
-    """Return whether an id is a number and nothing else: decimal, hexadecimal, or hashed."""
+    """Return whether an id is a number and nothing else: decimal, hexadecimal with zeros around it, or hashed."""
     digits = identity.replace("-", "")
     if re.fullmatch("[0-9]+", identity) and int(identity) == number:
         return True
     if not re.fullmatch("[0-9a-f]+", digits):
         return False
     hashed = (hashlib.new(name, str(number).encode()).hexdigest() for name in ("md5", "sha1", "sha256", "sha512"))
-    return int(digits, 16) == number or (len(digits) >= _HASHED and any(found.startswith(digits) for found in hashed))
+    is_number = digits.strip("0") == f"{number:x}".strip("0")
+    return is_number or (len(digits) >= _HASHED and any(found.startswith(digits) for found in hashed))
 
 
 @breaks(reused_txid, at="actor")
