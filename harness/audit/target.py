@@ -184,10 +184,15 @@ class AuditTarget(Struct, frozen=True, kw_only=True):
         self, owner: Client, table: str, *, exclude: Sequence[str], mask: Sequence[str], placeholder: str = "[REDACTED]"
     ) -> None:
         """Attach capture to a table with prior values and redacted columns."""
-        rules = {"exclude": _array(exclude), "mask": _array(mask), "placeholder": quote_literal(placeholder)}
+        statement = self.redacting(table, exclude=exclude, mask=mask, placeholder=placeholder)
         with self._within_deadline(owner, "attach_redacted"):
-            owner.run(fill(self.statements.attach_redacted, table_names(table), rules))
+            owner.run(statement)
         self._grant_again(owner, table)
+
+    def redacting(self, table: str, *, exclude: Sequence[str], mask: Sequence[str], placeholder: str) -> str:
+        """Return the statement that attaches capture to a table with redacted columns; "" without redaction."""
+        rules = {"exclude": _array(exclude), "mask": _array(mask), "placeholder": quote_literal(placeholder)}
+        return fill(self.statements.attach_redacted, table_names(table), rules)
 
     @raised_for(Side.TARGET)
     def detach(self, owner: Client, table: str) -> None:

@@ -82,9 +82,13 @@ def _statements_of_the_target(ctx: CheckContext) -> list[Attempt]:
     prepared = {
         "the statement purge": target.statements.purge.replace("%(cutoff)s", "'infinity'::timestamptz"),
         "the statement age": target.statements.age.replace("%(age)s", "'1 day'::interval"),
+        "the statement attach_redacted": target.redacting(table, exclude=["slug"], mask=["title"], placeholder="-"),
         "the statement detach": fill(target.statements.detach, table_names(table)),
     }
-    return [Attempt(name, statement.replace("%%", "%")) for name, statement in prepared.items() if statement]
+    again = fill(target.statements.attach, table_names(table))
+    return [
+        Attempt(name, statement.replace("%%", "%"), undo=again) for name, statement in prepared.items() if statement
+    ]
 
 
 @breaks(forgery, at="insert into public.audit_changes")
@@ -95,6 +99,16 @@ def forgery_by_the_usual_grants(ctx: CheckContext) -> None:
 @breaks(forgery, at="the trail after a temporary table posts with a trigger that calls threadline_capture, 1")
 def forgery_by_a_trigger_of_its_own(ctx: CheckContext) -> None:
     ctx.sabotage("GRANT EXECUTE ON FUNCTION public.threadline_capture() TO PUBLIC")
+
+
+@breaks(forgery, at="the trail after the statement attach_redacted")
+def forgery_by_a_rule_that_hides_columns(ctx: CheckContext) -> None:
+    ctx.sabotage("""
+        DO $$ DECLARE found regprocedure; BEGIN
+            FOR found IN SELECT oid FROM pg_proc WHERE starts_with(proname, 'threadline_attach') LOOP
+                EXECUTE format('ALTER FUNCTION %s SECURITY DEFINER; GRANT EXECUTE ON FUNCTION %s TO PUBLIC', found, found);
+            END LOOP;
+        END $$""")
 
 
 @breaks(forgery, at="the trail after keep(text,text,jsonb) with insert")
