@@ -201,14 +201,6 @@ _EDITS = (
     ),
     (
         STATEMENT,
-        "correlation-trimmed",
-        "actions",
-        "Blanks around a correlation id are lost",
-        "ledger.enter(), $1, $2,",
-        "ledger.enter(), $1, btrim($2),",
-    ),
-    (
-        STATEMENT,
         "correlation-in-lower-case",
         "actions",
         "Correlation ids are in lower case",

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 
 from msgspec import Struct
 
+from harness.audit.target_file import TrailFeature
 from harness.checks.record import NotExercisedError, spell
 from harness.checks.registry import P0, P1, TRANSACTION_BLOCKS, breaks, check
 from harness.database import SqlError, describe
@@ -56,7 +57,7 @@ class Round(Struct, frozen=True):
 
 
 class _Writer:
-    """Writes the same three changes again and again, and reads what the trail has of them."""
+    """Writes the same three changes again and again, with an action where the trail records them, and reads what the trail has of them."""
 
     def __init__(self, ctx: CheckContext) -> None:
         self._ctx = ctx
@@ -67,16 +68,14 @@ class _Writer:
         outcome = "done"
         try:
             with self._ctx.audited(client, ADA):
-                for statement in filter(
-                    None,
-                    (
-                        before and f"SET LOCAL statement_timeout = '2s'; DISCARD PLANS; {before}",
-                        *_WRITES,
-                        "SET CONSTRAINTS ALL IMMEDIATE",
-                        after,
-                    ),
-                ):
+                if before:
+                    client.run(f"SET LOCAL statement_timeout = '2s'; DISCARD PLANS; {before}")
+                for statement in (*_WRITES, "SET CONSTRAINTS ALL IMMEDIATE"):
                     client.run(statement)
+                if self._ctx.claims(TrailFeature.ACTIONS):  # with the writer's objects, like the writes
+                    self._ctx.target.record_action(client, "written", "c-1")
+                if after:
+                    client.run(after)
         except SqlError as error:
             outcome = describe(error)
         changes = self._ctx.changes()
