@@ -128,6 +128,13 @@ _MISTAKES = (
         before="ADD low text GENERATED ALWAYS AS (lower(email)) STORED",
     ),
     _Case("the same, excluded", exclude=("email",), before="ADD low text GENERATED ALWAYS AS (lower(email)) STORED"),
+    _Case(
+        "a table that inherits from it",
+        mask=("email",),
+        before="ADD more int; CREATE TABLE public.inheriting (PRIMARY KEY (code)) INHERITS (public.{name}); "
+        "GRANT ALL ON public.inheriting TO harness_app",
+        table="inheriting",
+    ),
     _Case("a table without a key, masked", mask=("email",), before="DROP CONSTRAINT {name}_pkey"),
     _Case("a table without a key, excluded", exclude=("email",), before="DROP CONSTRAINT {name}_pkey"),
 )
