@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import docker.errors
 import requests
@@ -16,6 +16,8 @@ if TYPE_CHECKING:
     from docker.api import APIClient
 
 _REMOVAL_S = 10.0
+#: in Docker's answer with status 500, when another run has removed an image a moment before
+_UNKNOWN = "unrecognized image ID"
 
 
 def remove_unfinished(api: APIClient, is_chosen: Callable[[dict[str, str]], bool]) -> list[str]:
@@ -32,7 +34,7 @@ def remove_unfinished(api: APIClient, is_chosen: Callable[[dict[str, str]], bool
     if not _is_podman(api):  # Podman gives a name to every imported image
         filters["dangling"] = True  # much faster: Docker reads every layer of the images with a name
     while True:  # removing an image makes its parent dangling, which the next round finds
-        images = api.images(filters=filters)  # in finished images the label is empty
+        images = _images(api, filters)  # in finished images the label is empty
         gone = [
             f"build image {image['Id'].removeprefix('sha256:')[:12]}"
             for image in images
@@ -89,12 +91,30 @@ def remove_network(api: APIClient, network: str) -> bool:
     return poll(remove, what=f"the removal of network {network[:12]}", deadline_s=_REMOVAL_S)
 
 
+def _images(api: APIClient, filters: dict[str, str | bool]) -> list[dict[str, Any]]:
+    """Return the images that the filters match; Docker fails when one of them vanishes meanwhile, so it is asked again."""
+
+    def listed() -> list[dict[str, Any]]:
+        try:
+            return list(api.images(filters=filters))
+        except docker.errors.APIError as error:
+            if _vanished(error):
+                raise NotYet(str(error)) from None
+            raise
+
+    return poll(listed, what="a list of images", deadline_s=_REMOVAL_S)
+
+
+def _vanished(error: docker.errors.APIError) -> bool:
+    return _UNKNOWN in str(error.explanation)
+
+
 def _remove_image(api: APIClient, image: str) -> bool:
     try:
         api.remove_image(image)
     except docker.errors.APIError as error:
         # already removed, or the base of a build that is running
-        if error.status_code in {requests.codes.not_found, requests.codes.conflict}:
+        if error.status_code in {requests.codes.not_found, requests.codes.conflict} or _vanished(error):
             return False
         raise
     return True

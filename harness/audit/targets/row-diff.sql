@@ -4,6 +4,7 @@
 -- Limits: The log does not keep who made a change. A TRUNCATE is not recorded. A change of the schema writes no records:
 -- attach the table again, so that the log continues with its rows as they are then. A renamed table has its history
 -- under two names. An update from SQL NULL to the JSON value null has no difference, since jsonb has one null.
+-- An inheriting table is captured once it is attached itself.
 CREATE SCHEMA diffs;
 REVOKE ALL ON SCHEMA diffs FROM PUBLIC;
 
