@@ -92,7 +92,7 @@ def remove_network(api: APIClient, network: str) -> bool:
 
 
 def _images(api: APIClient, filters: dict[str, str | bool]) -> list[dict[str, Any]]:
-    """Return the images that the filters match; Docker fails when one of them vanishes meanwhile, so it is asked again."""
+    """Return the images that the filters match. Docker fails when one of them vanishes meanwhile, so it is repeated."""
 
     def listed() -> list[dict[str, Any]]:
         try:
