@@ -159,7 +159,7 @@ def unlinked_actions(ctx: CheckContext) -> None:
     among=("redaction", "capture"),
     turns=(
         *_COVERAGE,
-        *("redaction.canaries", "redaction.earlier-rows", "redaction.insert", "redaction.json-whole"),
+        *("redaction.canaries", "redaction.earlier-rows", "redaction.insert", "redaction.json-whole", "redaction.later-ddl"),
         *("redaction.null-hidden", "redaction.partitions", "redaction.refused-rules", "redaction.update"),
     ),
     excluded=_EXCLUDED,
