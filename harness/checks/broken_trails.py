@@ -37,6 +37,8 @@ if TYPE_CHECKING:
     from harness.lab.lab import Lab
     from harness.mutants.variant import Variant
 
+#: the suites whose checks judge a trail
+_SUITES = (*TRAIL_SUITES, "observability")
 #: no further check is tried on a variant after so many seconds
 _LONGEST_S = 300.0
 #: how much less the notice of a variant of another kind counts
@@ -251,7 +253,7 @@ class BrokenTrails:
 
     def _checks_of(self, target: AuditTarget) -> list[Check]:
         """Return the checks of a trail that apply to a target, the longest first."""
-        checks = (check for check in self._catalogue.checks if check.id.partition(".")[0] in TRAIL_SUITES)
+        checks = (check for check in self._catalogue.checks if check.id.partition(".")[0] in _SUITES)
         return sorted(
             (
                 check

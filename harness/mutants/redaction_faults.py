@@ -191,25 +191,6 @@ _EDITS = (
     ),
     (
         STATEMENT,
-        "no-partitioned-tables",
-        "coverage",
-        "The coverage lists no partitioned table",
-        "WHERE c.relkind IN ('r', 'p') AND c.relpersistence",
-        "WHERE c.relkind = 'r' AND c.relpersistence",
-    ),
-    (
-        ROW,
-        "only-captured-listed",
-        "coverage",
-        "The coverage lists captured tables only",
-        "WHERE c.relkind IN ('r', 'p')",
-        (
-            "WHERE EXISTS (SELECT FROM pg_trigger t WHERE t.tgrelid = c.oid AND t.tgfoid ="
-            " 'rowlog.record_change()'::regprocedure) AND c.relkind IN ('r', 'p')"
-        ),
-    ),
-    (
-        STATEMENT,
         "all-is-well",
         "coverage",
         "Every table counts as captured",

@@ -153,20 +153,39 @@ def coverage(ctx: CheckContext) -> None:
         _make(ctx, f"public.disabled_{number}", attach=True)
         ctx.owner.run(f"ALTER TABLE public.disabled_{number} DISABLE TRIGGER {quote_identifier(name)}")
         cases.append((f"a table whose trigger {name} is disabled", f"public.disabled_{number}"))
-        if number == 1 and " WHEN (" not in definition:
-            _make(ctx, "public.conditional", attach=True)
-            elsewhere = definition.replace(" ON public.covered ", " ON public.conditional ")
-            never = elsewhere.replace(" EXECUTE FUNCTION ", " WHEN (false) EXECUTE FUNCTION ")
+        _make(ctx, f"public.replica_{number}", attach=True)
+        ctx.owner.run(f"ALTER TABLE public.replica_{number} ENABLE REPLICA TRIGGER {quote_identifier(name)}")
+        cases.append((f"a table whose trigger {name} fires in a replica only", f"public.replica_{number}"))
+        for kind, (what, partial) in _partial(definition).items():
+            table = f"public.{kind}_{number}"
+            _make(ctx, table, attach=True)
             ctx.owner.run(
-                f"DROP TRIGGER {quote_identifier(name)} ON public.conditional; {never}; ALTER TABLE public.conditional {always}"
+                f"DROP TRIGGER {quote_identifier(name)} ON {table}; "
+                f"{partial.replace(' ON public.covered ', f' ON {table} ')}; ALTER TABLE {table} {always}"
             )
-            cases.append((f"a table whose trigger {name} never fires", "public.conditional"))
+            cases.append((f"a table whose trigger {name} {what}", table))
         idle = re.sub(r" EXECUTE FUNCTION .*$", " EXECUTE FUNCTION public.nothing()", definition)
         ctx.owner.run(f"{idle.replace(' ON public.covered ', ' ON public.named ')}; ALTER TABLE public.named {always}")
     if ctx.claims(TrailFeature.PARTITIONS):
         cases += _partitions(ctx)
     writes = ("VALUES (1, 'canary')", "body = 'x'")
     _compare(ctx, [(what, table, writes) for what, table in cases], captured=("public.covered", "Shop.attached"))
+
+
+def _partial(definition: str) -> dict[str, tuple[str, str]]:
+    """Return triggers that fire for some writes only: by the kind, what they do, and the definition."""
+    found = {
+        "inserting": (
+            "fires for inserts only",
+            re.sub(r" (BEFORE|AFTER) INSERT OR .*? ON ", r" \1 INSERT ON ", definition),
+        )
+    }
+    if " WHEN (" not in definition:
+        never = definition.replace(" EXECUTE FUNCTION ", " WHEN (false) EXECUTE FUNCTION ")
+        found["conditional"] = ("never fires", never)
+    if " REFERENCING " not in definition:  # PostgreSQL allows a list of columns without transition tables only
+        found["narrow"] = ("fires for one column", definition.replace(" UPDATE ON ", " UPDATE OF id ON "))
+    return {kind: (what, partial) for kind, (what, partial) in found.items() if partial != definition}
 
 
 def _make(ctx: CheckContext, table: str, *, attach: bool = False) -> None:
