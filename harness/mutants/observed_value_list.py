@@ -16,6 +16,8 @@ if TYPE_CHECKING:
 
     from harness.mutants.observed_values import ValueOperator
 
+_EQUAL = "values are compared as their types compare, so another text of an equal value shows nothing"
+
 
 def _of_op(op: str) -> Callable[[Row], bool]:
     return lambda row: same_kind(row, op)
@@ -28,13 +30,25 @@ def _values(
     *,
     feature: TrailFeature | None = None,
     records: Recorded | None = None,
+    as_texts: bool = False,
 ) -> tuple[Mutation, ...]:
+    """Return a mutation for each operator on the values of a column.
+
+    :param as_texts: whether a check compares the texts of these values, so that an equal value with another text is
+        noticed.
+    """
+
     def of(operator: ValueOperator) -> Callable[[list[Row]], list[Row]]:
         return lambda rows: values(rows, name, operator.apply)
 
     return tuple(
         mutation(
-            f"{name}.{operator.name}", operator.what.format(values=noun), of(operator), feature=feature, records=records
+            f"{name}.{operator.name}",
+            operator.what.format(values=noun),
+            of(operator),
+            feature=feature,
+            records=records,
+            sound=_EQUAL if operator.equal and not as_texts else "",
         )
         for operator in operators
     )
@@ -148,7 +162,9 @@ KEYS = (
         feature=TrailFeature.CHANGED_FROM,
     ),
     *_objects("table_pk", "the columns of keys"),
-    *_values("table_pk", "keys", [operator for operator in _EVERY_VALUE if operator.name in _KEY_VALUES]),
+    *_values(
+        "table_pk", "keys", [operator for operator in _EVERY_VALUE if operator.name in _KEY_VALUES], as_texts=True
+    ),
 )
 
 

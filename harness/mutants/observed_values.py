@@ -31,6 +31,8 @@ class ValueOperator(Struct, frozen=True):
     #: completes the sentence "a trail that …"; `{values}` is what the values belong to
     what: str
     apply: Operator
+    #: whether the new value equals the old one, as their type compares
+    equal: bool = False
 
 
 def _of_text(change: Callable[[str], Any]) -> Operator:
@@ -163,6 +165,7 @@ NUMBERS = (
         "scales-dropped",
         "drops the last zeros of decimal numbers in {values}",
         _without_zeros,
+        equal=True,
     ),
 )
 OTHERS = (
@@ -213,5 +216,6 @@ OTHERS = (
         "uuids-without-dashes",
         "drops the dashes of UUIDs in {values}",
         _of_match(_UUID, lambda found: found[0].replace("-", "")),
+        equal=True,
     ),
 )

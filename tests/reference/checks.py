@@ -95,7 +95,9 @@ def _mutations() -> str:
         (
             code(mutation.name),
             prose(mutation.what),
-            f"claim: {code(mutation.feature.value)}" if mutation.feature else prose(mutation.sound),
+            f"claim: {code(mutation.feature.value)}"
+            if mutation.feature and not mutation.sound
+            else prose(mutation.sound),
         )
         for mutation in MUTATIONS
     ]

@@ -212,6 +212,11 @@ def test_rows_are_dropped_doubled_moved_and_delayed() -> None:
 def test_what_a_sound_trail_can_show_is_left_out() -> None:
     plain, reference = load_target("plain-trigger"), reference_target()
     assert BY_NAME["op.upper-cased"].left_out(reference) == "the harness reads operations in any case"
+    equal = "values are compared as their types compare, so another text of an equal value shows nothing"
+    for name in ("data_after.scales-dropped", "data_after.uuids-without-dashes", "changed_from.scales-dropped"):
+        assert BY_NAME[name].left_out(reference) == equal
+    # keys are compared as they are shown
+    assert BY_NAME["table_pk.uuids-without-dashes"].left_out(reference) == ""
     assert BY_NAME["changed_from.null"].left_out(reference) == ""
     assert BY_NAME["changed_from.null"].left_out(plain) == TrailFeature.CHANGED_FROM.unclaimed
     assert BY_NAME["actor.null"].left_out(plain) == ""

@@ -43,7 +43,7 @@ def keys(ctx: CheckContext) -> None:
     ctx.expect("a number", deleted.get("posts"), equals={"id": 41})
     ctx.expect("a text not named id", deleted.get("authors"), equals={"code": "k-1"})
     ctx.expect("both parts of a composite key", deleted.get("ledger"), equals={"tenant": 2, "entry": entry})
-    _included(ctx)
+    _of_other_tables(ctx)
     ctx.owner.run("CREATE TABLE public.keyless (body text); GRANT ALL ON public.keyless TO harness_app")
     attached = ctx.attempt(lambda: ctx.target.attach(ctx.owner, "public.keyless"))
     ctx.fact("attaching a table without a key", attached)
@@ -55,18 +55,19 @@ def keys(ctx: CheckContext) -> None:
         ctx.expect("changes of a table without a key", found, equals=expected)
 
 
-def _included(ctx: CheckContext) -> None:
-    """Delete from a table whose primary key includes another column."""
-    ctx.owner.run(
-        "CREATE TABLE public.including (id integer, note text, PRIMARY KEY (id) INCLUDE (note));"
-        "GRANT ALL ON public.including TO harness_app"
-    )
-    ctx.target.attach(ctx.owner, "public.including")
-    client = ctx.client()
-    with ctx.audited(client, ADA):
-        client.run("INSERT INTO public.including VALUES (7, 'a note'); DELETE FROM public.including")
-    deleted = [change.table_pk for change in ctx.changes("including") if change.op == "delete"]
-    ctx.expect("a key that includes a column", deleted, equals=[{"id": 7}])
+def _of_other_tables(ctx: CheckContext) -> None:
+    """Delete from tables whose keys are easily read wrong."""
+    for table, columns, key, what in (
+        ("including", "id integer, note text, PRIMARY KEY (id) INCLUDE (note)", "id", "a key that includes a column"),
+        ("accented", '"clé" integer PRIMARY KEY, note text', "clé", "a name with a letter beyond ASCII"),
+    ):
+        ctx.owner.run(f"CREATE TABLE public.{table} ({columns}); GRANT ALL ON public.{table} TO harness_app")
+        ctx.target.attach(ctx.owner, f"public.{table}")
+        client = ctx.client()
+        with ctx.audited(client, ADA):
+            client.run(f"INSERT INTO public.{table} VALUES (7, 'a note'); DELETE FROM public.{table}")
+        deleted = [change.table_pk for change in ctx.changes(table) if change.op == "delete"]
+        ctx.expect(what, deleted, equals=[{key: 7}])
 
 
 @breaks(keys, at="a key that includes a column")
