@@ -173,8 +173,8 @@ class Documented(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     variants: tuple[str, ...] = ()
     #: all pool modes when empty; `direct` is the chain without a pooler
     pool_modes: tuple[Literal["direct", "session", "transaction", "statement"], ...] = ()
-    #: the names of topologies; all when empty
-    topologies: tuple[str, ...] = ()
+    #: behind a pooler that shares server connections: whether it tracks prepared statements. Both when empty
+    prepared_statements: Literal["", "tracked", "untracked"] = ""
     #: the name of the expectation that does not hold, such as `jobs lost`; "" for any
     expectation: str = ""
     #: what happens, in one sentence without a full stop

@@ -34,7 +34,7 @@ def test_the_cases_of_the_main_job_are_named() -> None:
     planned = [check.job for check in catalogue().checks if check.job and not check.on_demand]
     assert set(re.findall(r"`([\w-]+)`", said[1])) == {job.case for job in planned}
     assert len({job.case for job in planned}) == 7
-    assert {(job.engine, job.variant) for job in planned} == {("absurd", "default"), ("oban", "default")}
+    assert {(job.engine, job.variant) for job in planned} == {("absurd", "pooler"), ("oban", "pooler")}
 
 
 def test_every_expectation_is_explained() -> None:

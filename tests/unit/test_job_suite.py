@@ -5,13 +5,18 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 import pytest
+from msgspec.structs import replace
 
+from harness import places
 from harness.checks.judges import jobs as judged
 from harness.checks.registry import Control
 from harness.host.command import CommandResult
 from harness.job_engines.loading import shipped
 from harness.job_engines.sqlstates import sqlstates_in
 from harness.job_engines.target_file import Case
+from harness.lab.topologies import load_topologies
+from harness.model import Prepare
+from harness.suites.jobs.conclusion import is_about
 from harness.suites.jobs.programs import tail_of, was_refused, why_failed
 from harness.suites.jobs.residue import OnServerConnection, channels_on, kept_open, most_left
 from harness.suites.jobs.rows import CLAIMS, job_checks
@@ -126,3 +131,26 @@ def test_a_failed_command_is_named_by_its_error_and_not_by_the_caret_below_its_s
 )
 def test_the_end_of_an_output_begins_with_a_line(printed: str, expected: str) -> None:
     assert tail_of(ended(printed)) == f"{expected} (exit code 1)"
+
+
+@pytest.mark.parametrize(
+    ("topology", "prepare", "expected"),
+    [
+        ("transaction-unprepared", None, True),
+        ("transaction", None, False),
+        ("statement", None, False),
+        ("session", Prepare.UNNAMED, False),
+        ("direct", Prepare.UNNAMED, False),
+        # PgBouncer 1.18 runs as the topology transaction where no other version is installed
+        ("transaction", Prepare.UNNAMED, True),
+    ],
+)
+def test_advice_on_prepared_statements_depends_on_what_the_pooler_that_runs_tracks(
+    topology: str, prepare: Prepare | None, *, expected: bool
+) -> None:
+    declared = load_topologies(places.TOPOLOGIES)[topology]
+    if prepare:
+        declared = replace(declared, client=replace(declared.client, prepare=prepare))
+    [oban] = (engine for engine in shipped() if engine.name == "oban")
+    about = [entry for entry in oban.file.documented if is_about(entry, Case.FAULTS, "default", declared)]
+    assert any(entry.prepared_statements for entry in about) is expected

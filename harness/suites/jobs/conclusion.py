@@ -7,11 +7,13 @@ from typing import TYPE_CHECKING
 from harness.checks.judges.job_state import ExitedWorker, Foreseen, JobsState
 from harness.checks.judges.jobs import STUCK
 from harness.job_engines.loading import documented_for_all
+from harness.model import PoolMode, Prepare
 from harness.suites.jobs.programs import ACTOR_ID, CORRELATION
 
 if TYPE_CHECKING:
     from harness.checks.judges.job_state import Unsettled
-    from harness.job_engines.target_file import Documented
+    from harness.job_engines.target_file import Case, Documented
+    from harness.model import Topology
     from harness.suites.jobs.running import JobRun
 
 
@@ -61,15 +63,22 @@ def final_state(run: JobRun, unsettled: Unsettled) -> JobsState:
 
 def documented(run: JobRun) -> list[Documented]:
     """Return what is documented about this case here: of the engine itself, then of all of them."""
-    mode = run.ctx.mode or "direct"
-    return [
-        entry
-        for entry in (*run.engine.file.documented, *documented_for_all())
-        if (not entry.cases or run.case in entry.cases)
-        and (not entry.variants or run.variant in entry.variants)
-        and (not entry.pool_modes or mode in entry.pool_modes)
-        and (not entry.topologies or run.ctx.topology.name in entry.topologies)
-    ]
+    entries = (*run.engine.file.documented, *documented_for_all())
+    return [entry for entry in entries if is_about(entry, run.case, run.variant, run.ctx.topology)]
+
+
+def is_about(entry: Documented, case: Case, variant: str, topology: Topology) -> bool:
+    """Return whether an entry is about a case of a variant in a topology, as the topology runs."""
+    mode = topology.pool_mode
+    shares = mode in {PoolMode.TRANSACTION, PoolMode.STATEMENT}
+    # the version of the pooler decides, too: where it does not track statements, clients of the harness do not prepare
+    prepared = ("untracked" if topology.client.prepare is Prepare.UNNAMED else "tracked") if shares else ""
+    return (
+        (not entry.cases or case in entry.cases)
+        and (not entry.variants or variant in entry.variants)
+        and (not entry.pool_modes or (mode or "direct") in entry.pool_modes)
+        and entry.prepared_statements in {"", prepared}
+    )
 
 
 def record_facts(run: JobRun) -> None:
