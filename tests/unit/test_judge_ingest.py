@@ -438,6 +438,13 @@ def test_what_a_program_does_not_do_in_time_on_an_overloaded_machine_is_no_findi
     assert broken(replace(late, crowd=11.0)) == {judged.REFUSED}
 
 
+def test_a_claim_that_runs_out_on_an_overloaded_machine_is_no_finding() -> None:
+    found = replace(_SOUND[IngestCase.TWO_WORKERS], crowd=32.0)
+    again = replace(found, requests=(*found.requests, download(found.uploads[0], 5.0)))
+    assert broken(again) == set()
+    assert judged.TWICE in undecided(again)
+
+
 @pytest.mark.parametrize("name", sorted({judged.CHECKSUM, judged.OTHERS}))
 def test_an_overloaded_machine_hides_no_wrong_result(name: str) -> None:
     found = replace(state(IngestCase.DUPLICATES), crowd=32.0, others_lost=1)

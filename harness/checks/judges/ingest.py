@@ -88,10 +88,8 @@ SHORT = {
 }
 #: whatever the store answers: a pipeline that got a wrong answer, or none, does not have to break these
 _OF_THE_PIPELINE = OF_THE_SERVICE | {CHECKSUM, INDEXED_AT, METADATA, LEAKED, OUTSIDE}
-#: whatever the harness refuses; a store that fails may lose objects
+#: whatever the harness refuses, and however slow the machine is; a store that fails may lose objects
 _OF_THE_STORE = frozenset({OTHERS, OBJECTS})
-#: however slow the machine is
-_AT_ANY_SPEED = _OF_THE_PIPELINE | _OF_THE_STORE | {ATTEMPTS, TWICE}
 #: uploads whose retries are compared: fewer show nothing about growth and jitter
 FEWEST_RETRIED = 6
 #: the last delay of retries exceeds the first one by this factor, where the nominal one doubles
@@ -344,15 +342,14 @@ def undecided_by(state: IngestState) -> tuple[Expectation, ...]:
     """Return broken expectations that say nothing, because the store or the harness may be their cause.
 
     The harness refuses requests that leave the prefix, and a store may fail by itself: with an error of its own, or
-    without an answer. On a machine that is overloaded, programs run into their own time limits.
+    without an answer. On an overloaded machine, programs run into their own time limits: a claim that has run out is
+    taken again.
     """
     decided = None
     if any(request.failed_by_itself for request in state.requests):
         decided = _OF_THE_PIPELINE
-    elif any(request.refused for request in state.requests):
+    elif any(request.refused for request in state.requests) or is_overloaded(state):
         decided = _OF_THE_PIPELINE | _OF_THE_STORE
-    elif is_overloaded(state):
-        decided = _AT_ANY_SPEED
     if decided is None:
         return ()
     return tuple(one for one in _compared(state) if one.broken and one.name not in decided)
