@@ -9,9 +9,10 @@ import time
 from threading import Event, Thread
 from typing import TYPE_CHECKING
 
+from harness.checks.record import spell
 from harness.database import Client, SqlError, connect
 from harness.errors import HarnessError
-from harness.model import EndedBy
+from harness.model import EndedBy, Expectation
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -100,8 +101,7 @@ def end_hung_write(ctx: CheckContext) -> bool:
     """End a check in which a write hangs, and return whether one does."""
     if not (hung := _hung_write(ctx)):
         return False
-    ctx.expect(WRITES, hung, equals="done")
-    ctx.cut(EndedBy.TIME_LIMIT, hung)
+    ctx.cut(EndedBy.TIME_LIMIT, hung, Expectation(name=WRITES, expected="done", observed=spell(hung), held=False))
     return True
 
 

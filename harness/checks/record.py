@@ -100,16 +100,11 @@ class CheckRecord:
         """End the record as soon as the event is set."""
         self._interrupted = interrupted
 
-    def end(self, by: EndedBy, reason: str) -> bool:
-        """End the record, before an action of the harness disturbs the check. The first cause counts.
-
-        :return: whether the check still ran; the action is then necessary.
-        """
+    def end(self, by: EndedBy, reason: str) -> None:
+        """End the record, before an action of the harness disturbs the check. The first cause counts."""
         with self._lock:
-            if self._complete:
-                return False
-            self.ended = self.ended or Ended(by, reason)
-            return True
+            if not self._complete:
+                self.ended = self.ended or Ended(by, reason)
 
     def complete(self) -> None:
         """Note that the body of the check ended: later actions of the harness do not disturb it."""
@@ -240,11 +235,19 @@ class CheckRecord:
         self._clients.append(client)
         return client
 
-    def cut(self, by: EndedBy, reason: str) -> None:
-        """End the record, then break every open connection, so that a thread that waits on one gets an error."""
-        if self.end(by, reason):
-            for client in list(self._clients):
-                cut(client)
+    def cut(self, by: EndedBy, reason: str, *shown: Expectation) -> None:
+        """End the record, then break every open connection, so that a thread that waits on one gets an error.
+
+        :param shown: what the cause shows of the subject. It counts unless the check has ended already.
+        """
+        with self._lock:
+            if self._complete:
+                return
+            for expectation in shown:
+                self.add(expectation)
+            self.end(by, reason)
+        for client in list(self._clients):
+            cut(client)
 
     def close(self) -> None:
         """Close the connections, and undo what the check registered. Errors of servers are ignored."""

@@ -26,7 +26,7 @@ from harness.errors import (
     TimedOutError,
     UsageError,
 )
-from harness.model import EndedBy, Section, Status
+from harness.model import EndedBy, Expectation, Section, Status
 from harness.wire.messages import ClosedError, NotPostgresError, ServerError
 
 if TYPE_CHECKING:
@@ -173,6 +173,16 @@ def test_the_first_action_is_the_cause() -> None:
     ctx.complete()
     verdict = judge(made(), ctx, None)
     assert (verdict.ended_by, verdict.reason) == (EndedBy.TIME_LIMIT, "timed out")
+
+
+def test_what_the_end_of_a_check_shows_counts_until_the_check_has_ended_itself() -> None:
+    shown = Expectation(name="writes", expected="done", observed="it waits", held=False)
+    running, complete = record(), record()
+    running.cut(EndedBy.TIME_LIMIT, "it hangs", shown)
+    complete.complete()
+    complete.cut(EndedBy.TIME_LIMIT, "it hangs", shown)
+    assert judge(made(), running, NotExercisedError("cut")).reason == "writes: expected done, observed it waits"
+    assert (complete.expectations, complete.ended) == ([], None)
 
 
 @pytest.mark.parametrize("action", sorted(ACTIONS))
