@@ -17,7 +17,8 @@ Operator = Callable[[Any], Any]
 _TIMESTAMP = re.compile(r"(\d{4}-\d\d-\d\d)[T ](\d\d:\d\d:\d\d)(\.\d+)?([+-]\d\d(?::?\d\d)?|Z)?")
 _BYTES = re.compile(r"\\x(?:[0-9a-f]{2})+")
 _UUID = re.compile(r"[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}")
-_NUMBER = re.compile(r"-?\d+(\.\d+)?")
+#: without the leading zeros
+_NUMBER = re.compile(r"0*(\d+(?:\.\d+)?)", re.ASCII)
 _SCALED = re.compile(r"(-?\d+\.\d*?)0+")
 _LARGEST_INT = 2**31
 #: numbers of PostgreSQL have up to 131072 digits before the decimal point, and 16383 after it
@@ -159,7 +160,7 @@ NUMBERS = (
     ValueOperator(
         "digits-as-numbers",
         "keeps texts of digits in {values} as numbers",
-        _of_match(_NUMBER, lambda found: json.loads(found[0].lstrip("0") or "0") if found[0][0] != "-" else found[0]),
+        _of_match(_NUMBER, lambda found: Decimal(found[1])),
     ),
     ValueOperator(
         "scales-dropped",
@@ -194,12 +195,12 @@ OTHERS = (
     ValueOperator(
         "zones-dropped",
         "drops the time zone of times in {values}",
-        _of_match(_TIMESTAMP, lambda found: f"{found[1]}T{found[2]}{found[3] or ''}"),
+        _of_match(_TIMESTAMP, lambda found: found[0].removesuffix(found[4] or "")),
     ),
     ValueOperator(
         "seconds-cut",
         "drops fractions of seconds in {values}",
-        _of_match(_TIMESTAMP, lambda found: f"{found[1]}T{found[2]}{found[4] or ''}"),
+        _of_match(_TIMESTAMP, lambda found: found[0].replace(found[3] or "", "")),
     ),
     ValueOperator("times-cut", "keeps the day of times in {values}", _of_match(_TIMESTAMP, lambda found: found[1])),
     ValueOperator(
