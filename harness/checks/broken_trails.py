@@ -218,26 +218,26 @@ class BrokenTrails:
             check.id: check for check in self._checks_of(workspace.target) if check.id in self._ok_ms[variant.trail]
         }
         tried = 0
-        not_run = ""
+        left_open = ""
         while left and not self._stop.is_set():
             if time.monotonic() > ends:
-                not_run = f"; {len(left)} checks were not tried within {_LONGEST_S:g} s"
+                left_open += f"; {len(left)} checks were not tried within {_LONGEST_S:g} s"
                 break
             check = left.pop(min(left, key=lambda name: self._expected_ms(name, variant)))
             result = self._result(check, workspace)
             tried += 1
-            noticed = result.status is Status.ISSUE
+            noticed = result.status is Status.ISSUE and any(found.broken for found in result.expectations)
             with self._lock:
                 self._tries[check.id, variant.kind] += 1
                 self._noticed[check.id, variant.kind] += noticed
             if noticed:
                 return replace(judged, outcome=Outcome.NOTICED, check=check.id, reason=result.reason, tried=tried)
-            if result.status is Status.NOT_RUN:
-                not_run += f"; {check.id} is Not run: {result.reason}"
+            if result.status in {Status.ISSUE, Status.NOT_RUN}:  # a check that broke has noticed nothing
+                left_open += f"; {check.id} is {result.status}: {result.reason}"
         return replace(
             judged,
             outcome=Outcome.SURVIVED,
-            reason=f"none of {tried} checks turned to Issue{not_run}",
+            reason=f"none of {tried} checks turned to Issue{left_open}",
             tried=tried,
         )
 

@@ -85,18 +85,21 @@ def mutants(invocation: Invocation, topologies: Sequence[str], only: tuple[str, 
     file = settings.reports / _FILE
     found = _Found(invocation, len(selected), file)
     stop = Event()
-    for topology in named:
-        with standing(invocation, topology, Owner.me(new_run_id()), stop) as lab:
-            try:
-                BrokenTrails(
-                    settings.catalogue, lab, stop, found.add, jobs=settings.jobs or _JOBS, earlier=found.earlier
-                ).judge(selected)
-            except HarnessError:
-                if not stop.is_set():
-                    raise
-        if stop.is_set():
-            break
-    found.write()
+    try:
+        for topology in named:
+            with standing(invocation, topology, Owner.me(new_run_id()), stop) as lab:
+                try:
+                    BrokenTrails(
+                        settings.catalogue, lab, stop, found.add, jobs=settings.jobs or _JOBS, earlier=found.earlier
+                    ).judge(selected)
+                except HarnessError:
+                    if not stop.is_set():
+                        raise
+            if stop.is_set():
+                break
+    finally:
+        if found.judged != Judged():  # a call that judged nothing leaves the findings of the one before
+            found.write()
     if stop.is_set():
         raise InterruptedRunError("interrupted: the servers are removed; the counts are of the variants so far")
     return ExitCode.ISSUE if is_wrong(found.judged) else ExitCode.OK
@@ -123,7 +126,8 @@ class _Found:
         """Keep a finding, and show it if something is wrong with it."""
         if isinstance(found, JudgedTrail):
             self.judged = replace(self.judged, sound=(*self.judged.sound, found))
-            self._terminal.say(f"{found.topology}: sound {found.trail}: ok={found.ok} issue={len(found.issues)}")
+            counts = f"ok={found.ok} issue={len(found.issues)} not_run={len(found.not_run)}"
+            self._terminal.say(f"{found.topology}: sound {found.trail}: {counts}")
             for line in lines_of(Judged(sound=(found,))):
                 self._terminal.say(self._redact(line))
             return

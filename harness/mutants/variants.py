@@ -35,7 +35,7 @@ def target_file_of(trail: str) -> Path:
 
 @cache
 def variants() -> tuple[Variant, ...]:
-    """Return all variants: those that were written without having read the checks first."""
+    """Return all variants, and at the beginning those that were written without having read the checks."""
     written = (
         variant
         for path in sorted((_TRAILS / "variants").glob("*.toml"))
@@ -68,13 +68,13 @@ def noticed_by() -> dict[str, str]:
 def chosen(named: Sequence[str]) -> tuple[Variant, ...]:
     """Return the variants that are named by their own name, with or without their trail, or by their kind.
 
-    :param named: all variants when empty. The name of a trail alone names no variant.
-    :raises ConfigError: for a name that no variant has.
+    :param named: all variants when empty.
+    :raises ConfigError: for a name that no variant has, such as that of a trail alone.
     """
     if not named:
         return variants()
     for name in named:
-        known = {text for variant in variants() for text in _names(variant)} | set(SOUND)
+        known = {text for variant in variants() for text in _names(variant)}
         if name not in known:
             raise ConfigError(f"unknown variant {name!r}", hint=config.nearest(name, known))
     return tuple(variant for variant in variants() if set(named) & set(_names(variant)))

@@ -60,9 +60,10 @@ def test_variants_are_chosen_by_name_and_by_kind() -> None:
     assert chosen([]) == variants()
 
 
-def test_a_name_that_no_variant_has_is_refused() -> None:
-    with pytest.raises(ConfigError, match="unknown variant 'actor-id-trimed'"):
-        chosen(["actor-id-trimed"])
+@pytest.mark.parametrize("name", ["actor-id-trimed", *SOUND])
+def test_a_name_that_no_variant_has_is_refused(name: str) -> None:
+    with pytest.raises(ConfigError, match=f"unknown variant '{name}'"):
+        chosen([name])
 
 
 def test_known_survivors_are_variants_and_the_limits_name_them() -> None:
