@@ -23,7 +23,7 @@ from harness.cli.repeating import say_attempts
 from harness.cli.running import command_teardown, run_selection
 from harness.cli.selection import Selection
 from harness.errors import UsageError
-from harness.host.declarations import CommandDeclaration
+from harness.host.declarations import DEFAULT_COMMAND_ROLE, CommandDeclaration
 from harness.host.env_secrets import secrets_of
 from harness.host.junit_verdict import require_patterns
 from harness.lab.credentials import COMMAND_ROLES, CommandRole
@@ -43,7 +43,6 @@ _LONGEST_TITLE = 300
 #: words of a command that the name of its row is made of
 _WORDS = 3
 _DEADLINE_S = 600.0
-_ROLE: CommandRole = "createdb"
 _LONGEST_S = 7200
 
 
@@ -74,10 +73,11 @@ _LONGEST_S = 7200
 @options.option(
     "--role",
     type=OneOf(COMMAND_ROLES),
-    default=_ROLE,
+    default=None,
     metavar="ROLE",
     section="Command",
-    help=f"what the login of the command may do: app, owner, createdb or superuser (default: {_ROLE})",
+    help=f"what the login of the command may do: app, owner, createdb or superuser (default: {DEFAULT_COMMAND_ROLE}, "
+    "and a command that fails because its login is not a superuser is then Not run)",
 )
 @options.option(
     "--deadline",
@@ -96,7 +96,7 @@ def exec_behind(
     *,
     name: str | None,
     junit: Sequence[str],
-    role: CommandRole,
+    role: CommandRole | None,
     deadline: float,
     repeat: int,
     strict: bool,  # noqa: ARG001 -- a command that did not run is never a success, with --strict or without
@@ -162,7 +162,7 @@ def exec_behind(
 def _options(declared: CommandDeclaration, settings: Settings, topology: Topology, repeat: int) -> str:
     """Return the options that decide the outcome, as the command that reproduces it needs them."""
     options_given = f" --name {declared.name}" + "".join(f" --junit {join([pattern])}" for pattern in declared.junit)
-    options_given += f" --role {declared.role}" if declared.role != _ROLE else ""
+    options_given += f" --role {declared.role}" if declared.role else ""
     options_given += f" --deadline {declared.deadline_s:g}" if declared.deadline_s != _DEADLINE_S else ""
     options_given += f" --repeat {repeat}" if repeat > 1 else ""
     options_given += f" --engine {settings.engine}" if settings.engine != "auto" else ""

@@ -189,6 +189,12 @@ class EnvironmentDeclaration(Struct, frozen=True, kw_only=True, forbid_unknown_f
     deadline_s: _Seconds = 10.0
 
 
+#: the logins that the harness chooses if a declaration names none: a CI service lets its user create databases and
+#: roles, and migrations mostly run as the owner of their database
+DEFAULT_COMMAND_ROLE: CommandRole = "createdb"
+DEFAULT_MIGRATION_ROLE: CommandRole = "owner"
+
+
 class CommandDeclaration(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """A command of another test suite, run behind topologies: a row of the parity table."""
 
@@ -204,8 +210,9 @@ class CommandDeclaration(Struct, frozen=True, kw_only=True, forbid_unknown_field
     junit: tuple[str, ...] = ()
     #: the topologies to run it behind; all of them when empty
     topologies: tuple[str, ...] = ()
-    #: what the command's login may do
-    role: CommandRole = "createdb"
+    #: what the command's login may do; without it the harness chooses `createdb`, and a command that fails because its
+    #: login is not a superuser is Not run
+    role: CommandRole | None = None
     #: seconds after which the command is ended, and the row is Not run
     deadline_s: Annotated[float, Meta(gt=0, le=7200)] = 600.0
 
@@ -217,7 +224,7 @@ class CommandDeclaration(Struct, frozen=True, kw_only=True, forbid_unknown_field
     @property
     def login(self) -> CommandRole:
         """What the login of the command may do."""
-        return self.role
+        return self.role or DEFAULT_COMMAND_ROLE
 
     @property
     def words(self) -> tuple[str, ...]:
@@ -233,10 +240,6 @@ class MigrationCase(StrEnum):
     DOWN_UP = "down-up"
     CONCURRENT = "concurrent"
     STARTS = "starts"
-
-
-#: the login of migrations whose project names none: most projects own their database, and no more
-DEFAULT_ROLE: CommandRole = "owner"
 
 
 class MigrationDeclaration(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
@@ -280,7 +283,7 @@ class MigrationDeclaration(Struct, frozen=True, kw_only=True, forbid_unknown_fie
     @property
     def login(self) -> CommandRole:
         """What the login of its commands may do."""
-        return self.role or DEFAULT_ROLE
+        return self.role or DEFAULT_MIGRATION_ROLE
 
     @property
     def words(self) -> tuple[str, ...]:

@@ -9,6 +9,7 @@ from xml.parsers import expat
 from msgspec import Struct
 
 from harness.errors import ConfigError
+from harness.host.missing_right import lacked_superuser
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -16,10 +17,13 @@ if TYPE_CHECKING:
 MOST_FAILED_NAMES = 10
 _DEEPEST = 100
 _LONGEST_NAME = 200
+#: what is read of the texts of one failed case
+_MOST_CHARACTERS = 100_000
 
 #: worst first
 _OUTCOMES = ("failures", "errors", "warned", "skipped")
 _SUITES = ("testsuites", "testsuite")
+_BAD = frozenset({"failure", "error"})
 #: outcomes that a case may declare in its attributes `status` or `result`, without an element
 _DECLARED_OUTCOMES = {
     "failed": "failures",
@@ -49,6 +53,9 @@ class Counted(Struct, frozen=True, kw_only=True):
     retried_names: tuple[str, ...] = ()
     #: at most ten failed cases, as "Class.test", in the order of the file
     failed: tuple[str, ...]
+    #: failed cases whose texts show that a login is not a superuser, and the first line that shows it
+    without_right: int = 0
+    missing_right: str = ""
     seconds: float
     #: sentences that a reader of the counts should know
     notes: tuple[str, ...] = ()
@@ -84,6 +91,8 @@ class _Case:
         self.name = name
         self.seconds = _seconds(attributes.get("time", "")) or 0.0
         self.retried = False
+        self._texts: list[str] = []
+        self._left = _MOST_CHARACTERS
         declared = {attributes.get(name, "").strip().lower() for name in ("status", "result")}
         self.outcomes = {outcome for word, outcome in _DECLARED_OUTCOMES.items() if word in declared}
 
@@ -91,6 +100,16 @@ class _Case:
     def outcome(self) -> str:
         """The worst outcome; "" for a case that passed."""
         return next((outcome for outcome in _OUTCOMES if outcome in self.outcomes), "")
+
+    def say(self, text: str) -> None:
+        """Add a part of what the case says about its failure."""
+        self._texts.append(text[: self._left])
+        self._left -= len(self._texts[-1])
+
+    @property
+    def missing_right(self) -> str:
+        """The line of its failure that shows a missing right of a superuser; "" without one."""
+        return lacked_superuser("".join(self._texts))
 
 
 class ElementReader:
@@ -116,12 +135,15 @@ class ElementReader:
         self._warned: list[str] = []
         self._retried: list[str] = []
         self._retries = 0
+        self._without_right = 0
+        self._missing_right = ""
         self._unlisted_failures = 0
         self._inconsistency = ""
         self._parser = expat.ParserCreate()
         self._parser.StartDoctypeDeclHandler = self._reject_doctype
         self._parser.StartElementHandler = self._start
         self._parser.EndElementHandler = self._end
+        self._parser.CharacterDataHandler = self._text
 
     def feed(self, chunk: bytes, *, last: bool = False) -> bool:
         """Parse the next chunk.
@@ -162,6 +184,8 @@ class ElementReader:
             retried=self._retries,
             retried_names=tuple(self._retried),
             failed=tuple(self._failed),
+            without_right=self._without_right,
+            missing_right=self._missing_right,
             seconds=round(root.seconds, 3),
             notes=tuple(dict.fromkeys(notes)),
             unlisted_failures=self._unlisted_failures,
@@ -192,8 +216,14 @@ class ElementReader:
             self._case = _Case(self._case_name(attributes), attributes)
         elif inside == "testcase" and self._case is not None:
             self._meet(self._case, name)
-        elif inside in _SUITES and name in {"failure", "error"}:
+            if name in _BAD:
+                self._case.say(f"{attributes.get('message', '')}\n")
+        elif inside in _SUITES and name in _BAD:
             self._suites[-1].own = self._OUTCOME_OF[name]
+
+    def _text(self, text: str) -> None:
+        if self._case is not None and self._open[-1] in _BAD:
+            self._case.say(text)
 
     def _meet(self, case: _Case, name: str) -> None:
         if name in _RETRIED:
@@ -222,6 +252,9 @@ class ElementReader:
             suite.counts[outcome] += 1
         if outcome in {"failures", "errors"}:
             _add_name(self._failed, case.name)
+            if line := case.missing_right:
+                self._without_right += 1
+                self._missing_right = self._missing_right or line
         elif outcome == "warned":
             _add_name(self._warned, case.name)
         elif case.retried and not outcome:

@@ -118,6 +118,8 @@ def add_up(results: Iterable[JUnitResult]) -> JUnitResult:
         retried=sum(result.retried for result in results),
         retried_names=tuple(name for result in results for name in result.retried_names)[:MOST_FAILED_NAMES],
         failed=tuple(name for result in results for name in result.failed)[:MOST_FAILED_NAMES],
+        without_right=sum(result.without_right for result in results),
+        missing_right=next((result.missing_right for result in results if result.missing_right), ""),
         seconds=sum(result.seconds for result in results),
         notes=tuple(dict.fromkeys(note for result in results for note in result.notes)),
         unlisted_failures=sum(result.unlisted_failures for result in results),

@@ -22,6 +22,8 @@ RIGHTS: dict[CommandRole, str] = {
     "createdb": "owns the database, and may create databases, roles and trusted extensions",
     "superuser": "may do everything",
 }
+#: of a line that a reason repeats
+_LONGEST_LINE = 160
 #: how a pooler treats roles that the command creates, by its product
 CREATED_ROLES = {
     "pgbouncer": "PgBouncer looks up their passwords in the server",
@@ -30,6 +32,23 @@ CREATED_ROLES = {
 }
 #: roles and databases of these owners are the harness's own
 _OWNERS = ("harness_admin", "harness_owner")
+
+
+def chosen_by_the_harness(what: str, line: str, chosen: CommandRole, owed: str) -> str:
+    """Return why nothing follows from a missing right, and which key decides about it.
+
+    :param what: what happened, such as `up failed`.
+    :param line: what the tool printed, without secrets.
+    :param chosen: the login that the harness chose.
+    :param owed: whose role the project should name, such as `the role that migrates your database`.
+    """
+    line = line if len(line) <= _LONGEST_LINE else f"{line[: _LONGEST_LINE - 1]}…"
+    roles = list(RIGHTS)
+    others = " or ".join(f'role = "{role}" ({RIGHTS[role]})' for role in roles[roles.index(chosen) + 1 :])
+    return (
+        f"{what}, and its login lacks a right: {line}; no role is declared, so the harness chose "
+        f'"{chosen}", which {RIGHTS[chosen]}; declare {owed}: {others}, or role = "{chosen}", and this is an Issue'
+    )
 
 
 def own_database(ctx: CheckContext, role: CommandRole, name: str = "command") -> str:

@@ -21,9 +21,10 @@ from harness.database import console
 from harness.errors import ConfigError, TimedOutError, UsageError
 from harness.host.command import run, variables
 from harness.host.junit_verdict import JUnitResult, add_up, find_junit, read_junit
+from harness.host.missing_right import lacked_superuser
 from harness.lab.logins import LoginLog
 from harness.model import Section, Status
-from harness.suites.command_roles import CREATED_ROLES, RIGHTS, leaves_nothing, own_database
+from harness.suites.command_roles import CREATED_ROLES, RIGHTS, chosen_by_the_harness, leaves_nothing, own_database
 from harness.waiting import NotYet, poll
 
 if TYPE_CHECKING:
@@ -112,7 +113,7 @@ def the_address_bypasses_the_pooler(ctx: CheckContext) -> None:
 
 def _runs(declared: CommandDeclaration, on_output: Callable[[str], None]) -> Callable[[CheckContext], None]:
     def run_command(ctx: CheckContext) -> None:
-        database = own_database(ctx, declared.role)
+        database = own_database(ctx, declared.login)
         with leaves_nothing(ctx, (database,)):
             _run_in(ctx, database, declared, on_output)
 
@@ -121,7 +122,7 @@ def _runs(declared: CommandDeclaration, on_output: Callable[[str], None]) -> Cal
 
 def _run_in(ctx: CheckContext, database: str, declared: CommandDeclaration, on_output: Callable[[str], None]) -> None:
     lab = ctx.lab
-    role = lab.roles.commands[declared.role]
+    role = lab.roles.commands[declared.login]
     chain, direct = lab.through(role, database), lab.at_server(role, database)
     if ctx.sabotaged:
         closed = _closed_port()
@@ -150,7 +151,8 @@ def _run_in(ctx: CheckContext, database: str, declared: CommandDeclaration, on_o
             _keep_files(ctx, declared, root, since)
     lab.keep_log(log_of(f"command.{declared.name}", ctx.attempt_number), ended.output)
     ctx.fact("command", join(declared.command))
-    ctx.fact("role", f"{declared.role}: {RIGHTS[declared.role]}")
+    chosen = "" if declared.role else ", as no role is declared"
+    ctx.fact("role", f"{declared.login}: {RIGHTS[declared.login]}{chosen}")
     if ctx.topology.pooler and (created := CREATED_ROLES.get(ctx.topology.pooler.product)):
         ctx.fact("roles that the command creates", created)
     ctx.fact("took", f"{ended.seconds:g} s")
@@ -176,6 +178,8 @@ def _expect(
         ctx.fact("skipped", results.skipped)
         if results.notes:
             ctx.fact(NOTES, "; ".join(results.notes))
+    _require_rights(ctx, declared, ended, results)
+    if isinstance(results, JUnitResult):
         ctx.expect(_FAILED, list(results.failed), equals=[])
     if ended.reason:  # the harness ended it, which says nothing about the chain
         raise NotExercisedError(f"the command {ended.reason}")
@@ -186,6 +190,27 @@ def _expect(
     if watch.pooler_logs:
         ctx.expect(_THROUGH, watch.passed_the_pooler(), equals=True)
     _expect_results(ctx, declared, results)
+
+
+def _require_rights(
+    ctx: CheckContext, declared: CommandDeclaration, ended: CommandResult, results: JUnitResult | ConfigError | None
+) -> None:
+    """Require that a command did not fail because its login is not a superuser, if no role is declared.
+
+    Of several failed tests, each has to show it.
+
+    :raises NotExercisedError: when it did.
+    """
+    if declared.role or ended.reason:
+        return
+    if isinstance(results, JUnitResult) and (bad := results.failures + results.errors):
+        line = results.missing_right if results.without_right == bad else ""
+    else:
+        line = lacked_superuser(ctx.lab.redact(ended.output)) if ended.exit_code else ""
+    if line:
+        owed = "the role of your test suite (--role with exec)"
+        reason = chosen_by_the_harness("the command failed", ctx.lab.redact(line), declared.login, owed)
+        raise NotExercisedError(reason)
 
 
 def _expect_results(ctx: CheckContext, declared: CommandDeclaration, results: JUnitResult | ConfigError | None) -> None:

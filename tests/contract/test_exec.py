@@ -6,7 +6,7 @@ import json
 import os
 import signal
 import sys
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import pytest
 
@@ -109,6 +109,44 @@ def test_a_command_that_proves_nothing_is_no_evidence(
     assert done.returncode == 1, done.stderr
     results = {result.check: result for result in last(tmp_path / "reports").answers()}
     for name, (_, status, reason) in PROVE_NOTHING.items():
+        result = results[f"command.{name}"]
+        assert (result.status, reason in result.reason) == (status, True), result
+
+
+EXTENSION = """
+import os, psycopg, sys
+with psycopg.connect(os.environ["DATABASE_URL"]) as chain:
+    try:
+        chain.execute("CREATE EXTENSION pg_stat_statements")
+    except psycopg.Error as error:
+        sys.stderr.write(f"{error}\\n")
+        failed = f"<testcase name='a'><failure message='{str(error).splitlines()[0]}'/></testcase>".replace('"', "")
+        open(sys.argv[1], "w").write(f"<testsuite>{failed}{''.join(sys.argv[2:])}</testsuite>") if sys.argv[1:] else None
+        sys.exit(1)
+"""
+OTHER_FAILURE = '<testcase name="b"><failure>other rows</failure></testcase>'
+#: words of the command, keys of its declaration, status, and what the reason says
+SUPERUSER: dict[str, tuple[tuple[str, ...], dict[str, Any], Status, str]] = {
+    "chosen": ((), {}, Status.NOT_RUN, 'declare the role of your test suite (--role with exec): role = "superuser"'),
+    "declared": ((), {"role": "createdb"}, Status.ISSUE, "exit code: expected 0, observed 1"),
+    "granted": ((), {"role": "superuser"}, Status.OK, ""),
+    "one-test": (("one.xml",), {"junit": ["one.xml"]}, Status.NOT_RUN, "permission denied to create extension"),
+    "another-test": (("two.xml", OTHER_FAILURE), {"junit": ["two.xml"]}, Status.ISSUE, 'observed ["a","b"]'),
+}
+
+
+def test_a_right_that_a_chosen_login_lacks_is_no_issue(
+    any_engine: Engine, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(commands_suite, "_LOG_S", 1.0)  # a login is in the log when its command ends
+    commands = [
+        declared(name, sys.executable, "-c", EXTENSION, *words, **keys) for name, (words, keys, _, _) in SUPERUSER.items()
+    ]
+    (tmp_path / "harness.toml").write_text("\n".join(commands))
+    done = harness_here(tmp_path, "verify", "direct", "--suite", "command", "--engine", any_engine.name)
+    assert done.returncode == 1, done.stderr
+    results = {result.check: result for result in last(tmp_path / "reports").answers()}
+    for name, (_, _, status, reason) in SUPERUSER.items():
         result = results[f"command.{name}"]
         assert (result.status, reason in result.reason) == (status, True), result
 

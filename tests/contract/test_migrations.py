@@ -222,6 +222,12 @@ PROJECTS: dict[str, tuple[dict[str, Any], str, Status, str]] = {
         Status.NOT_RUN,
         "the start after the migrations failed, and its login lacks a right",
     ),
+    "lacks-a-right-on-the-way-back": (
+        {"up": python(TABLE), "down": python(GOES_ON)},
+        "down-up",
+        Status.NOT_RUN,
+        "`down` changes the schema: expected yes, observed no, but `down` went on after an error",
+    ),
     "lacks-a-right-as-declared": (
         {"up": python(TABLE + EXTENSION), "role": "owner"},
         "twice",

@@ -84,6 +84,29 @@ def test_the_formats_of_five_test_runners_are_read(
     assert result.verdict.reason
 
 
+RIGHT = "ERROR: permission denied to create extension"
+
+
+@pytest.mark.parametrize(
+    ("cases", "number"),
+    [
+        (f"<testcase name='a'><failure message='x'>trace\n{RIGHT}</failure></testcase>", 1),
+        (f"<testcase name='a'><error message='{RIGHT}'/></testcase>", 1),
+        (f"<testcase name='a'><failure>trace\n{RIGHT}</failure></testcase><testcase name='b'><error/></testcase>", 1),
+        (f"<testcase name='a'><failure/><system-out>{RIGHT}</system-out></testcase>", 0),
+        (f"<testcase name='a'><skipped>{RIGHT}</skipped></testcase>", 0),
+        (f"<failure>{RIGHT}</failure><testcase name='a'/>", 0),
+        (f"<testcase name='a'><failure>{'x' * 200_000}\n{RIGHT}</failure></testcase>", 0),
+    ],
+)
+def test_failed_cases_that_show_a_missing_right_are_counted(tmp_path: Path, cases: str, number: int) -> None:
+    (tmp_path / "junit.xml").write_text(f"<testsuite>{cases}</testsuite>")
+    result = read_junit(tmp_path / "junit.xml")
+    assert (result.without_right, result.missing_right) == (number, RIGHT if number else "")
+    both = add_up([result, result])
+    assert (both.without_right, both.missing_right) == (2 * number, RIGHT if number else "")
+
+
 def test_a_test_that_passed_only_on_retry_is_noted(tmp_path: Path) -> None:
     (tmp_path / "junit.xml").write_text(SUREFIRE)
     assert read_junit(tmp_path / "junit.xml").notes == ("passed only on a retry: org.demo.PostIT.reads",)

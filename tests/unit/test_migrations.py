@@ -21,6 +21,7 @@ from harness.database import Endpoint, load_queries
 from harness.errors import ConfigError
 from harness.host.command import CommandResult
 from harness.host.declarations import MigrationCase, MigrationDeclaration
+from harness.host.missing_right import lacked_right, lacked_superuser
 from harness.host.subjects import CommandFolders, subjects_now
 from harness.host.validation import RESERVED_MIGRATIONS, require_host_sound
 from harness.lab.topologies import load_topologies
@@ -28,6 +29,7 @@ from harness.model import Status
 from harness.report import columns
 from harness.report.migration_rows import MigrationRow
 from harness.suites import migrations
+from harness.suites.command_roles import chosen_by_the_harness
 from harness.suites.migrations import shipped, stepping
 from harness.suites.migrations.advice import _LIMITS, errors_in
 from harness.suites.migrations.cases import CASES, CONTROLLED
@@ -42,7 +44,6 @@ from harness.suites.migrations.comparison import (
     in_words,
 )
 from harness.suites.migrations.concurrency import Overlap
-from harness.suites.migrations.rights import chosen_by_the_harness, lacked_right
 from harness.suites.migrations.rows import migration_checks
 from harness.suites.migrations.stepping import Relay, StartingLine, _Watched
 from harness.suites.server_state import Restorable, restoring
@@ -141,33 +142,45 @@ def test_the_report_shows_each_difference_as_a_line() -> None:
 
 
 @pytest.mark.parametrize(
-    ("printed", "lacks"),
+    ("printed", "lacks", "lacks_superuser"),
     [
-        ("psql:1.sql:3: ERROR:  permission denied for schema public", True),
-        ('ERROR:  permission denied to create extension "pg_stat_statements"', True),
-        ("HINT:  Must be superuser to create this extension.", True),
-        ("ERROR:  must be owner of table posts", True),
-        ("psycopg.errors.InsufficientPrivilege: …", True),
-        ("django.db.utils.ProgrammingError: must be superuser to alter superuser roles", True),
-        ("** (Postgrex.Error) ERROR 42501 (insufficient_privilege) permission denied for database", True),
-        ('ERROR:  must be able to SET ROLE "app"', True),
-        ("DETAIL:  Only roles with the CREATEROLE attribute may create roles.", True),
-        ('ERROR:  permission denied: "pg_class" is a system catalog', True),
-        ("sh: 1: ./migrate.sh: Permission denied", False),
-        ("PermissionError: [Errno 13] Permission denied: '/srv/app'", False),
-        ("fatal: git@example.org: Permission denied (publickey).", False),
-        ('ERROR:  relation "posts" already exists', False),
-        ("ERROR 142501 of 425010", False),
-        ("", False),
+        ("psql:1.sql:3: ERROR:  permission denied for schema public", True, False),
+        ('ERROR:  permission denied to create extension "pg_stat_statements"', True, True),
+        ("HINT:  Must be superuser to create this extension.", True, True),
+        ("ERROR:  must be owner of table posts", True, False),
+        ("E   psycopg.errors.InsufficientPrivilege: permission denied for table posts", True, False),
+        (">       with pytest.raises(psycopg.errors.InsufficientPrivilege):", True, False),
+        ("django.db.utils.ProgrammingError: must be superuser to alter superuser roles", True, True),
+        ("** (Postgrex.Error) ERROR 42501 (insufficient_privilege) permission denied for database", True, False),
+        ('ERROR:  must be able to SET ROLE "app"', True, False),
+        ('ERROR:  permission denied to set role "app"', True, False),
+        ("ERROR:  permission denied to create database", True, False),
+        ("ERROR:  permission denied to create role", True, False),
+        ('ERROR:  permission denied to create event trigger "a"', True, True),
+        ('ERROR:  permission denied to set parameter "session_replication_role"', True, True),
+        ("ERROR:  permission denied for function pg_read_file", True, True),
+        ("ERROR:  permission denied for table pg_authid", True, True),
+        ("ERROR:  permission denied for language c", True, True),
+        ("DETAIL:  Only roles with the CREATEROLE attribute may create roles.", True, False),
+        ('ERROR:  permission denied: "pg_class" is a system catalog', True, True),
+        ("sh: 1: ./migrate.sh: Permission denied", False, False),
+        ("PermissionError: [Errno 13] Permission denied: '/srv/app'", False, False),
+        ("fatal: git@example.org: Permission denied (publickey).", False, False),
+        ('ERROR:  relation "posts" already exists', False, False),
+        ("ERROR 142501 of 425010", False, False),
+        ("", False, False),
     ],
 )
-def test_a_missing_right_is_known_by_what_a_tool_prints(printed: str, *, lacks: bool) -> None:
+def test_a_missing_right_is_known_by_what_a_tool_prints(printed: str, *, lacks: bool, lacks_superuser: bool) -> None:
     assert lacked_right(f"before\n  {printed}\nafter") == (printed if lacks else "")
+    assert lacked_superuser(f"before\n  {printed}\nafter") == (printed if lacks_superuser else "")
 
 
 def test_the_reason_of_a_missing_right_says_what_to_write() -> None:
-    reason = chosen_by_the_harness("up failed", lacked_right("ERROR: permission denied for schema public" + "x" * 900))
-    assert 'declare the role that migrates your database: role = "createdb"' in reason
+    line = lacked_right("ERROR: permission denied for schema public" + "x" * 900)
+    reason = chosen_by_the_harness("up failed", line, "owner", "the role that migrates your database")
+    assert 'declare the role that migrates your database: role = "createdb" (' in reason
+    assert reason.endswith('or role = "superuser" (may do everything), or role = "owner", and this is an Issue')
     assert len(reason) < 700
 
 

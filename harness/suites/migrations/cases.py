@@ -52,7 +52,7 @@ def down_up(run: MigrationRun) -> None:
     run.migrate("`down`", run.declared.down, database)
     run.interfere("`down`", database)
     back = run.catalogue(database, "after down")
-    run.ctx.expect("`down` changes the schema", "yes" if back != first else "no", equals="yes")
+    run.expect("`down` changes the schema", "yes" if back != first else "no", equals="yes")
     if run.declared.down_empties:
         run.expect_same("what `down` leaves", empty, back)
     run.migrate("`up` after `down`", run.declared.up, database)

@@ -13,13 +13,13 @@ from harness.checks.record import NotExercisedError
 from harness.database import SqlError, describe, quote_literal
 from harness.errors import TimedOutError, UsageError
 from harness.host.command import run, variables
-from harness.suites.command_roles import RIGHTS, own_database, remove_left
+from harness.host.missing_right import lacked_right
+from harness.suites.command_roles import RIGHTS, chosen_by_the_harness, own_database, remove_left
 from harness.suites.commands import LEFT_BEHIND, log_of
 from harness.suites.migrations.advice import advise, errors_in
 from harness.suites.migrations.comparison import NO_DIFFERENCE, Catalogue, catalogue_of, differences, in_words
 from harness.suites.migrations.ending import Hung, Started
 from harness.suites.migrations.queries import QUERIES, enter
-from harness.suites.migrations.rights import chosen_by_the_harness, lacked_right
 from harness.suites.migrations.stepping import Relay
 from harness.waiting import NotYet, poll
 
@@ -204,7 +204,7 @@ class MigrationRun:
         self._note_lacked_right(step, ended)
         if ended.exit_code != 0 and self._lacked and self._lacked[0] == step:
             self.failed(ended)
-            raise NotExercisedError(chosen_by_the_harness(f"{step} failed", self._lacked[1]))
+            raise self._nothing_follows(f"{step} failed")
 
     def _note_lacked_right(self, step: str, ended: CommandResult) -> None:
         """Note a right that a login lacks which the harness chose: what a command does without it shows nothing."""
@@ -213,18 +213,20 @@ class MigrationRun:
 
     def expect_objects(self, name: str, found: Catalogue) -> None:
         """Expect that a command has created anything that an application could use."""
-        self._expect(name, "yes" if found.has_objects else "no", equals="yes")
+        self.expect(name, "yes" if found.has_objects else "no", equals="yes")
 
-    def _expect(self, name: str, observed: str, *, equals: str) -> None:
+    def expect(self, name: str, observed: str, *, equals: str) -> None:
         """Compare two texts about the schema, which may miss what a login was not allowed to create."""
         if observed != equals and self._lacked:
-            step, line = self._lacked
-            raise NotExercisedError(
-                chosen_by_the_harness(
-                    f"{name}: expected {equals}, observed {observed}, but {step} went on after an error", line
-                )
+            raise self._nothing_follows(
+                f"{name}: expected {equals}, observed {observed}, but {self._lacked[0]} went on after an error"
             )
         self.ctx.expect(name, observed, equals=equals)
+
+    def _nothing_follows(self, what: str) -> NotExercisedError:
+        line = self._lacked[1] if self._lacked else ""
+        owed = "the role that migrates your database"
+        return NotExercisedError(chosen_by_the_harness(what, line, self.declared.login, owed))
 
     def failed(self, ended: CommandResult) -> None:
         """Record the end of the output of a command that failed, and what to do instead."""
@@ -266,7 +268,7 @@ class MigrationRun:
         found = differences(before, after)
         if found:  # the evidence of an expectation is cut
             self._outputs.append("\n".join((f"--- {what}", *found, "")))
-        self._expect(what, in_words(found), equals=NO_DIFFERENCE)
+        self.expect(what, in_words(found), equals=NO_DIFFERENCE)
 
     def interfere(self, after: str, database: str) -> None:
         """Run the statements of a control that follow a step."""
