@@ -272,14 +272,16 @@ class Expansion:
             return
         recipes = Makefile(found[1])
         is_closed = recipes.is_closed(targets or recipes.default, self._tree.files)
+        ignored = Fate(lost="the makefile ignores its failure, with `-` or `.IGNORE`").within(fate)
         for line, text, is_ignored in recipes.lines(targets or recipes.default):
             yield Source(
                 text=text,
                 path=found[0],
                 line=line,
-                errexit=False,
+                errexit=recipes.errexit,
+                pipefail=recipes.pipefail,
                 folder=folder,
-                fate=Fate(lost="`-` before it in the makefile hides its failure").within(fate) if is_ignored else fate,
+                fate=ignored if is_ignored else fate,
                 never=source.never,
                 partial=not is_closed,
             )

@@ -31,20 +31,15 @@ class Tree:
 
     def __init__(self, root: Path) -> None:
         self.root = root.resolve()
-        #: why git does not list the files; "" when it does
-        self.without_git = ""
 
     @cached_property
     def files(self) -> tuple[str, ...]:
         """The files that git tracks or would add; without git, all but those of generated folders."""
         listed = git_text(self.root, "ls-files", "-z", "--cached", "--others", "--exclude-standard")
-        if isinstance(listed, GitFailure):
-            self.without_git = listed.why
-        elif not listed and not (self.root / ".git").exists():  # a folder that the repository around it ignores
-            self.without_git = "the repository around this folder ignores it"
-        else:
-            return tuple(sorted({name for name in listed.split("\0") if name}))[:MOST_FILES]
-        return tuple(sorted(self._walked()))
+        # git lists nothing for a folder that the repository around it ignores
+        if isinstance(listed, GitFailure) or not (listed or (self.root / ".git").exists()):
+            return tuple(sorted(self._walked()))
+        return tuple(sorted({name for name in listed.split("\0") if name}))[:MOST_FILES]
 
     def _walked(self) -> list[str]:
         found: list[str] = []

@@ -417,6 +417,27 @@ def test_a_large_makefile_and_one_with_another_name_are_read(tmp_path: Path) -> 
 
 
 @pytest.mark.parametrize(
+    ("makefile", "status"),
+    [
+        ("# no .IGNORE here\ntest:\n\tpytest\n", OK),
+        (".IGNORE: clean\nclean:\n\trm -f x\ntest:\n\tpytest\n", OK),
+        (".IGNORE: test\ntest:\n\tpytest\n", ISSUE),
+        (".IGNORE:\ntest:\n\tpytest\n", ISSUE),
+        ("test:\n\techo begin\nifdef CI\n\techo in CI\nendif\n\tpytest\n", OK),
+        ("ifeq ($(CI),true:1)\nX = 1\nendif\ntest:\n\tpytest\n", OK),
+        ("test:\n\tpytest | tee log\n", ISSUE),
+        ("SHELL := bash\n.SHELLFLAGS := -eu -o pipefail -c\ntest:\n\tpytest | tee log\n", OK),
+        ("SHELL = /bin/bash -o pipefail\ntest:\n\tpytest | tee log\n", OK),
+        ("test:\n\tpytest\n\techo done\n", OK),
+        (".ONESHELL:\ntest:\n\t@pytest\n\t@echo done\n", ISSUE),
+        (".ONESHELL:\n.SHELLFLAGS = -ec\ntest:\n\tpytest\n\techo done\n", OK),
+    ],
+)
+def test_what_a_makefile_says_about_failures(tmp_path: Path, makefile: str, status: Status) -> None:
+    assert status_of(tmp_path, "unit", workflow("- run: make test"), Makefile=makefile) is status
+
+
+@pytest.mark.parametrize(
     ("condition", "status"),
     [
         ("!startsWith(github.ref, 'refs/tags/')", OK),
