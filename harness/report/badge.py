@@ -8,6 +8,7 @@ from harness.checks.registry import TRAIL_SECTIONS
 from harness.model import Status
 from harness.report.limits import LimitKind, limit_kind
 from harness.report.scope import asked_for
+from harness.report.spans import span_of
 
 if TYPE_CHECKING:
     from harness.report.evidence import Evidence
@@ -40,7 +41,7 @@ def badge_of(evidence: Evidence) -> str:
         _counted(issues, "issue"),
         *([f"{len(open_rows)} not run"] if open_rows else []),
     )
-    return f"audit trail: {', '.join(counts)} on {names} · {evidence.span()[1][:10]}"
+    return f"audit trail: {', '.join(counts)} on {names} · {span_of(rows)[1][:10]}"
 
 
 def _counted(checks: set[str], noun: str, rest: str = "") -> str:

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 from msgspec import Struct
 
 from harness.model import MutationState, Status
+from harness.report.findings import REFERENCE
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
@@ -26,7 +27,7 @@ def proven(row: Row, about: str) -> str:
     :param about: the name of the audit target that the evidence is about. Controls break only the reference layer; of
         another trail, the rows that checks read are mutated.
     """
-    if not row.proofs and about not in {"", "reference"}:
+    if not row.proofs and about not in REFERENCE:
         return ""
     applicable = [proof for proof in row.proofs if proof.applicable]
     if row.status is Status.NA or (row.proofs and not applicable):
@@ -35,7 +36,7 @@ def proven(row: Row, about: str) -> str:
         return NOT_PROVEN
     if not all(proof.proven for proof in applicable):
         return UNPROVEN
-    return "proven" if about in {"", "reference"} else "proven on the reference"
+    return "proven" if about in REFERENCE else "proven on the reference"
 
 
 class ProofCount(Struct, frozen=True, kw_only=True):

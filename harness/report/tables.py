@@ -198,6 +198,12 @@ class Report(Struct, frozen=True, kw_only=True):
         return findings((row.answer for row in self.rows), self.audit_target)
 
     @property
+    def others(self) -> tuple[Row, ...]:
+        """The rows that no finding is about: a run about somebody else's trail may have Issues of a pooler, too."""
+        named = {finding.check for group in self.findings for finding in group.rows}
+        return tuple(row for row in self.rows if row.planned.check not in named)
+
+    @property
     def has_load(self) -> bool:
         """Whether a fault, the end of a job runner or a load was planned."""
         return bool(self.faults or self.jobs or self.loads)

@@ -13,7 +13,7 @@ from harness.audit.target_loading import reference_target
 from harness.checks.claims import unjudged_claims
 from harness.checks.registry import TRAIL_SECTIONS
 from harness.database import Script
-from harness.model import CHECK_BROKE, Limit, Status
+from harness.model import CHECK_BROKE, Behaviour, Limit, Status
 from harness.report.building import build_report
 from harness.report.findings import findings
 from harness.report.render import render
@@ -21,7 +21,7 @@ from harness.report.tables import Declared
 from harness.suites.catalogue import catalogue
 from harness.suites.causes import NAMED, Cause, cause_of
 from tests.unit.made_up import CHECKS, result
-from tests.unit.test_changes import ACCEPTED, evidence, issue
+from tests.unit.test_changes import ACCEPTED, evidence, feature, issue
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -107,6 +107,16 @@ def test_the_report_of_a_foreign_trail_has_findings_with_sql_and_speaks_of_mutat
     assert "No check can judge what the target file claims with `coverage`" in pages["issues.md"]
     render(built, tmp_path)
     assert "What to change" not in (tmp_path / "report.html").read_text(encoding="utf-8")
+
+
+def test_the_report_of_a_foreign_trail_has_the_issues_of_others_too(tmp_path: Path) -> None:
+    pooled = feature(Behaviour.LOST, status=Status.ISSUE)
+    for results, section in (([KEYS], False), ([KEYS, pooled], True), ([pooled], True)):
+        render(replace(build_report(evidence(results), tmp_path), audit_target="mine"), tmp_path)
+        text = (tmp_path / "report.md").read_text(encoding="utf-8")
+        assert ("What to change in mine" in text) is (KEYS in results)
+        assert ("\n## Issues\n" in text) is section
+        assert text.count(f"--check {KEYS.check}") == 0
 
 
 def test_a_claim_that_every_check_needs_with_another_one_is_not_judged() -> None:

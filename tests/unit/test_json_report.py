@@ -29,9 +29,10 @@ from harness.model import (
 from harness.report.building import build_report
 from harness.report.ctrf_report import ctrf
 from harness.report.evidence import Row
-from harness.report.json_report import DERIVED, ReportFile, encoded, report_file, rows_of, schema
+from harness.report.json_report import DERIVED, encoded, report_file, rows_of, schema
 from harness.report.merging import merge
 from harness.report.render import render
+from harness.report.report_file import ReportFile
 from harness.report.tables import Report
 from tests.unit.made_up import NAMES, PLAN, mixed, planned, result, store_run
 
