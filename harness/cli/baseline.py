@@ -50,7 +50,7 @@ def find_baseline(settings: Settings, named: str | None) -> NamedBaseline | None
     """
     about = settings.target.name
     if named is None:
-        adjacent = Path(settings.target.where).with_suffix("").with_name(f"{about}{SUFFIX}")
+        adjacent = Path(settings.target.where).with_name(f"{about}{SUFFIX}")
         return NamedBaseline(str(adjacent), read_baseline(adjacent, about)) if adjacent.is_file() else None
     if named.endswith(".json"):
         return NamedBaseline(named, read_baseline(Path(named), about))

@@ -9,35 +9,26 @@ from typing import TYPE_CHECKING
 
 import click
 
-from harness.checks.record import NotExercisedError
-from harness.checks.workspace import Workspace
 from harness.cli import completion, options
 from harness.cli.exit_codes import ExitCode
 from harness.cli.invocation import Invocation, command
 from harness.cli.parser import Group
 from harness.cli.planning import named_topologies, require_used
 from harness.cli.standing import standing
+from harness.cli.trying import print_wrong, trying
 from harness.engine.owner import Owner
-from harness.errors import HarnessError, InterruptedRunError
 from harness.ingest.loading import find
 from harness.job_engines.installation import install, is_installed
 from harness.printable import one_line
 from harness.store import new_run_id
-from harness.suites.catalogue import FIXTURES
 from harness.suites.ingest.trial import Trial, try_pipeline
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
-
-    from harness.ingest.loading import LoadedPipeline
     from harness.ingest.pipeline_file import Settings
-    from harness.lab.lab import Lab
 
 _TOPOLOGY = "direct"
 #: of the name of a step
 _WIDTH = 10
-#: lines of each program's output
-_LINES = 15
 
 
 @command(
@@ -79,7 +70,7 @@ def try_ingest(invocation: Invocation, named: str, topology: str) -> int:
     is a line, with the seconds since the upload. What is wrong is named, with the file and the key if the description
     is. Nothing is evidence: `harness verify TOPOLOGY --suite ingest --pipeline NAME|FILE.toml` runs the checks.
     """
-    settings, terminal = invocation.settings, invocation.terminal
+    settings, terminal, redact = invocation.settings, invocation.terminal, invocation.redactor
     tried = find(named, settings.project_pipeline.store) if named else settings.pipeline
     (chosen,) = named_topologies(settings, [topology])
     require_used(settings, [chosen])
@@ -90,40 +81,23 @@ def try_ingest(invocation: Invocation, named: str, topology: str) -> int:
     _print("pipeline", f"{tried.title}{f' ({versions})' if versions else ''}")
     _print("settings", _settings(tried.file.settings))
     stop = Event()
-    with standing(invocation, chosen, Owner.me(new_run_id()), stop) as lab:
-        trial = _tried(invocation, lab, tried, stop)
-    _print_wrong(trial, invocation.redactor)
+    with (
+        standing(invocation, chosen, Owner.me(new_run_id()), stop) as lab,
+        trying(invocation, lab, "ingest.try", stop) as ctx,
+    ):
+        trial = try_pipeline(ctx, tried, lambda step, seen: _print(step, one_line(redact(seen))))
+        for fact in ("store", "left behind"):
+            if said := ctx.facts.get(fact):
+                _print(fact, one_line(redact(said)))
+    is_sound = not trial.wrong and trial.indexed_s is not None
+    print_wrong([f"wrong: {sentence}" for sentence in trial.wrong], {} if is_sound else trial.output, redact)
     if trial.wrong and chosen.pooler:
         terminal.say(
             f"is it the pipeline or the pooler? harness ingest try {quote(named or tried.name)} runs the same on "
             f"{_TOPOLOGY}"
         )
     sys.stdout.write(f"{verdict(trial)}\n")
-    return ExitCode.ISSUE if trial.wrong or trial.indexed_s is None else ExitCode.OK
-
-
-def _tried(invocation: Invocation, lab: Lab, pipeline: LoadedPipeline, stop: Event) -> Trial:
-    """Run the trial in a lab.
-
-    :raises InterruptedRunError: after Ctrl-C.
-    :raises HarnessError: when nothing could be tried.
-    """
-    redact = invocation.redactor
-    workspace = Workspace(lab, invocation.settings.target, FIXTURES)
-    try:
-        with workspace.context("ingest.try") as ctx:
-            ctx.ends_with(stop)
-            trial = try_pipeline(ctx, pipeline, lambda step, seen: _print(step, one_line(redact(seen))))
-            for fact in ("store", "left behind"):
-                if said := ctx.facts.get(fact):
-                    _print(fact, one_line(redact(said)))
-            return trial
-    except NotExercisedError as error:
-        if stop.is_set():
-            raise InterruptedRunError("interrupted: programs and servers are removed") from None
-        raise HarnessError(str(error), where=f"topology {lab.topology.name}") from None
-    finally:
-        workspace.close()
+    return ExitCode.OK if is_sound else ExitCode.ISSUE
 
 
 def _settings(settings: Settings) -> str:
@@ -145,15 +119,6 @@ def verdict(trial: Trial) -> str:
         return f"the upload was not indexed: {found}" if number else "the upload was not indexed"
     indexed = f"the upload was indexed after {trial.indexed_s:.2f} s"
     return f"{indexed}, but {found}" if number else f"{indexed}, and nothing is wrong"
-
-
-def _print_wrong(trial: Trial, redact: Callable[[str], str]) -> None:
-    lines = [f"wrong: {sentence}" for sentence in trial.wrong]
-    if trial.wrong or trial.indexed_s is None:
-        for program, text in trial.output.items():
-            tail = text.rstrip().splitlines()[-_LINES:]
-            lines += [f"output of {program}, its last lines:", *(f"  {line}" for line in tail)]
-    sys.stdout.write("".join(f"{one_line(redact(line))}\n" for line in lines))
 
 
 ingest = Group(

@@ -9,27 +9,21 @@ from typing import TYPE_CHECKING
 
 import click
 
-from harness.checks.record import NotExercisedError
-from harness.checks.workspace import Workspace
 from harness.cli import completion, options
 from harness.cli.exit_codes import ExitCode
 from harness.cli.invocation import Invocation, command
 from harness.cli.parser import Group
 from harness.cli.planning import named_topologies, require_used
 from harness.cli.standing import standing
+from harness.cli.trying import print_wrong, trying
 from harness.engine.owner import Owner
-from harness.errors import HarnessError, InterruptedRunError
 from harness.job_engines.installation import install, is_installed
 from harness.printable import one_line
 from harness.store import new_run_id
-from harness.suites.catalogue import FIXTURES
 from harness.suites.jobs.trial import KEYS, TriedJob, try_jobs
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
-
     from harness.job_engines.loading import JobEngine
-    from harness.lab.lab import Lab
     from harness.suites.jobs.trial import Trial
 
 _TOPOLOGY = "direct"
@@ -43,8 +37,6 @@ _COLUMNS = (
     ("attempt", 7),
     ("state", 0),
 )
-#: lines of each program's output
-_LINES = 15
 
 
 @command(
@@ -106,34 +98,21 @@ def try_job_engine(invocation: Invocation, job_engine: str, topology: str, *, va
     sys.stdout.write(f"variant     {chosen_variant}: {described.summary}\n")
     sys.stdout.write(f"settings    {_settings(engine_under_test, chosen_variant)}\n")
     stop = Event()
-    with standing(invocation, chosen, Owner.me(new_run_id()), stop) as lab:
-        trial = _tried(invocation, lab, engine_under_test, chosen_variant, stop)
-    _print_mistakes(trial, invocation.redactor)
+    with (
+        standing(invocation, chosen, Owner.me(new_run_id()), stop) as lab,
+        trying(invocation, lab, "jobs.try", stop) as ctx,
+    ):
+        trial = try_jobs(ctx, engine_under_test, chosen_variant, _Table().show, terminal.say)
+    wrong = [line for mistake in trial.mistakes for line in (f"wrong: {mistake.what}", f"  try: {mistake.hint}")]
+    programs = {f"`{which}`": text for which, text in trial.output.items()}
+    is_sound = not trial.mistakes and trial.done == len(KEYS)
+    print_wrong(wrong, {} if is_sound else programs, invocation.redactor)
     if trial.mistakes and chosen.pooler:
         terminal.say(
             f"is it the target or the pooler? harness jobs try {quote(job_engine)} runs the same on {_TOPOLOGY}"
         )
     sys.stdout.write(f"{verdict(trial, behind_a_pooler=chosen.pooler is not None)}\n")
-    return ExitCode.ISSUE if trial.mistakes or trial.done < len(KEYS) else ExitCode.OK
-
-
-def _tried(invocation: Invocation, lab: Lab, engine: JobEngine, variant: str, stop: Event) -> Trial:
-    """Run the trial in a lab.
-
-    :raises InterruptedRunError: after Ctrl-C.
-    :raises HarnessError: when nothing could be tried.
-    """
-    workspace = Workspace(lab, invocation.settings.target, FIXTURES)
-    try:
-        with workspace.context("jobs.try") as ctx:
-            ctx.ends_with(stop)
-            return try_jobs(ctx, engine, variant, _Table().show, invocation.terminal.say)
-    except NotExercisedError as error:
-        if stop.is_set():
-            raise InterruptedRunError("interrupted: the worker and the servers are removed") from None
-        raise HarnessError(str(error), where=f"topology {lab.topology.name}") from None
-    finally:
-        workspace.close()
+    return ExitCode.OK if is_sound else ExitCode.ISSUE
 
 
 def _settings(engine: JobEngine, variant: str) -> str:
@@ -181,17 +160,6 @@ def verdict(trial: Trial, *, behind_a_pooler: bool) -> str:
     else:
         found = f"the target has {number} mistake{'' if number == 1 else 's'}"
     return f"{done}, but {found}" if sound else f"{done}: {found}"
-
-
-def _print_mistakes(trial: Trial, redact: Callable[[str], str]) -> None:
-    lines = []
-    for mistake in trial.mistakes:
-        lines += [f"wrong: {mistake.what}", f"  try: {mistake.hint}"]
-    if trial.mistakes or trial.done < len(KEYS):
-        for which, text in trial.output.items():
-            tail = text.rstrip().splitlines()[-_LINES:]
-            lines += [f"output of `{which}`, its last lines:", *(f"  {line}" for line in tail)]
-    sys.stdout.write("".join(f"{one_line(redact(line))}\n" for line in lines))
 
 
 jobs = Group(

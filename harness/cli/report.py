@@ -158,14 +158,16 @@ def report(
     So are runs that were edited: the exit code is then 1.
     """
     _require_consistent(folders, documents, complete=complete, fresh=fresh, check_only=check_only)
+    compares = {"--since": since is not None, "--baseline": baseline is not None}
+    writes = {"--badge": badge, "--save-baseline": baseline_file is not None}
     _require_compatible(
-        {"--since": since is not None, "--baseline": baseline is not None},
+        compares,
         {"--badge": badge, "--markdown": markdown},
-        {"--since": since is not None, "--check": check_only},
+        *({name: given, "--check": check_only} for name, given in (compares | writes).items()),
     )
     only = "--verify" if verify_only else "--write-statement" if statement_file is not None else ""
     if only:
-        fills = complete or markdown or since is not None
+        fills = complete or markdown or any((compares | writes).values())
         _require_alone(only, documents, fills=fills, two=verify_only and statement_file is not None)
     if statement is not None and not verify_only:
         raise UsageError("--statement requires --verify", hint="harness report --verify --statement FILE")

@@ -19,7 +19,7 @@ from harness.cli.standing import standing
 from harness.database import quote_name
 from harness.engine.owner import Owner
 from harness.engine.protocol import log_tail
-from harness.errors import ServiceFailedError
+from harness.errors import ServiceFailedError, UsageError
 from harness.host.command import url, variables
 from harness.lab.credentials import COMMAND_ROLES, CommandRole
 from harness.lab.login_files import login_files
@@ -55,7 +55,7 @@ _PRINTED = ("PGHOST", "PGPORT", "PGUSER", "PGDATABASE", "DIRECT_PGHOST", "DIRECT
 @options.option(
     "--role",
     type=OneOf(COMMAND_ROLES),
-    default=_ROLE,
+    default=None,
     metavar="ROLE",
     section="Login",
     help=f"what the login may do: app, owner, createdb or superuser (default: {_ROLE})",
@@ -65,10 +65,10 @@ _PRINTED = ("PGHOST", "PGPORT", "PGUSER", "PGDATABASE", "DIRECT_PGHOST", "DIRECT
     is_flag=True,
     section="Login",
     help="give the login a database with the audit target and the tables of the checks, to repeat a finding in psql; "
-    "the login is then the role of the application or of the owner as the checks have them (default: app)",
+    "the login is then app (the default), owner or superuser, as the checks have them",
 )
 @options.standing_with_trail
-def up(invocation: Invocation, topology: str, *, role: CommandRole, trail: bool) -> int:
+def up(invocation: Invocation, topology: str, *, role: CommandRole | None, trail: bool) -> int:
     """Keep a topology running until Ctrl-C, for experiments.
 
     Prints the address of the chain, the login, and the file that holds its password. DIRECT_ is the address of the
@@ -81,16 +81,19 @@ def up(invocation: Invocation, topology: str, *, role: CommandRole, trail: bool)
     require_used(settings, [chosen])
     owner, stop = Owner.me(new_run_id()), Event()
     if trail:
+        if role == "createdb":
+            raise UsageError("--role: found createdb, expected app, owner or superuser with --trail")
         settings.target.require_installable()
     with standing(invocation, chosen, owner, stop) as lab, login_files(owner) as files, ExitStack() as stack:
         if trail:
             workspace = Workspace(lab, settings.target, FIXTURES)
             stack.callback(workspace.close)
             database = workspace.prepared(_DATABASE, lambda _: None)
-            login = lab.roles.commands[role] if role == "superuser" else lab.roles.app
-            lines = _address(lab, lab.roles.owner if role == "owner" else login, database, files)
+            of_checks = {"owner": lab.roles.owner, "superuser": lab.roles.commands["superuser"]}
+            lines = _address(lab, of_checks.get(role or "app", lab.roles.app), database, files)
         else:
-            lines = _address(lab, lab.roles.commands[role], _made(lab, role), files)
+            chosen_role = role or _ROLE
+            lines = _address(lab, lab.roles.commands[chosen_role], _made(lab, chosen_role), files)
         sys.stdout.writelines(f"{line}\n" for line in lines)
         sys.stdout.flush()
         terminal.say(f"{chosen.name} is up until Ctrl-C; in another shell: . {files.env} && psql")
