@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+from harness.audit.actor_convention import IdType
 from harness.checks.registry import Check, Safety
 from harness.mutants.observed import MUTATIONS
 from harness.report.escape import code
@@ -12,6 +13,7 @@ from tests.reference.markdown import page, prose, table
 
 if TYPE_CHECKING:
     from harness.checks.collection import Catalogue
+    from harness.mutants.observed_mutation import Mutation
 
 _INTRODUCTION = """
 A check states one property of the system under test. Its claim is true when the check is OK. A control is a deliberate
@@ -19,10 +21,10 @@ break that must turn the check to Issue, at the expectation after the colon; `no
 
 - **P**: severity of an Issue. P0 is wrong or missing data, or security; P1 is operational friction or documentation; P2
   is residual depth. For a feature of PostgreSQL, the outcome decides.
-- **Needs**: capabilities of a topology ([Reference](../reference.md#capabilities)), claims of an audit target, or the
-  scope of its actor. A check is N/A where one of them is missing. *environment* marks a check that may also run in an
-  environment that others use, and what it does there: it reads, writes to the canary table or the scratch schema, or
-  runs a declared path.
+- **Needs**: capabilities of a topology ([Reference](../reference.md#capabilities)), claims of an audit target,
+  [properties](../audit-targets.md#properties) that its trail must have, or the scope of its actor. A check is N/A where
+  one of them is missing. *environment* marks a check that may also run in an environment that others use, and what it
+  does there: it reads, writes to the canary table or the scratch schema, or runs a declared path.
 
 A check *on demand* runs only if it or its suite is named: its answer adds to those of the main job.
 
@@ -70,6 +72,7 @@ def _needs(check: Check) -> list[str]:
     return [
         *(prose(need.name) for need in check.needs),
         *(f"claim: {code(feature.value)}" for feature in check.requires_features),
+        *(f"property: {code(recorded.value)}" for recorded in check.records),
         *([f"actor of the {check.scope}"] if check.scope else []),
         *([f"environment: {check.environment_safety}"] if check.environment_safety is not Safety.NO else []),
     ]
@@ -86,6 +89,14 @@ def _trail_breaks(found: Catalogue) -> str:
     return introduction + "\n\n" + table(("Break", "Effect on the trail", "Checks that become Issue"), rows)
 
 
+def _needs_of(mutation: Mutation) -> list[str]:
+    return [
+        *([f"claim: {code(mutation.feature.value)}"] if mutation.feature else []),
+        *([f"property: {code(mutation.records.value)}"] if mutation.records else []),
+        *([f"ids of actors: {code(IdType.TEXT.value)}"] if mutation.text_ids else []),
+    ]
+
+
 def _mutations() -> str:
     introduction = (
         "`harness prove` changes the rows that checks read from the audit trail, one mutation at a time, for any audit "
@@ -95,9 +106,7 @@ def _mutations() -> str:
         (
             code(mutation.name),
             prose(mutation.what),
-            f"claim: {code(mutation.feature.value)}"
-            if mutation.feature and not mutation.sound
-            else prose(mutation.sound),
+            prose(mutation.sound) or ", ".join(_needs_of(mutation)),
         )
         for mutation in MUTATIONS
     ]
