@@ -17,15 +17,12 @@ if TYPE_CHECKING:
 def unjudged_claims(
     checks: Iterable[Check], target: AuditTarget, topology: Topology | None = None
 ) -> list[TrailFeature]:
-    """Return the claims of a target that no check can judge: each one that needs the claim needs something else, too.
-
-    A claim that no check needs is judged within checks of every trail.
+    """Return the claims of a target that no check can judge: each one that judges the claim needs something else, too.
 
     :param topology: where the checks run; any when None.
     """
-    needed: set[TrailFeature] = set()
-    judged: set[TrailFeature] = set()
+    judged = {TrailFeature.LIBRARY}
     for check in checks:
-        needed |= set(check.requires_features)
-        judged |= set(check.requires_features) if check.lacking(topology, target) is None else set()
-    return sorted(target.claims & needed - judged - {TrailFeature.LIBRARY})
+        if check.lacking(topology, target) is None:
+            judged |= {*check.requires_features, *check.judges}
+    return sorted(target.claims - judged)

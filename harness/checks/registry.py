@@ -109,6 +109,7 @@ class Check(Struct, frozen=True, kw_only=True):
     requires_features: tuple[TrailFeature, ...]
     scope: str
     run: CheckFunction
+    judges: tuple[TrailFeature, ...] = ()
     records: tuple[Recorded, ...] = ()
     feature: str = ""
     serial_group: str = ""
@@ -195,6 +196,7 @@ def check(
     item: str = "",
     needs: tuple[Capability, ...] = (),
     requires_features: tuple[TrailFeature, ...] = (),
+    judges: tuple[TrailFeature, ...] = (),
     scope: str = "",
     records: tuple[Recorded, ...] = (),
     feature: str = "",
@@ -231,6 +233,7 @@ def check(
         first missing capability. Every topology qualifies when empty.
     :param requires_features: features that the audit target must claim. The check is N/A for other targets, with the
         sentence of the first feature that is not claimed. Every target qualifies when empty.
+    :param judges: features that the check judges where the audit target claims them. It applies to other targets, too.
     :param scope: `transaction` or `session`: N/A for audit targets that set the actor for the other; any when empty.
     :param records: properties of the audit trail that all expectations depend on. The check is N/A for a trail that
         lacks one, with a pointer to the check that shows it. None when empty.
@@ -274,6 +277,7 @@ def check(
             item=item,
             needs=needs,
             requires_features=requires_features,
+            judges=judges,
             scope=scope,
             records=records,
             run=function,

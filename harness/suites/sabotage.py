@@ -49,3 +49,11 @@ def blind_coverage(ctx: CheckContext) -> None:
         "CREATE OR REPLACE FUNCTION public.threadline_capture_problem(relation regclass) RETURNS text LANGUAGE sql STABLE "
         "AS 'SELECT NULL::text'"
     )
+
+
+def capture_by_statement(ctx: CheckContext) -> None:
+    """Let the tables that are attached from now on be captured by statement, also where rows have to be captured one by one."""
+    ctx.sabotage(
+        "CREATE OR REPLACE FUNCTION public.threadline_is_row_wise(relation regclass) RETURNS boolean LANGUAGE sql STABLE "
+        "AS 'SELECT false'"
+    )

@@ -9,7 +9,7 @@ from msgspec.structs import replace
 
 from harness.audit.actor import Actor
 from harness.audit.placeholders import fill, table_names
-from harness.audit.target_file import TrailFeature
+from harness.audit.target_file import Recorded, TrailFeature
 from harness.audit.target_loading import load_target, reference_target, shipped_targets
 from harness.checks.claims import unjudged_claims
 from harness.cli.settings import read_settings
@@ -188,3 +188,15 @@ def test_a_claim_that_no_check_can_judge_is_named() -> None:
     target = replace(load_target("plain-trigger"), claims=frozenset({TrailFeature.REDACTION}))
     assert unjudged_claims(redaction, target) == []
     assert unjudged_claims(nothing_else, target) == [TrailFeature.REDACTION]
+
+
+def test_a_claim_that_a_check_of_every_trail_judges_needs_that_check() -> None:
+    checks = catalogue().checks
+    target = replace(
+        load_target("plain-trigger"), claims=frozenset({TrailFeature.CONTRACT_TABLES, TrailFeature.TRUNCATE})
+    )
+    assert unjudged_claims(checks, target) == []
+    without_ids = replace(target, omits=frozenset({Recorded.TRANSACTION_ID}))
+    assert unjudged_claims(checks, without_ids) == [TrailFeature.CONTRACT_TABLES]
+    others = [check for check in checks if check.id != "capture.truncate"]
+    assert unjudged_claims(others, target) == [TrailFeature.TRUNCATE]

@@ -11,7 +11,8 @@ from typing import TYPE_CHECKING
 from msgspec import Struct
 
 from harness.audit.target_file import Recorded
-from harness.database import SqlError, describe, quote_literal
+from harness.checks.judging import raised_within
+from harness.database import SqlError, describe, is_lost, quote_literal
 from harness.suites.actors import ADA
 from harness.suites.capture.shadows import OF_THE_TRAIL
 
@@ -22,8 +23,8 @@ if TYPE_CHECKING:
     from harness.database import Client
 
 REFUSED, UNHARMED = "refused", "as before, and the next write is in it"
-#: a constraint stopped the harness's row, so the role itself may write
-_ALLOWED = {"23502", "23503", "23505"}
+#: of an integrity constraint
+_CONSTRAINT = "23"
 #: no statement of the trail takes that long
 _LIMIT = "SET LOCAL statement_timeout = '3s'"
 
@@ -132,7 +133,9 @@ class Trail:
             else:
                 with self._client.transaction():
                     self._client.run(f"{_LIMIT}; {attempt.statement}")
-        except SqlError:
+        except SqlError as error:
+            if is_lost(error):  # the attempt ended its own session, and the next one needs another
+                self._client = self._ctx.client()
             return REFUSED
         try:
             if not attempt.with_write:
@@ -213,7 +216,11 @@ def undone(client: Client, statement: str) -> str:
             rows = client.run(statement)
             client.run("SET CONSTRAINTS ALL IMMEDIATE")
     except SqlError as error:
-        return f"allowed ({describe(error)})" if error.sqlstate in _ALLOWED else REFUSED
+        if is_lost(error):
+            raise
+        # a constraint of the table stopped the harness's row, so the role itself may write; a trigger's error is a refusal
+        is_allowed = (error.sqlstate or "").startswith(_CONSTRAINT) and not raised_within(error)
+        return f"allowed ({describe(error)})" if is_allowed else REFUSED
     return f"{rows} rows" if rows >= 0 and not statement.startswith("SELECT") else "done"
 
 

@@ -1,7 +1,7 @@
 """Capture: an insert, an update and a delete are in the trail, exactly once and with the right values.
 
 The suite follows audit-trail practice: the other ways to write are in `writes`, the ways to undo a write in
-`transactions`, and the ways around a trigger in `evasion`.
+`transactions`, and the ways around a trigger in `shadowing` and `forging`.
 """
 
 from __future__ import annotations
@@ -13,10 +13,9 @@ from harness.checks.registry import P0, P1, TRANSACTION_BLOCKS, breaks, check
 from harness.model import Section
 from harness.suites.actors import ADA
 from harness.suites.areas import CAPTURE_TRIGGER
-from harness.suites.capture.stored import stored_rows
+from harness.suites.capture.stored import News, in_order, insert_row, stored_rows
 
 if TYPE_CHECKING:
-    from harness.audit.target import Change
     from harness.checks.context import CheckContext
 
 _HERE = Section.CAPTURE
@@ -68,7 +67,7 @@ def insert_image_altered(ctx: CheckContext) -> None:
 )
 def update(ctx: CheckContext) -> None:
     client = ctx.client()
-    ctx.write(client, ADA, "first")
+    insert_row(ctx, client, "first")
     with ctx.audited(client, ADA):
         client.run("UPDATE public.posts SET title = 'new', views = views WHERE slug = 'first'")
     with ctx.audited(client, ADA):  # the same row twice in one transaction: to NULL and back
@@ -78,25 +77,17 @@ def update(ctx: CheckContext) -> None:
     ids = [change.id for change in changes]
     ctx.expect("different ids", len(set(ids)), equals=len(changes))
     ctx.expect("ids of a second reading", [change.id for change in ctx.changes("posts")], equals=ids)
-    operations = [change.op for change in changes]
+    operations = in_order(ctx, [change.op for change in changes])
     if ctx.expect("operations", operations, equals=ctx.expected_ops("insert", "update", "update", "update")):
         updates = [change for change in changes if change.op == "update"]
-        ctx.expect("titles after", _in_order(ctx, updates), equals=_sorted(ctx, ["new", None, "back"]))
+        titles = in_order(ctx, [change.value("title") for change in updates])
+        ctx.expect("titles after", titles, equals=in_order(ctx, ["new", None, "back"]))
         if ctx.claims(TrailFeature.CHANGED_FIELDS):
             ctx.expect("changed fields", [change.changed_fields for change in updates], equals=[("title",)] * 3)
         if ctx.target.is_reference:
             ctx.expect(
                 "prior values without changed_from", [change.changed_from for change in updates], equals=[None] * 3
             )
-
-
-def _in_order(ctx: CheckContext, changes: list[Change]) -> list[object]:
-    return _sorted(ctx, [change.value("title") for change in changes])
-
-
-def _sorted(ctx: CheckContext, values: list[object]) -> list[object]:
-    """Return the values in their order, where the trail records one."""
-    return values if ctx.records(Recorded.ORDER) else sorted(values, key=str)
 
 
 @breaks(update, at="changed fields")
@@ -116,19 +107,17 @@ def update_names_every_column(ctx: CheckContext) -> None:
 )
 def delete(ctx: CheckContext) -> None:
     client = ctx.client()
-    ctx.write(client, ADA, "first")
+    insert_row(ctx, client, "first")
     key = ctx.admin.value("SELECT id FROM public.posts")
     with ctx.audited(client, ADA):
         client.run("DELETE FROM public.posts WHERE slug = 'first'")
-    changes = ctx.changes("posts")
+    changes, news = ctx.changes("posts"), News(ctx)
     with ctx.audited(client, ADA):  # equal changes in one transaction
         for _ in range(2):
             client.run("INSERT INTO public.posts (id, slug) VALUES (77, 'returns')")
             client.run("DELETE FROM public.posts WHERE id = 77")
-    again = [change.op for change in ctx.changes("posts")[len(changes) :]]
-    returns = ctx.expected_ops("insert", "delete", "insert", "delete")
-    if not ctx.records(Recorded.ORDER):
-        again, returns = sorted(again), sorted(returns)
+    again = in_order(ctx, [change.op for change in news.since_then()])
+    returns = in_order(ctx, ctx.expected_ops("insert", "delete", "insert", "delete"))
     ctx.expect("operations on a row that returns", again, equals=returns)
     if ctx.expect("operations", sorted(change.op for change in changes), equals=ctx.expected_ops("delete", "insert")):
         [deleted] = [change for change in changes if change.op == "delete"]
@@ -158,7 +147,7 @@ def delete_keeps_a_payload(ctx: CheckContext) -> None:
 )
 def no_change(ctx: CheckContext) -> None:
     client = ctx.client()
-    ctx.write(client, ADA, "first")
+    insert_row(ctx, client, "first")
     with ctx.audited(client, ADA):
         client.run("UPDATE public.posts SET title = title")
         touched = client.run("UPDATE public.posts SET title = 'x' WHERE slug = 'nobody'")
@@ -202,14 +191,15 @@ def changed_from(ctx: CheckContext) -> None:
     with ctx.audited(client, ADA):
         client.run("DELETE FROM public.profiles")
     changes = ctx.changes("profiles")
-    expected = ctx.expected_ops("insert", *["update"] * 3, "delete")
-    if ctx.expect("operations", [change.op for change in changes], equals=expected):
+    expected = in_order(ctx, ctx.expected_ops("insert", *["update"] * 3, "delete"))
+    if ctx.expect("operations", in_order(ctx, [change.op for change in changes]), equals=expected):
         updates = [change for change in changes if change.op == "update"]
         others = [change.changed_from for change in changes if change.op != "update"]
-        ctx.expect("prior values", updates[0].changed_from, equals={"email": "a@example.org", "visits": 0})
-        nulls = [change.changed_from for change in updates[1:]]
-        ctx.expect("prior values around NULL", nulls, equals=[{"email": "b@example.org"}, {"email": None}])
-        ctx.expect("changed fields", updates[0].changed_fields, equals=("email", "visits"))
+        before = [{"email": "a@example.org", "visits": 0}, {"email": "b@example.org"}, {"email": None}]
+        prior = in_order(ctx, [change.changed_from for change in updates])
+        ctx.expect("prior values", prior, equals=in_order(ctx, before))
+        fields = in_order(ctx, [change.changed_fields for change in updates])
+        ctx.expect("changed fields", fields, equals=in_order(ctx, [("email", "visits"), ("email",), ("email",)]))
         ctx.expect("prior values of insert and delete", others, equals=[None] * len(others))
     _several_rows(ctx)
 

@@ -189,7 +189,7 @@ def table_owner(ctx: CheckContext) -> None:
             r"^(CREATE (?:CONSTRAINT )?TRIGGER) .*? (BEFORE|AFTER|INSTEAD OF) ", rf"\1 own_{number} \2 ", definition
         )
         seen = trail.after(
-            Attempt(name, f"{again}", with_write=True, undo=f"DROP TRIGGER IF EXISTS own_{number} ON public.posts")
+            Attempt(name, again, with_write=True, undo=f"DROP TRIGGER IF EXISTS own_{number} ON public.posts")
         )
         ctx.expect(
             f"the trail after a second trigger that calls {function}, {number}",

@@ -254,7 +254,7 @@ _DOCUMENTS: tuple[tuple[str, list[tuple[str, ...] | None]], ...] = (
     area="capture function",
     needs=(TRANSACTION_BLOCKS,),
     requires_features=(TrailFeature.CHANGED_FIELDS,),
-    records=(Recorded.UPDATES,),
+    records=(Recorded.UPDATES, Recorded.ORDER),
 )
 def json_values(ctx: CheckContext) -> None:
     ctx.owner.run(

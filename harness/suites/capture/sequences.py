@@ -9,7 +9,8 @@ from harness.checks.registry import P0, P1, SEVERAL_SERVER_CONNECTIONS, TRANSACT
 from harness.model import Section
 from harness.suites.actors import ADA
 from harness.suites.areas import CAPTURE_TRIGGER
-from harness.suites.capture.stored import stored_rows
+from harness.suites.capture.stored import in_order, insert_row, stored_rows
+from harness.suites.sabotage import capture_by_statement
 
 if TYPE_CHECKING:
     from harness.checks.context import CheckContext
@@ -73,8 +74,8 @@ def repeated_updates(ctx: CheckContext) -> None:
     )
     client = ctx.client()
     with ctx.audited(client, ADA):
-        for way, _, _ in _WAYS:
-            ctx.insert_post(client, way)
+        ways = [way for way, _, _ in _WAYS]
+        client.run("INSERT INTO public.posts (slug, title) SELECT unnest(%s::text[]), 'a title'", [ways])
     with ctx.audited(client, ADA):
         for way, statement, _ in _WAYS:
             client.run(statement.format(slug=f"'{way}'"))
@@ -83,9 +84,7 @@ def repeated_updates(ctx: CheckContext) -> None:
     for way, _, titles in _WAYS:
         expected = [stored[way]] if titles is None else titles
         found = [change.value("title") for change in updates if change.value("slug") == way]
-        if not ctx.records(Recorded.ORDER):
-            found, expected = sorted(found, key=str), sorted(expected, key=str)
-        ctx.expect(f"titles after {way}", found, equals=expected)
+        ctx.expect(f"titles after {way}", in_order(ctx, found), equals=in_order(ctx, expected))
     if ctx.claims(TrailFeature.CHANGED_FIELDS):
         ctx.expect("changed fields", {change.changed_fields for change in updates}, equals={("title",)})
 
@@ -129,10 +128,7 @@ def nested_writes(ctx: CheckContext) -> None:
 
 @breaks(nested_writes, at="steps of row 1 in the order of capture")
 def nested_writes_captured_by_statement(ctx: CheckContext) -> None:
-    ctx.sabotage(
-        "CREATE OR REPLACE FUNCTION public.threadline_is_row_wise(relation regclass) RETURNS boolean LANGUAGE sql STABLE "
-        "AS 'SELECT false'"
-    )
+    capture_by_statement(ctx)
 
 
 @check(
@@ -198,10 +194,10 @@ def stored_values_image_altered(ctx: CheckContext) -> None:
 )
 def occurred_at(ctx: CheckContext) -> None:
     first, second = ctx.clients(2)
-    ctx.write(first, ADA, "shared")
+    insert_row(ctx, first, "shared")
     moments = []
     with ctx.audited(first, ADA):
-        ctx.insert_post(first, "begun earlier")
+        first.run("INSERT INTO public.posts (slug) VALUES ('begun earlier')")
         with ctx.audited(second, ADA):
             second.run("UPDATE public.posts SET title = 'first' WHERE slug = 'shared'")
         moments.append(ctx.admin.value("SELECT clock_timestamp()"))

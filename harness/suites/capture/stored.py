@@ -1,12 +1,31 @@
-"""What checks of captured rows compare: the rows as they are stored, and the changes since a moment."""
+"""What checks of captured rows write and compare: the rows as they are stored, and the changes since a moment."""
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeVar
+
+from harness.audit.target_file import Recorded
+from harness.suites.actors import ADA
 
 if TYPE_CHECKING:
+    from collections.abc import Iterable
+
     from harness.audit.target import Change
     from harness.checks.context import CheckContext
+    from harness.database import Client
+
+T = TypeVar("T")
+
+
+def insert_row(ctx: CheckContext, client: Client, slug: str) -> None:
+    """Insert a post in one audited unit of work, and change nothing else, whatever the trail records."""
+    with ctx.audited(client, ADA):
+        client.run("INSERT INTO public.posts (slug, title) VALUES (%s, 'a title')", [slug])
+
+
+def in_order(ctx: CheckContext, values: Iterable[T]) -> list[T]:
+    """Return what is compared in the order of the changes; sorted, for a trail that records no order."""
+    return list(values) if ctx.records(Recorded.ORDER) else sorted(values, key=str)
 
 
 def stored_rows(ctx: CheckContext, table: str) -> list[dict[str, Any]]:

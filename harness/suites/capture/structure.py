@@ -9,8 +9,8 @@ from harness.checks.registry import P0, P1, TRANSACTION_BLOCKS, breaks, check
 from harness.model import Section
 from harness.suites.actors import ADA
 from harness.suites.areas import CAPTURE_TRIGGER
-from harness.suites.capture.stored import News, records_of
-from harness.suites.sabotage import blind_coverage
+from harness.suites.capture.stored import News, in_order, records_of
+from harness.suites.sabotage import blind_coverage, capture_by_statement
 
 if TYPE_CHECKING:
     from harness.checks.context import CheckContext
@@ -40,6 +40,7 @@ _PLACES = (
     item="1.1",
     area=CAPTURE_TRIGGER,
     needs=(TRANSACTION_BLOCKS,),
+    judges=(TrailFeature.TRUNCATE,),
 )
 def truncate(ctx: CheckContext) -> None:
     client = ctx.client()
@@ -193,10 +194,7 @@ def inheritance(ctx: CheckContext) -> None:
 
 @breaks(inheritance, at="rows updated through the parent")
 def inheritance_captured_by_statement(ctx: CheckContext) -> None:
-    ctx.sabotage(
-        "CREATE OR REPLACE FUNCTION public.threadline_is_row_wise(relation regclass) RETURNS boolean LANGUAGE sql STABLE "
-        "AS 'SELECT false'"
-    )
+    capture_by_statement(ctx)
 
 
 @check(
@@ -275,12 +273,10 @@ def views(ctx: CheckContext) -> None:
         client.run("INSERT INTO public.titles (slug, title) VALUES ('seen', 'through a view')")
         client.run("INSERT INTO public.sessions VALUES (1, 'x')")
         client.run("UPDATE public.titles SET title = 'again'")
-    changes = [(change.table_name, change.op) for change in ctx.changes()]
+    changes = in_order(ctx, [(change.table_name, change.op) for change in ctx.changes()])
     written = [("posts", "insert"), ("sessions", "insert"), ("posts", "update")]
     expected = [(table, op) for table, op in written if op in ctx.expected_ops(op)]
-    if not ctx.records(Recorded.ORDER):
-        changes, expected = sorted(changes), sorted(expected)
-    ctx.expect("changes", changes, equals=expected)
+    ctx.expect("changes", changes, equals=in_order(ctx, expected))
 
 
 @breaks(views, at="changes")

@@ -13,6 +13,7 @@ from harness.checks.registry import P0, SEVERAL_SERVER_CONNECTIONS, TRANSACTION_
 from harness.database import SqlError
 from harness.model import Section
 from harness.suites.actors import ADA
+from harness.suites.capture.stored import insert_row
 
 if TYPE_CHECKING:
     from datetime import datetime
@@ -217,6 +218,7 @@ def killed_connection_without_a_transaction(ctx: CheckContext) -> None:
     item="1.1",
     area="transaction record",
     needs=(TRANSACTION_BLOCKS,),
+    judges=(TrailFeature.CONTRACT_TABLES,),
     records=(*_RECORDED, Recorded.TRANSACTION_ID),
 )
 def reused_txid(ctx: CheckContext) -> None:
@@ -333,7 +335,7 @@ def times_of_another_zone(ctx: CheckContext) -> None:
 )
 def overlapping(ctx: CheckContext) -> None:
     first, second = ctx.clients(2)
-    ctx.write(first, ADA, "shared")
+    insert_row(ctx, first, "shared")
 
     def update(client: Client, title: str) -> None:
         client.run("UPDATE public.posts SET title = %s WHERE slug = 'shared'", [title])

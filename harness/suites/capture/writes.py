@@ -10,7 +10,7 @@ from harness.database import Side, raised_for
 from harness.model import Section
 from harness.suites.actors import ADA
 from harness.suites.areas import CAPTURE_TRIGGER
-from harness.suites.capture.stored import News, records_of
+from harness.suites.capture.stored import News, insert_row, records_of
 
 if TYPE_CHECKING:
     from harness.checks.context import CheckContext
@@ -84,17 +84,18 @@ def bulk_only_the_first_thousand(ctx: CheckContext) -> None:
 )
 def upsert(ctx: CheckContext) -> None:
     client = ctx.client()
-    ctx.write(client, ADA, "there")
+    insert_row(ctx, client, "there")
     with ctx.audited(client, ADA):
         client.run(
             "INSERT INTO public.posts (slug, title) VALUES ('there', 'b'), ('fresh', 'b') "
             "ON CONFLICT (slug) DO UPDATE SET title = EXCLUDED.title"
         )
         client.run("INSERT INTO public.posts (slug, title) VALUES ('there', 'c') ON CONFLICT DO NOTHING")
-    changes = [(change.op, change.text("slug"), change.text("title")) for change in ctx.changes("posts")]
+    compared = slice(3 if ctx.records(Recorded.IMAGE) else 1)
+    changes = [(change.op, change.text("slug"), change.text("title"))[compared] for change in ctx.changes("posts")]
     written = [("insert", "fresh", "b"), ("insert", "there", "a title"), ("update", "there", "b")]
     recorded = ctx.expected_ops("insert", "update")
-    ctx.expect("changes", sorted(changes), equals=[change for change in written if change[0] in recorded])
+    ctx.expect("changes", sorted(changes), equals=[change[compared] for change in written if change[0] in recorded])
 
 
 @breaks(upsert, at="changes")

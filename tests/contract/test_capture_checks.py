@@ -1,0 +1,132 @@
+"""Verdicts of the suite `capture`: on sound trails that leave a property out by design, and on trails with a hidden fault."""
+
+from __future__ import annotations
+
+import shutil
+from typing import TYPE_CHECKING
+
+import pytest
+
+from harness.audit.target_loading import load_target, reference_target
+from harness.checks.execution import run_check
+from harness.checks.registry import Control
+from harness.checks.workspace import _TEMPLATE, Workspace
+from harness.cli.planning import planned
+from harness.database import drop_database
+from harness.engine.owner import Owner
+from harness.lab.lab import Lab, stand_up
+from harness.lab.topologies import load_topologies
+from harness.model import Status
+from harness.mutants.variants import target_file_of
+from harness.redaction import Redactor
+from harness.store import new_run_id
+from harness.suites.catalogue import catalogue
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator
+    from pathlib import Path
+
+    from harness.audit.target import AuditTarget
+    from harness.engine.protocol import Engine
+    from harness.model import Result
+
+pytestmark = pytest.mark.engine
+
+DIRECT = load_topologies()["direct"]
+CHECKS = {check.id: check for check in catalogue().checks}
+#: checks that look at several changes, or at the values of one
+COMPARING = (
+    *("update", "delete", "no-change", "changed-from", "upsert", "repeated-updates", "json-values", "occurred-at"),
+    *("overlapping", "views", "hostile-identifiers", "temp-tables", "shadowed-names", "search-path", "canary"),
+    *("coverage", "attach", "install", "no-recursion", "replica-role", "dropped-table"),
+)
+
+
+@pytest.fixture(scope="module")
+def server(some_engine: Engine) -> Iterator[Lab]:
+    lab = stand_up(some_engine, DIRECT, Owner.me(new_run_id()), Redactor())
+    yield lab
+    lab.close()
+
+
+@pytest.fixture
+def judged(server: Lab) -> Callable[..., dict[str, Result]]:
+    """Return a function that judges a trail by checks of the suite, with statements that run before each."""
+
+    def judge(target: AuditTarget, *names: str, sabotage: str = "") -> dict[str, Result]:
+        workspace = Workspace(server, target, catalogue().fixtures)
+        results = {}
+        try:
+            for name in names:
+                check = CHECKS[f"capture.{name}"]
+                broken = Control(
+                    name="sabotage", check=check.id, at="", needs=(), apply=lambda ctx: ctx.sabotage(sabotage)
+                )
+                control = broken if sabotage else None
+                results[name] = run_check(check, planned("direct", check, ""), DIRECT, workspace, control=control)
+        finally:
+            workspace.close()
+            with server.connect_admin() as admin:
+                drop_database(admin, _TEMPLATE)
+        return results
+
+    return judge
+
+
+@pytest.mark.parametrize(
+    ("omitted", "replaced", "by"),
+    [
+        ("order", "ORDER BY id", "ORDER BY md5(id::text)"),
+        ("image", "new_row AS data_after", "NULL::json AS data_after"),
+        ("inserts", "FROM rowlog.changes ORDER", "FROM rowlog.changes WHERE operation <> 'INSERT' ORDER"),
+    ],
+)
+def test_a_sound_trail_that_leaves_a_property_out_has_no_issue(
+    judged: Callable[..., dict[str, Result]], tmp_path: Path, omitted: str, replaced: str, by: str
+) -> None:
+    sound = target_file_of("row-json")
+    shutil.copy(sound.with_suffix(".sql"), tmp_path)
+    text = sound.read_text(encoding="utf-8").replace('"redaction", ', "").replace(replaced, by)
+    file = tmp_path / "mine.toml"
+    file.write_text(text.replace("documentation =", f'omits = ["{omitted}"]\ndocumentation =', 1), encoding="utf-8")
+    results = judged(load_target(str(file)), *COMPARING)
+    assert {name: result.reason for name, result in results.items() if result.status is Status.ISSUE} == {}
+    assert {name for name, result in results.items() if result.status is Status.OK} >= {
+        *("canary", "coverage", "attach", "install", "no-recursion", "shadowed-names"),
+        *(("update", "delete", "changed-from") if omitted != "image" else ("upsert", "delete")),
+    }
+
+
+def test_an_attempt_that_ends_its_session_hides_no_later_one(judged: Callable[..., dict[str, Result]]) -> None:
+    result = judged(
+        reference_target(),
+        "forgery",
+        sabotage="CREATE FUNCTION public.first_of_all() RETURNS boolean LANGUAGE sql SECURITY DEFINER AS "
+        "'SELECT pg_terminate_backend(pg_backend_pid())'; "
+        "CREATE FUNCTION public.second_of_all() RETURNS void LANGUAGE sql SECURITY DEFINER AS "
+        "'DELETE FROM public.audit_changes'",
+    )["forgery"]
+    assert result.status is Status.ISSUE
+    assert "the trail after second_of_all()" in result.reason
+
+
+def test_a_row_that_a_constraint_refuses_shows_the_right_to_write(judged: Callable[..., dict[str, Result]]) -> None:
+    result = judged(
+        reference_target(),
+        "forgery",
+        sabotage="ALTER TABLE public.audit_changes ALTER op SET DEFAULT '', ADD CHECK (op <> '');"
+        "GRANT UPDATE (op) ON public.audit_changes TO harness_app",
+    )["forgery"]
+    assert result.status is Status.ISSUE
+    assert result.reason.startswith("update public.audit_changes: expected refused, observed allowed (23514 ")
+
+
+def test_a_guard_that_fires_always_is_no_capture_of_replicated_rows(judged: Callable[..., dict[str, Result]]) -> None:
+    result = judged(
+        load_target("plain-trigger"),
+        "replica-role",
+        sabotage="CREATE FUNCTION public.guard() RETURNS trigger LANGUAGE plpgsql AS 'BEGIN RETURN NULL; END';"
+        "CREATE TRIGGER guard BEFORE TRUNCATE ON public.posts EXECUTE FUNCTION public.guard();"
+        "ALTER TABLE public.posts ENABLE ALWAYS TRIGGER guard",
+    )["replica-role"]
+    assert "changes with the triggers as attached" not in result.reason
