@@ -5,7 +5,9 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 import pytest
+from msgspec.structs import replace
 
+from harness.audit.target_file import Recorded
 from harness.audit.target_loading import reference_target
 from harness.checks.judges import soak
 from harness.checks.workspace import Workspace
@@ -104,3 +106,13 @@ def test_the_comparison_finds_what_is_wrong_and_nothing_else(
         found, _ = compare_rows(written.admin, written.target)
     assert {name for name, one in found.items() if one.count} == set(finds)
     assert all(0 < len(one.first) <= one.count for one in found.values() if one.count)
+
+
+def test_what_a_trail_does_not_record_by_design_is_not_compared(written: CheckContext) -> None:
+    compared = []
+    for omits in (frozenset[Recorded](), frozenset({Recorded.ACTOR, Recorded.ORDER, Recorded.TRANSACTION_ID})):
+        with written.admin.transaction(force_rollback=True):
+            compared.append(set(compare_rows(written.admin, replace(written.target, omits=omits))[0]))
+    everything, found = compared
+    assert everything == set(soak.FINDINGS) - {soak.IDLE}
+    assert everything - found == {soak.ACTORS, soak.ORDER, soak.SHARED}

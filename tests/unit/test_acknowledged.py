@@ -328,6 +328,20 @@ def test_a_panic_is_an_issue_and_an_unreadable_log_is_not_judged(world: World) -
     assert PANIC not in names
 
 
+@given(worlds())
+def test_a_trail_that_records_no_actors_is_not_judged_by_them(world: World) -> None:
+    state = world.state()
+    state = replace(
+        state,
+        write_changes=tuple(replace(change, actor="none") for change in state.write_changes),
+        operation_changes=tuple(replace(change, actor="none") for change in state.operation_changes),
+    )
+    names = [expectation.name for expectation in judge(world.history, replace(state, names_actors=False))]
+    assert names == [name for name in EXPECTATIONS if name != MISATTRIBUTED]
+    # one that records them, and has none here, has lost them
+    assert broken(world, state) == ({MISATTRIBUTED} if state.operation_changes else set())
+
+
 def test_a_trail_that_names_no_transactions_is_not_judged_by_them() -> None:
     world = World(operations=[operation(1), operation(2)], happened={(1, 1), (1, 2)})
     state = world.state()

@@ -94,6 +94,8 @@ class FinalState(Struct, frozen=True, kw_only=True):
     operation_changes: tuple[OperationChange, ...]
     #: lines of the server's log since the check began; None when its log could not be read
     panics: tuple[str, ...] | None
+    #: whether the trail records actors
+    names_actors: bool = True
 
 
 class Tally(Struct, frozen=True, kw_only=True):
@@ -238,8 +240,10 @@ def judge(history: History, state: FinalState) -> tuple[Expectation, ...]:
     transactions = {
         change.transaction for changes in (state.operation_changes, state.write_changes) for change in changes
     }
-    names_transactions = transactions != {0}
-    rules = (LOST, UNRECORDED, REPEATED, FAILED, HALF, MISATTRIBUTED, *((MIXED,) if names_transactions else ()))
+    left_out = {MISATTRIBUTED: not state.names_actors, MIXED: transactions == {0}}
+    rules = [
+        name for name in (LOST, UNRECORDED, REPEATED, FAILED, HALF, MISATTRIBUTED, MIXED) if not left_out.get(name)
+    ]
     expectations = [
         compared(name, _listed(f"client {client}, {seq}" for client, seq in sorted(judgement.offenders[name])), _NONE)
         for name in rules

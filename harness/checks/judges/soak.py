@@ -56,8 +56,8 @@ FINDINGS = (
     PREPARED,
     IDLE,
 )
-#: what a load or a trail may lack: idle clients, a transaction's identity, or actors
-OPTIONAL = frozenset({SHARED, IDLE, ACTORS})
+#: what a load or a trail may lack: idle clients, a transaction's identity, actors, or an order
+OPTIONAL = frozenset({SHARED, IDLE, ACTORS, ORDER})
 
 #: operations that have to fail, with the SQLSTATE that they have to fail with
 PLANNED = {

@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Any
 
 import msgspec
 
+from harness.audit.target_file import Recorded
 from harness.checks.judges.acknowledged import FinalState, OperationChange, OperationRow, WriteChange, WriteRow
 from harness.checks.record import NotExercisedError
 from harness.database import SqlError, describe
@@ -54,12 +55,13 @@ def read_final_state(ctx: CheckContext) -> FinalState:
     admin = direct(ctx)
     _end_transactions(admin)
     numbers: dict[str | None, int] = {None: 0}
+    names_transactions = ctx.records(Recorded.TRANSACTION_ID)
     writes: list[WriteChange] = []
     operations: list[OperationChange] = []
     for change in ctx.target.changes(admin):
         if change.table_schema != "public" or change.table_name not in {"writes", "operations"}:
             continue
-        number = numbers.setdefault(change.transaction_id, len(numbers))
+        number = numbers.setdefault(change.transaction_id if names_transactions else None, len(numbers))
         if change.table_name == "writes":
             value = change.text("value") if change.data_after is not None else ""
             writes.append(WriteChange(change.op, _key(change), value, spelled(change.actor), number))
@@ -72,6 +74,7 @@ def read_final_state(ctx: CheckContext) -> FinalState:
         write_changes=tuple(writes),
         operation_changes=tuple(operations),
         panics=_panics(ctx),
+        names_actors=ctx.records(Recorded.ACTOR),
     )
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+from harness.audit.target_file import Recorded
 from harness.checks.registry import P0, TRANSACTION_BLOCKS, Check, check
 from harness.model import Section
 from harness.suites.resilience.faults import FAULTS, Where
@@ -25,6 +26,7 @@ def _check_of(fault: FaultKind) -> Check:
         severity=P0,
         area=str(fault.where),
         needs=tuple(dict.fromkeys((TRANSACTION_BLOCKS, *fault.needs))),
+        records=(Recorded.INSERTS, Recorded.UPDATES, Recorded.DELETES, Recorded.IMAGE),
         own_servers=True,
         server_link=fault.where is Where.SERVER_LINK,
         on_demand=not fault.main,

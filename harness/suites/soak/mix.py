@@ -20,6 +20,7 @@ from harness.suites.areas import CAPTURE_TRIGGER
 from harness.suites.soak.clients import CYCLE, LoadClient, Tally
 from harness.suites.soak.sabotage import every_thousandth
 from harness.suites.soak.tables import (
+    COMPARED,
     IDLE_CLIENTS,
     compare,
     connections,
@@ -128,6 +129,7 @@ def _still_idle(idle: Sequence[Client]) -> Found:
     severity=P0,
     area=CAPTURE_TRIGGER,
     needs=(TRANSACTION_BLOCKS,),
+    records=COMPARED,
     own_servers=True,
     on_demand=True,
     loads=1,

@@ -15,6 +15,7 @@ from harness.suites.areas import CAPTURE_TRIGGER
 from harness.suites.soak.programs import AUDITED, PLAIN, Ended, Pace, Pgbench, aborted_clients
 from harness.suites.soak.sabotage import every_thousandth
 from harness.suites.soak.tables import (
+    COMPARED,
     actor_of,
     compare,
     connections,
@@ -175,6 +176,7 @@ def _ms(microseconds: float) -> float:
     severity=P0,
     area=CAPTURE_TRIGGER,
     needs=(TRANSACTION_BLOCKS,),
+    records=COMPARED,
     own_servers=True,
     on_demand=True,
     loads=2,

@@ -27,6 +27,8 @@ if TYPE_CHECKING:
     from harness.checks.context import CheckContext
 
 TABLE = "public.soak_writes"
+#: what a trail has to record for any comparison with it
+COMPARED = (Recorded.INSERTS, Recorded.IMAGE)
 #: after all clients have ended: a pooler resets its server connections, and the server ends its processes
 _SETTLES_S = 12.0
 _SHOWN = 5
@@ -161,7 +163,7 @@ def compare(ctx: CheckContext, blocked: tuple[str, ...], idle: Found | None = No
 
 def compare_rows(admin: Client, target: AuditTarget) -> tuple[dict[str, Found], dict[str, int]]:
     """Return what is wrong with rows and changes, and the number of writes by outcome."""
-    found: dict[str, Found] = {name: Found() for name in soak.FINDINGS if name not in soak.OPTIONAL}
+    found: dict[str, Found] = {name: Found() for name in soak.FINDINGS if name != soak.IDLE}
     admin.run(queries()["room"])
     # without statistics, the server would look up each of a million rows in an index
     admin.run(f"ANALYZE {', '.join(target.tables)}")
@@ -171,16 +173,22 @@ def compare_rows(admin: Client, target: AuditTarget) -> tuple[dict[str, Found], 
     admin.run(queries()["tally"])
     for name in ("found_in_writes", "found_in_changes"):
         for finding, count, first in admin.rows(_filled(name, **_NAMES)):
-            before = found.get(finding, Found())
+            before = found[finding]
             found[finding] = Found(count=before.count + count, first=(*before.first, *first)[:_SHOWN])
-    if not target.records(Recorded.ACTOR):
-        found.pop(soak.ACTORS, None)
-    [(records, count, first)] = admin.rows(queries()["found_in_transactions"])
-    if records:
-        found[soak.SHARED] = Found(count=count, first=tuple(first or ()))
+    [(count, first)] = admin.rows(queries()["found_in_transactions"])
+    found[soak.SHARED] = Found(count=count, first=tuple(first or ()))
+    for property_, finding in _SHOWN_BY.items():
+        if not target.records(property_):
+            del found[finding]
     return found, dict(admin.rows(queries()["outcomes"]))
 
 
+#: what a trail may lack: nothing is compared then
+_SHOWN_BY = {
+    Recorded.ACTOR: soak.ACTORS,
+    Recorded.ORDER: soak.ORDER,
+    Recorded.TRANSACTION_ID: soak.SHARED,
+}
 _NAMES = {
     "missing_rows": soak.MISSING_ROWS,
     "missing_changes": soak.MISSING_CHANGES,
