@@ -4,14 +4,17 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from harness.checks.judges.ingest import WORKS, judge_ingest, outcome
+from harness.checks.judges.ingest import judge_ingest
 from harness.checks.judges.ingest_state import End, IngestState, Upload, UploadRow
+from harness.checks.judges.ingest_words import WORKS, outcome
 from harness.ingest.cases import IngestCase
 from harness.ingest.pipeline_file import Settings, Status
 from harness.ingest.store_requests import StoreRequest
 from harness.model.history import History, Opening
 
 if TYPE_CHECKING:
+    from types import ModuleType
+
     from harness.model import Expectation
 
 PREFIX = "p/"
@@ -119,4 +122,9 @@ def words(found: IngestState) -> str:
     return outcome(judge(found))
 
 
-__all__ = ["WORKS", "broken", "download", "judge", "retried", "row", "state", "upload", "words"]
+def expectations_of(module: ModuleType) -> set[str]:
+    """Return the names of all expectations of a judge."""
+    return {value for name, value in vars(module).items() if name[0] != "_" and name.isupper() and isinstance(value, str)}
+
+
+__all__ = ["WORKS", "broken", "download", "expectations_of", "judge", "retried", "row", "state", "upload", "words"]

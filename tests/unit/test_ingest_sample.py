@@ -51,7 +51,7 @@ def test_todays_command_fills_it(tmp_path: Path) -> None:
     run = store_run(tmp_path, [result("direct", "ingest.retries")], replace(record(), plan=(row,)))
     filled = splice(TEXT.encode(), fragments(build_report(merge([run], []), tmp_path))).decode()
     assert "| original | `ingest.retries` |" in filled
-    assert [line for line in filled.splitlines() if line.startswith("| ")] != TEXT.splitlines()
+    assert filled.count("| `ingest.") == 1
     assert (
         filled.partition("<!-- pooler-harness: ingest -->")[0] == TEXT.partition("<!-- pooler-harness: ingest -->")[0]
     )

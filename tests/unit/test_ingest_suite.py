@@ -14,8 +14,10 @@ from msgspec.structs import replace
 
 from harness import places
 from harness.checks.judges import ingest as judged
+from harness.checks.judges import ingest_service
 from harness.checks.judges.ingest_state import ProgramExit
 from harness.checks.judges.ingest_uploads import Ingested
+from harness.checks.judges.ingest_words import SHORT
 from harness.checks.record import NotExercisedError
 from harness.checks.registry import Check, Control
 from harness.ingest.cases import IngestCase
@@ -28,7 +30,7 @@ from harness.suites.ingest.conclusion import late_file, measured, unnamed_state
 from harness.suites.ingest.programs import Programs
 from harness.suites.ingest.rows import CASES, ingest_checks
 from harness.suites.ingest.running import IngestRun
-from tests.unit.ingested import retried, row, state, upload
+from tests.unit.ingested import expectations_of, retried, row, state, upload
 
 #: breaks that no control makes, because only a program could; the judge has a mutation for each
 _BY_THE_JUDGE = {judged.REFUSED, judged.LOOPS, judged.EXITS}
@@ -37,12 +39,6 @@ _BY_THE_JUDGE = {judged.REFUSED, judged.LOOPS, judged.EXITS}
 def _declared() -> tuple[list[Check], list[Control]]:
     found = list(ingest_checks(find(REFERENCE)))
     return [one for one in found if isinstance(one, Check)], [one for one in found if isinstance(one, Control)]
-
-
-def _expectations() -> set[str]:
-    """Return the names of all expectations of the judge."""
-    names = {name: value for name, value in vars(judged).items() if name.isupper() and isinstance(value, str)}
-    return {value for name, value in names.items() if name != "WORKS" and not name.startswith("_")}
 
 
 def test_each_case_of_the_judge_is_a_check_with_a_control() -> None:
@@ -54,11 +50,11 @@ def test_each_case_of_the_judge_is_a_check_with_a_control() -> None:
 
 def test_each_expectation_is_broken_by_a_control_or_by_a_mutation_of_the_judge() -> None:
     _, controls = _declared()
-    assert {control.at for control in controls} >= _expectations() - _BY_THE_JUDGE
+    assert {control.at for control in controls} >= expectations_of(judged) - _BY_THE_JUDGE
 
 
 def test_each_expectation_has_words_for_the_table() -> None:
-    assert set(judged.SHORT) == _expectations()
+    assert set(SHORT) == expectations_of(judged) | expectations_of(ingest_service)
 
 
 @pytest.mark.parametrize("case", IngestCase)

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 from msgspec.structs import replace
 
 from harness.checks.judges import Judge, compared
-from harness.checks.judges.ingest_service import OF_THE_SERVICE, SERVICE_WORDS, judge_service
+from harness.checks.judges.ingest_service import OF_THE_SERVICE, judge_service
 from harness.checks.judges.ingest_state import IngestState
 from harness.checks.judges.ingest_uploads import Ingested, jitter_of, leaked, percentile
 from harness.checks.pauses import MOST_RUNNABLE, TOO_SLOW_S
@@ -54,38 +54,6 @@ IGNORED = "programs that ignore SIGTERM"
 OUTSIDE = "requests that write or remove outside of the prefix"
 OTHERS = "objects of others that are gone or changed"
 OBJECTS = "uploaded files that are gone or changed"
-#: the outcome of a pipeline without a finding
-WORKS = "works"
-#: words for the table, of expectations whose names are long
-SHORT = {
-    REFUSED: "refused",
-    LOST: "without a row",
-    NOT_INDEXED: "not indexed",
-    FAILED: "failed permanently",
-    CHECKSUM: "other checksum",
-    INDEXED_AT: "without a time",
-    MIGRATED: "not migrated",
-    IN_TIME: "too late",
-    LATE: "later than promised",
-    ATTEMPTS: "more downloads than the cap",
-    FEWER: "fewer downloads than the cap",
-    RETRIED: "not tried again",
-    GROWTH: "delays do not grow",
-    LONGEST: "delays too long",
-    JITTER: "no jitter",
-    NOT_FAILED: "never failed",
-    HELD_UP: "held up by a failing one",
-    STUCK: "stuck",
-    TWICE: "downloaded twice",
-    METADATA: "other metadata",
-    LEAKED: "text leaked",
-    IGNORED: "ignores SIGTERM",
-    LOOPS: "crash loop",
-    EXITS: "exits",
-    OUTSIDE: "outside of the prefix",
-    OTHERS: "objects of others lost",
-    OBJECTS: "uploaded files lost",
-}
 #: whatever the store answers: a pipeline that got a wrong answer, or none, does not have to break these
 _OF_THE_PIPELINE = OF_THE_SERVICE | {CHECKSUM, INDEXED_AT, METADATA, LEAKED, OUTSIDE}
 #: whatever the harness refuses, and however slow the machine is; a store that fails may lose objects
@@ -362,17 +330,6 @@ def _compared(state: IngestState) -> tuple[Expectation, ...]:
     if not state.given_up:
         return expectations
     return tuple(replace(one, consequence=one.consequence or one.name in _FOLLOWS) for one in expectations)
-
-
-def outcome(expectations: Iterable[Expectation]) -> str:
-    """Return what a row of the table says, such as `works` or `stuck: 1`."""
-    broken = [found for found in expectations if found.broken]
-    if not broken:
-        return WORKS
-    return ", ".join(
-        (SHORT | SERVICE_WORDS).get(found.name, found.name) + (f": {found.observed}" if found.expected == "0" else "")
-        for found in broken
-    )
 
 
 #: decides about every case of the suite `ingest`

@@ -46,34 +46,6 @@ ATTRIBUTED = "audited changes without an actor"
 CORRELATION = "audited changes with another correlation id"
 #: whatever the store answers: a pipeline that got a wrong answer, or none, does not have to break these
 OF_THE_SERVICE = frozenset({KEPT, SECRET, VALID})
-#: words for the table
-SERVICE_WORDS = {
-    READY: "not ready",
-    HEALTHY: "not healthy",
-    NOT_READY: "ready without a database",
-    READY_AGAIN: "not ready again",
-    LAST_INDEXED: "no time of the last indexing",
-    NOT_JSON: "lines not JSON",
-    WITHOUT_KEYS: "keys missing",
-    TIMES: "times without a zone",
-    LEVELS: "unknown levels",
-    CONTEXTS: "no context",
-    IN_API: "correlation not in the API",
-    IN_WORKER: "correlation not in the worker's log",
-    IN_ROW: "other correlation in the row",
-    COUNTED: "counts wrong",
-    KEPT: "accepted and not kept",
-    INDEXED_WITHOUT: "indexed without a file",
-    MIGRATE_FAILS: "a failed migration exits with 0",
-    USABLE: "address not usable",
-    PUBLIC: "address for another client",
-    SECRET: "secret key in the address",
-    VALID: "address valid too long",
-    CHANGES: "not audited",
-    ACTOR: "other actor",
-    ATTRIBUTED: "no actor",
-    CORRELATION: "other correlation",
-}
 _OK = range(200, 300)
 
 
@@ -286,9 +258,6 @@ _CASES: dict[IngestCase, Callable[[ServiceSeen], Iterator[Expectation]]] = {
     IngestCase.ADDRESS: _address,
     IngestCase.AUDITED: _audited,
 }
-
-#: the cases that these functions decide
-SERVICE_CASES = frozenset(_CASES)
 
 
 def judge_service(case: IngestCase, seen: ServiceSeen | None) -> tuple[Expectation, ...]:

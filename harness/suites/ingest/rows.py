@@ -8,7 +8,8 @@ from typing import TYPE_CHECKING
 
 from msgspec import Struct
 
-from harness.checks.judges.ingest import INGEST_JUDGE, WORKS, outcome
+from harness.checks.judges.ingest import INGEST_JUDGE
+from harness.checks.judges.ingest_words import WORKS, outcome
 from harness.checks.record import NotApplicableError, NotExercisedError
 from harness.checks.registry import P0, P1, TRANSACTION_BLOCKS, check
 from harness.errors import HarnessError
