@@ -65,6 +65,13 @@ class ActorConvention(Struct, frozen=True, kw_only=True, forbid_unknown_fields=T
         return self.scope == "transaction"
 
     @property
+    def names_type(self) -> bool:
+        """Whether a declaration says the type of an actor, and not its id alone."""
+        if self.setting:
+            return self.value == "json"
+        return any("{type}" in text for text in (self.declare, *self.settings.values()))
+
+    @property
     def names(self) -> tuple[str, ...]:
         """The names of the settings that hold the actor; none for `declare`."""
         return tuple(self.settings) or ((self.setting,) if self.setting else ())

@@ -47,6 +47,22 @@ def test_an_actor_is_declared_as_the_target_says(convention: ActorConvention, ac
     assert convention.declaration(actor) == declared
 
 
+@pytest.mark.parametrize(
+    ("convention", "names_type"),
+    [
+        (ActorConvention(setting="a.b"), True),
+        (ActorConvention(setting="a.b", value="id"), False),
+        (ActorConvention(settings=_SETTINGS), True),
+        (ActorConvention(settings={"app.id": "{id}"}), False),
+        (ActorConvention(declare=_DECLARE), True),
+        (ActorConvention(declare="SELECT f({id})"), False),
+        (NO_ACTOR, False),
+    ],
+)
+def test_a_declaration_may_lack_the_type(convention: ActorConvention, names_type: bool) -> None:
+    assert convention.names_type is names_type
+
+
 def test_ids_of_another_type_have_that_type() -> None:
     integer, uuid = (ActorConvention(setting="a.b", ids=kind) for kind in (IdType.INTEGER, IdType.UUID))
     assert isinstance(json.loads(integer.spell(ADA))["id"], int)

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 
 from msgspec import Struct
 
+from harness.audit.target_file import Recorded
 from harness.checks.judges.ingest import INGEST_JUDGE
 from harness.checks.judges.ingest_words import WORKS, outcome
 from harness.checks.record import NotApplicableError, NotExercisedError
@@ -54,6 +55,8 @@ class CaseRow(Struct, frozen=True, kw_only=True):
     severity: Severity = P1
     #: whether it restarts servers
     own_servers: bool = False
+    #: what the audit trail has to record
+    records: tuple[Recorded, ...] = ()
 
 
 #: in the order of the report
@@ -170,6 +173,7 @@ CASES: tuple[CaseRow, ...] = (
         claim="each audited change of an upload has an actor, and the correlation of its request",
         scenario=trace_cases.audited,
         severity=P0,
+        records=(Recorded.ACTOR,),
     ),
 )
 
@@ -192,6 +196,7 @@ def _declared(pipeline: LoadedPipeline, row: CaseRow) -> Check:
         area="ingest pipeline",
         needs=(TRANSACTION_BLOCKS,),
         own_servers=row.own_servers,
+        records=row.records,
         on_demand=True,
         longest_s=_LONGEST_S,
         ingest=IngestLabel(pipeline=pipeline.name, title=pipeline.title, case=row.case, file=pipeline.own_file),

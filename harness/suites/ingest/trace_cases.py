@@ -20,6 +20,7 @@ from harness.suites.ingest.programs import API, WORKERS
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
+    from harness.audit.target import Change
     from harness.checks.judges.ingest_reading import LogLines
     from harness.checks.judges.ingest_state import Upload
     from harness.database import Client
@@ -182,19 +183,28 @@ def audited(run: IngestRun) -> None:
 def _changes(
     run: IngestRun, admin: Client, table: str, uploads: list[Upload], correlations: dict[str, str] | None
 ) -> Iterator[AuditedWrite]:
-    numbers = {upload.id: upload.number for upload in uploads}
     for change in run.ctx.target.changes(admin, table):
-        known = [change.table_pk, change.data_after]
-        texts = {str(value) for one in known if isinstance(one, dict) for value in one.values()}
-        number = next((number for identity, number in numbers.items() if identity in texts), None)
-        if number is None:
-            continue
-        yield AuditedWrite(
-            number=number,
-            operation=change.op.lower(),
-            actor=_actor(change.actor),
-            correlation=(correlations or {}).get(change.action_id or ""),
-        )
+        if upload := written_upload(change, uploads):
+            yield AuditedWrite(
+                number=upload.number,
+                operation=change.op.lower(),
+                actor=_actor(change.actor),
+                correlation=(correlations or {}).get(change.action_id or ""),
+            )
+
+
+def written_upload(change: Change, uploads: list[Upload]) -> Upload | None:
+    """Return the upload whose row a change has written; None for another row.
+
+    An id may be a small number, which other columns hold, too: the key of the object is looked for first, and the
+    primary key of the row before its other columns.
+    """
+    rows = [
+        {str(value) for value in row.values()} for row in (change.table_pk, change.data_after) if isinstance(row, dict)
+    ]
+    by_key = (one for row in rows for one in uploads if one.key in row)
+    by_id = (one for row in rows for one in uploads if one.id in row)
+    return next(by_key, None) or next(by_id, None)
 
 
 def _actor(value: Any) -> dict[str, str] | None:
@@ -207,5 +217,5 @@ def _actor(value: Any) -> dict[str, str] | None:
 def _declared_actor(run: IngestRun) -> dict[str, str]:
     """Return the actor that the harness asks as, in the form of the trail."""
     actor = run.caller.actor if run.caller else {}
-    is_whole = not run.ctx.target.actor.setting or run.ctx.target.actor.value == "json"
-    return {name: str(value) for name, value in actor.items() if is_whole or name == "id"}
+    names_type = run.ctx.target.actor.names_type
+    return {name: str(value) for name, value in actor.items() if names_type or name == "id"}

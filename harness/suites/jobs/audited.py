@@ -6,9 +6,9 @@ from typing import TYPE_CHECKING
 
 from harness.audit.actor import Actor
 from harness.audit.actor_convention import IdType
-from harness.audit.target_file import Recorded
 from harness.checks.judges.job_state import AuditedChange
 from harness.checks.record import NotApplicableError
+from harness.suites.actors import ATTRIBUTED_ROWS
 from harness.suites.jobs.programs import ACTOR_TYPE, WORKERS
 
 if TYPE_CHECKING:
@@ -45,7 +45,7 @@ def audited(run: JobRun) -> None:
 def _audited_write(run: JobRun) -> str:
     """Return the unit of work of an audited job; the database of effects fills in what the job was given."""
     target = run.ctx.target
-    if lacking := target.lacking(Recorded.ACTOR):
+    if lacking := next(filter(None, map(target.lacking, ATTRIBUTED_ROWS)), ""):
         raise NotApplicableError(lacking)
     if target.actor.ids is not IdType.TEXT:
         raise NotApplicableError("the actors of jobs have ids that are texts, and those of the trail are not")
