@@ -195,10 +195,6 @@ class OperatorStore:
         """
         remove_folder(self.client, self.folder, self.place)
 
-    @property
-    def _place(self) -> str:
-        return f"{_WHERE}, bucket {self.bucket}"
-
 
 def reap_store(declared: StoreDeclaration, variables: Mapping[str, str], redactor: Learns) -> list[str]:
     """Delete the folders of checks whose process was on this host and is gone; return one line for each folder.

@@ -11,8 +11,6 @@ from typing import TYPE_CHECKING
 from urllib.parse import unquote_plus, urlsplit
 from xml.etree import ElementTree as ET
 
-from msgspec import Struct
-
 from harness.errors import ConfigError, HarnessError
 from harness.wire.s3_signature import Keys, path_of, presigned_query, query_of, signed_headers
 
@@ -25,6 +23,8 @@ _PAGE = 1000
 #: answers of stores that have no list of uploads in parts: Bad Request, Not Found, Method Not Allowed, Not Implemented
 _WITHOUT_UPLOADS = (400, 404, 405, 501)
 _PORTS = {"http": 80, "https": 443}
+#: raised for a document that is not XML, or whose encoding Python does not know
+_UNREADABLE = (ET.ParseError, LookupError, ValueError)
 
 
 class S3Error(HarnessError):
@@ -40,15 +40,6 @@ class S3Error(HarnessError):
         super().__init__(what, where=where)
         self.status = status
         self.code = code
-
-
-class ObjectHead(Struct, frozen=True, kw_only=True):
-    """What a store knows about an object."""
-
-    size: int
-    #: without its quotes
-    etag: str
-    content_type: str
 
 
 class S3:
@@ -93,20 +84,12 @@ class S3:
             if error.code not in {"BucketAlreadyOwnedByYou", "BucketAlreadyExists"}:
                 raise
 
-    def has_bucket(self) -> bool:
-        """Return whether the bucket exists.
-
-        :raises S3Error: when the store refuses to say.
-        """
-        return self._ask("HEAD", allowed=(http.client.NOT_FOUND,))[0] == http.client.OK
-
-    def put(self, key: str, body: bytes, *, content_type: str = "application/octet-stream") -> str:
-        """Store an object, and return its ETag without the quotes.
+    def put(self, key: str, body: bytes) -> None:
+        """Store an object.
 
         :raises S3Error: when the store refuses.
         """
-        _, headers, _ = self._ask("PUT", key, body=body, headers={"Content-Type": content_type})
-        return headers.get("etag", "").strip('"')
+        self._ask("PUT", key, body=body, headers={"Content-Type": "application/octet-stream"})
 
     def get(self, key: str) -> bytes:
         """Return the content of an object.
@@ -114,20 +97,6 @@ class S3:
         :raises S3Error: when it is missing (its code is `NoSuchKey`), or the store refuses.
         """
         return self._ask("GET", key)[2]
-
-    def head(self, key: str) -> ObjectHead | None:
-        """Return what the store knows about an object; None when it is missing.
-
-        :raises S3Error: when the store refuses.
-        """
-        status, headers, _ = self._ask("HEAD", key, allowed=(http.client.NOT_FOUND,))
-        if status == http.client.NOT_FOUND:
-            return None
-        return ObjectHead(
-            size=int(headers.get("content-length", "0")),
-            etag=headers.get("etag", "").strip('"'),
-            content_type=headers.get("content-type", ""),
-        )
 
     def delete(self, key: str) -> None:
         """Delete an object; nothing happens if it is missing.
@@ -203,7 +172,7 @@ class S3:
         """Return a list, and the function that decodes its keys."""
         try:
             root = ET.fromstring(body)  # noqa: S314 -- no entity is expanded without a DTD of its own
-        except ET.ParseError as error:
+        except _UNREADABLE as error:
             raise S3Error(f"the answer is not a list of objects: {error}", where=self._where()) from None
         return root, unquote_plus if _value(root, "EncodingType") == "url" else str
 
@@ -309,7 +278,7 @@ def error_in(body: bytes) -> tuple[str, str]:
     """Return the code and the message of an error document; "" twice for another body."""
     try:
         root = ET.fromstring(body)  # noqa: S314 -- no entity is expanded without a DTD of its own
-    except ET.ParseError:
+    except _UNREADABLE:
         return "", ""
     texts = {child.tag.rpartition("}")[2]: " ".join((child.text or "").split()) for child in root}
     return texts.get("Code", ""), texts.get("Message", "")
