@@ -4,7 +4,8 @@
 -- Limits: A change of the schema writes no records: the values that ADD COLUMN … DEFAULT fills in are not captured, and
 -- a renamed table's history is under two names. Values captured before a redaction rule stay until they are purged. A
 -- TRUNCATE of a partition is recorded once the partition is attached; its rows are captured from the beginning. SQL
--- NULL and the JSON value null look the same, so an update from one to the other names no column.
+-- NULL and the JSON value null look the same, so an update from one to the other names no column. A redaction rule stays
+-- with the name of its column, also when another column gets that name.
 CREATE SCHEMA rowlog;
 REVOKE ALL ON SCHEMA rowlog FROM PUBLIC;
 

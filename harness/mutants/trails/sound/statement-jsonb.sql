@@ -8,7 +8,8 @@
 -- a renamed table's history is under two names. Values captured before a redaction rule stay until they are purged. A
 -- TRUNCATE of a partition is recorded once the partition is attached; its rows are captured from the beginning. Values
 -- of more than 256 MB of text do not fit in jsonb, so their write fails. SQL NULL and the JSON value null look the same,
--- so an update from one to the other names no column.
+-- so an update from one to the other names no column. A redaction rule stays with the name of its column, also when
+-- another column gets that name.
 CREATE SCHEMA ledger;
 REVOKE ALL ON SCHEMA ledger FROM PUBLIC;
 
