@@ -12,7 +12,7 @@ from harness.audit.work import Action, record_action
 from harness.checks.registry import P0, P1, TRANSACTION_BLOCKS, breaks, check
 from harness.model import Section
 from harness.suites.actors import ADA
-from harness.suites.retention.purging import DAYS, policy_of, purge_trail, slugs_left, write
+from harness.suites.retention.purging import DAYS, age, policy_of, purge_trail, slugs_left, write
 
 if TYPE_CHECKING:
     from harness.audit.retention import Policy
@@ -38,10 +38,8 @@ def dry_run(ctx: CheckContext) -> None:
         with ctx.audited(client, ADA):
             ctx.insert_post(client, f"old-{n}")
             record_action(client, Action(name=f"posted-{n}"))
-    ctx.admin.run(
-        ctx.target.statements.age.replace("%(age)s", "'90 days'")
-        + ";UPDATE public.audit_actions SET inserted_at = inserted_at - interval '90 days'"
-    )
+    age(ctx, 3 * DAYS)
+    ctx.admin.run(f"UPDATE public.audit_actions SET inserted_at = inserted_at - interval '{3 * DAYS} days'")
     write(ctx, "new")
     preview = purge_trail(ctx, dry_run=True)
     ctx.expect("changes after the dry run", len(ctx.changes()), equals=6)

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
+from harness import config
 from harness.audit.retention import Policy, Purged, purge
+from harness.audit.statements import within_deadline
 from harness.audit.telemetry import Telemetry
 from harness.checks.record import NotExercisedError
 from harness.database import Side, raised_for
@@ -38,7 +40,8 @@ def write(ctx: CheckContext, *slugs: str, days_old: int = 0) -> None:
 
 
 def age(ctx: CheckContext, days: int) -> None:
-    ctx.admin.execute(ctx.target.statements.age.encode(), {"age": f"{days} days"})
+    """Make the whole trail older."""
+    _run(ctx, ctx.admin, "age", {"age": f"{days} days"})
 
 
 def cutoff_of_days(ctx: CheckContext) -> datetime:
@@ -47,13 +50,19 @@ def cutoff_of_days(ctx: CheckContext) -> datetime:
     return cutoff
 
 
-@raised_for(Side.TARGET)
 def purge_before(ctx: CheckContext, cutoff: datetime, client: Client | None = None) -> None:
     """Purge any trail with its own statement, by default as its owner."""
-    (client or ctx.owner).execute(ctx.target.statements.purge.encode(), {"cutoff": cutoff})
+    _run(ctx, client or ctx.owner, "purge", {"cutoff": cutoff})
 
 
-def times_of(ctx: CheckContext) -> dict[str, datetime]:
+@raised_for(Side.TARGET)
+def _run(ctx: CheckContext, client: Client, name: str, values: dict[str, Any]) -> None:
+    target = ctx.target
+    with within_deadline(client, name, config.at_key(target.where, f"statements.{name}")):
+        client.execute(getattr(target.statements, name).encode(), values)
+
+
+def _times(ctx: CheckContext) -> dict[str, datetime]:
     """Return the times of the changes of posts, by slug."""
     return {change.text("slug"): change.captured_at for change in ctx.changes("posts") if change.captured_at}
 
@@ -63,10 +72,15 @@ def time_of(ctx: CheckContext, slug: str) -> datetime:
 
     :raises NotExercisedError: when the trail has none.
     """
-    times = times_of(ctx)
+    times = _times(ctx)
     if slug not in times:
         raise NotExercisedError(f"the trail has no change with a time for the post {slug}")
     return times[slug]
+
+
+def slugs_since(ctx: CheckContext, cutoff: datetime) -> list[str]:
+    """Return the slugs of posts whose changes are not from before the cutoff."""
+    return sorted(slug for slug, time in _times(ctx).items() if time >= cutoff)
 
 
 def slugs_left(ctx: CheckContext) -> list[str]:
