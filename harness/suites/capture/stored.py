@@ -29,7 +29,7 @@ def in_order(ctx: CheckContext, values: Iterable[T]) -> list[T]:
 
 
 def stored_rows(ctx: CheckContext, table: str) -> list[dict[str, Any]]:
-    """Return the rows of a table in the order of its first column, without the columns that belong to the trail."""
+    """Return the rows of a table in the order of their columns, without the columns that belong to the trail."""
     statement = f"SELECT to_jsonb(t.*) - %s::text[] FROM {table} t ORDER BY t.*"
     return [row for (row,) in ctx.admin.rows(statement, [sorted(ctx.target.own_columns)])]
 

@@ -36,8 +36,8 @@ _KEY = tuple(
 #: under a setting, only the first values are written
 _UNDER_A_SETTING = 3
 _WRITTEN = _ROWS + (len(SETTINGS) - 1) * _UNDER_A_SETTING
-#: the texts of a list that a report shows
-_SHOWN = 12
+#: the texts of a list that a report shows, and the characters of each value
+_SHOWN, _LONGEST = 12, 60
 #: reads a row from JSON; a column that cannot be read is NULL
 _ROW_OF = """
 CREATE OR REPLACE FUNCTION pg_temp.row_of(image json) RETURNS public.specimens LANGUAGE plpgsql AS $$
@@ -109,21 +109,21 @@ def _rows(ctx: CheckContext, statement: str) -> list[tuple[Any, ...]]:
 #: what the trail holds of a row (held), the row itself (own), and the row after the change (new)
 _INSERTED = """
 SELECT held, t AS own, t AS new
-FROM (SELECT data_after::text::json AS held FROM change WHERE table_name = 'specimens' AND op = 'insert') c
+FROM (SELECT data_after::text::json AS held FROM change WHERE table_name = 'specimens' AND lower(op) = 'insert') c
 JOIN public.specimens_before t ON t.setting = held ->> 'setting' AND t.id::text = held ->> 'id'"""
 _UPDATED = """
 SELECT held, t AS own, t AS new
-FROM (SELECT data_after::text::json AS held FROM change WHERE table_name = 'specimens' AND op = 'update') c
+FROM (SELECT data_after::text::json AS held FROM change WHERE table_name = 'specimens' AND lower(op) = 'update') c
 JOIN public.specimens t ON t.setting = held ->> 'setting' AND t.id::text = held ->> 'id'"""
 _PRIOR = """
 SELECT coalesce(prior, '{}') AS held, b AS own, t AS new
 FROM (SELECT data_after::text::json AS image, changed_from::text::json AS prior
-      FROM change WHERE table_name = 'specimens' AND op = 'update') c
+      FROM change WHERE table_name = 'specimens' AND lower(op) = 'update') c
 JOIN public.specimens t ON t.setting = image ->> 'setting' AND t.id::text = image ->> 'id'
 JOIN public.specimens_before b USING (setting, id)"""
 _DELETED = """
 SELECT held, t AS own, t AS new
-FROM (SELECT table_pk::text::json AS held FROM change WHERE table_name = 'keyed' AND op = 'delete') c
+FROM (SELECT table_pk::text::json AS held FROM change WHERE table_name = 'keyed' AND lower(op) = 'delete') c
 JOIN public.keyed_before t ON t.id::text = held ->> 'id'"""
 #: (0) readings, (1) columns as rows of place, whether the value is the same, its texts, and whether it is needed
 _COMPARED = """
@@ -140,7 +140,7 @@ ORDER BY d.place"""
 _PRIOR_FIELDS = """
 SELECT changed_fields, b AS own, t AS new
 FROM (SELECT data_after::text::json AS image, changed_fields::text[] AS changed_fields
-      FROM change WHERE table_name = 'specimens' AND op = 'update') c
+      FROM change WHERE table_name = 'specimens' AND lower(op) = 'update') c
 JOIN public.specimens t ON t.setting = image ->> 'setting' AND t.id::text = image ->> 'id'
 JOIN public.specimens_before b USING (setting, id)"""
 _NAMED = """
@@ -156,7 +156,7 @@ def _compare(ctx: CheckContext, name: str, readings: str, specimens: Sequence[Sp
 
     :param all_: whether the trail has all columns, and not only the changed ones.
     """
-    typed = _is_typed(ctx)
+    typed = _is_typed(ctx, "table_pk" if specimens is _KEY else "data_after")
     columns = ", ".join(
         f"({place}, {_held(specimen, typed=typed)}, {_shown(specimen)}, "
         f"(r.row).{specimen.column}::text, (r.own).{specimen.column}::text, "
@@ -201,10 +201,14 @@ def _shown(specimen: Specimen) -> str:
     return f"held ->> '{specimen.column}'"
 
 
-def _is_typed(ctx: CheckContext) -> bool:
+def _is_typed(ctx: CheckContext, column: str) -> bool:
+    """Return whether the trail has JSON values of the types of their columns in its images, or in its keys.
+
+    :param column: `data_after` or `table_pk`: images may have types where keys are texts, which `capture.keys` judges.
+    """
     query = ctx.target.changes_query(ctx.admin)
     statement = (
-        "SELECT coalesce(bool_or(json_typeof(coalesce(data_after, table_pk)::text::json -> 'id') = 'number'), false) "
+        f"SELECT coalesce(bool_or(json_typeof({column}::text::json -> 'id') = 'number'), false) "
         f"FROM ({query}) c WHERE table_name IN ('specimens', 'keyed')"
     )
     return bool(_rows(ctx, statement)[0][0])
@@ -240,9 +244,6 @@ def _first(sentences: Sequence[str]) -> list[str]:
 
 def _short(text: str) -> str:
     return text if len(text) <= _LONGEST else f"{text[:_LONGEST]}…"
-
-
-_LONGEST = 60
 
 
 @check(
