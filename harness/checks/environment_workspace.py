@@ -8,9 +8,11 @@ from threading import Event
 from typing import TYPE_CHECKING, cast
 
 from msgspec import Struct
-from msgspec.structs import replace
+from msgspec.structs import asdict, replace
 
+from harness.audit.placeholders import ROLE_NAMES, uses
 from harness.audit.target import AuditTarget
+from harness.audit.target_file import ABOUT_A_TABLE
 from harness.checks.execution import accept_known, in_quarantine, run_check
 from harness.checks.load import LoadSettings
 from harness.checks.record import INTERRUPTED, CheckRecord, NotExercisedError
@@ -159,6 +161,19 @@ class EnvironmentWorkspace(Struct, frozen=True):
         return self.context("")
 
 
+def names_roles(target: AuditTarget) -> bool:
+    """Return whether a role is named in what an environment runs of a target: the statements about no table."""
+    statements = [text for name, text in asdict(target.statements).items() if name not in ABOUT_A_TABLE]
+    return any(uses(text, ROLE_NAMES) for text in (*statements, target.actor.declare))
+
+
+def of_roles(target: AuditTarget, role: str, owner: str) -> AuditTarget:
+    """Return the target with its roles, except in the statements about a table: the scratch table has its own owner."""
+    filled = target.of_roles(role, owner)
+    about_a_table = {name: getattr(target.statements, name) for name in ABOUT_A_TABLE}
+    return replace(filled, role="", statements=replace(filled.statements, **about_a_table))
+
+
 def _subject(evidence: EnvironmentEvidence) -> Subject:
     """Return the identity of an environment: its server and database, its declaration, the versions that it runs."""
     server = evidence.found("server_version")
@@ -216,8 +231,9 @@ class EnvironmentRun:
         failure = ""
         try:
             evidence = look_at(self._environment, self._redactor, self._declared_as)
+            target = self._target_here() if evidence.reached else self._target
             if evidence.reached:
-                evidence = replace(evidence, notes=(*evidence.notes, *self._leftovers()))
+                evidence = replace(evidence, notes=(*evidence.notes, *self._leftovers(target)))
             subjects = self._store.record.subjects | {name: _subject(evidence)}
             self._store.update(environments={name: evidence}, subjects=subjects)
             for sentence in (*evidence.contradictions, *evidence.notes):
@@ -225,7 +241,6 @@ class EnvironmentRun:
             if not evidence.reached:
                 self._notify(Notice(f"{name} was not reached: {evidence.reason}"))
             stopped = self.interrupted.is_set
-            target = self._target_with_tables() if evidence.reached else self._target
             workspace = self._workspace = EnvironmentWorkspace(self._environment, evidence, target, stopped)
             for row in self._plan:
                 self._finish(self._run_row(self._checks[row.check], row, evidence, workspace))
@@ -237,25 +252,30 @@ class EnvironmentRun:
             with contextlib.suppress(HarnessError) if failure else contextlib.nullcontext():
                 self._store.update(state=state, ended_at=utc_now(), failure=failure)
 
-    def _target_with_tables(self) -> AuditTarget:
-        """Return the target with the tables that its query finds; without them if it cannot be read here."""
-        if not self._target.statements.tables:
-            return self._target
+    def _target_here(self) -> AuditTarget:
+        """Return the target with the roles of the environment, and the tables that its query finds.
+
+        What cannot be read here is left out.
+        """
+        target = self._target
         try:
-            with contextlib.closing(self._environment.reader()) as reader:
-                return self._target.with_found_tables(reader)
+            if names_roles(target):
+                target = of_roles(target, *self._environment.roles())
+            if target.statements.tables:
+                with contextlib.closing(self._environment.reader()) as reader:
+                    target = target.with_found_tables(reader)
         except (SqlError, HarnessError) as error:
             said = describe(error) if isinstance(error, SqlError) else error.what
-            self._notify(Notice(f"{self._environment.name}: the tables of the trail were not found: {said}"))
-            return self._target
+            self._notify(Notice(f"{self._environment.name}: roles or tables of the trail were not found: {said}"))
+        return target
 
-    def _leftovers(self) -> list[str]:
+    def _leftovers(self, target: AuditTarget) -> list[str]:
         """Clear what killed runs left, if this run may write at all, and return a sentence for everything found."""
         environment, safeties = self._environment, {self._checks[row.check].environment_safety for row in self._plan}
         if environment.journal is None:
             return []
         clears = bool(safeties & {Safety.WRITES, Safety.PATH})
-        return find_leftovers(environment, self._target, environment.journal, self._paths, clears=clears)
+        return find_leftovers(environment, target, environment.journal, self._paths, clears=clears)
 
     def _run_row(
         self, check: Check, row: PlannedCheck, evidence: EnvironmentEvidence, workspace: EnvironmentWorkspace

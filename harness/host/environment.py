@@ -10,7 +10,7 @@ from urllib.parse import urlsplit
 from msgspec import Struct
 from msgspec.structs import replace
 
-from harness.database import Client, SqlError, address_of, confidential, connect_to, describe
+from harness.database import Client, SqlError, address_of, confidential, connect_to, describe, quote_name
 from harness.errors import ConfigError, DatabaseError, HarnessError
 from harness.host.declarations import Caller, EnvironmentDeclaration
 from harness.host.env_secrets import fill_in, require_set, variables_of
@@ -65,6 +65,21 @@ class Environment(Struct, frozen=True, kw_only=True):
     def reader(self) -> Client:
         """Connect as the role that may read the audit trail."""
         return connect_to(self.trail, connect_timeout_s=_CONNECT_S)
+
+    def roles(self) -> tuple[str, str]:
+        """Return the application's role, and the owner of the audited tables: the same role if no table is declared.
+
+        :raises SqlError: of the server.
+        :raises DatabaseError: when a role cannot connect.
+        """
+        tables = [*self.declared.audited_tables, self.declared.canary.partition("(")[0]]
+        with self.client() as client, self.reader() as reader:
+            role = client.value("SELECT current_user")
+            owner = reader.value(
+                "SELECT pg_get_userbyid(relowner) FROM pg_catalog.pg_class WHERE oid = to_regclass(%s)",
+                [quote_name(tables[0])] if tables[0] else [None],
+            )
+        return role, owner or role
 
     def site(self, target: AuditTarget) -> Site:
         return Site(

@@ -10,12 +10,13 @@ from concurrent.futures import ThreadPoolExecutor, wait
 from typing import TYPE_CHECKING
 
 from harness.audit.actor import Actor
-from harness.audit.target_file import TrailFeature
+from harness.audit.target_file import Recorded, TrailFeature
 from harness.checks.record import NotApplicableError, NotExercisedError
 from harness.checks.registry import P0, P1, TRANSACTION_BLOCKS, Safety, breaks, check
-from harness.database import SqlError, describe, quote_name, roll_back
+from harness.database import SqlError, describe, quote_literal, quote_name, roll_back
 from harness.errors import TimedOutError
 from harness.model import EndedBy, Section
+from harness.suites.actors import ATTRIBUTED_ROWS
 from harness.suites.sabotage import default_actor
 from harness.waiting import NotYet, poll
 
@@ -28,11 +29,15 @@ if TYPE_CHECKING:
     from harness.database import Client
     from harness.host.canary import Canary
 
+# to_regclass would fail in a schema that the role may not use
+_OID = """
+SELECT c.oid FROM pg_catalog.pg_class AS c JOIN pg_catalog.pg_namespace AS n ON n.oid = relnamespace
+WHERE ARRAY[nspname, relname]::text[] = parse_ident(%s)"""
 # The rights of a role on a table and its partitions. The role can have them itself, as a role that it can become, as
 # the owner of the schema, who may drop the table, or through views, also nested ones, that write with the rights of
 # their owner (https://www.postgresql.org/docs/current/rules-privileges.html). A right on a single column counts, too
 _RIGHTS = """
-WITH RECURSIVE given (become, trail) AS (VALUES (%s, %s::regclass)),
+WITH RECURSIVE given (become, trail) AS (VALUES (%s, %s::oid)),
 wanted (name, bit) AS (VALUES ('INSERT', 8), ('UPDATE', 4), ('DELETE', 16), ('TRUNCATE', 0), ('TRIGGER', 0)),
 me AS (SELECT oid FROM pg_catalog.pg_roles WHERE rolname = current_user),
 become AS (SELECT oid, rolname FROM pg_catalog.pg_roles, given WHERE pg_has_role(current_user, oid, given.become)),
@@ -44,7 +49,8 @@ trail AS (
 ),
 own AS (
     SELECT wanted.name, part, become.oid, become.rolname FROM wanted, become, trail
-    WHERE CASE WHEN wanted.name IN ('INSERT', 'UPDATE') THEN has_any_column_privilege(become.oid, trail.oid, wanted.name)
+    WHERE has_schema_privilege(become.oid, relnamespace, 'USAGE')
+      AND CASE WHEN wanted.name IN ('INSERT', 'UPDATE') THEN has_any_column_privilege(become.oid, trail.oid, wanted.name)
                ELSE has_table_privilege(become.oid, trail.oid, wanted.name) END
 ),
 way (name, relation, is_view) AS (
@@ -144,11 +150,14 @@ def trail_closed(ctx: CheckContext | EnvironmentContext) -> None:
     rights: dict[str, list[str]] = {}
     insertable = []
     if not ctx.target.tables:
-        raise NotExercisedError("the query for the tables of the trail finds none; check `statements.tables`")
+        if ctx.target.statements.tables:
+            raise NotExercisedError("the query for the tables of the trail finds none; check `statements.tables`")
+        raise NotApplicableError("the trail has no table of its own")
     for table in ctx.target.tables:
-        if client.value("SELECT to_regclass(%s)", [table]) is None:
-            raise NotExercisedError(f"table {table} is missing or not visible to the role; check audit_target")
-        for right, how in client.rows(_RIGHTS, [_set_role_right(client), table]):
+        oid = client.value(_OID, [table])
+        if oid is None:
+            raise NotExercisedError(f"table {table} is missing; check audit_target")
+        for right, how in client.rows(_RIGHTS, [_set_role_right(client), oid]):
             if right == "INSERT":
                 insertable.append(table + how)
             else:
@@ -239,6 +248,7 @@ def capture_is_switched_off(ctx: CheckContext) -> None:
     severity=P0,
     area="actor setting",
     needs=(TRANSACTION_BLOCKS,),
+    records=ATTRIBUTED_ROWS,
     environment_safety=Safety.WRITES,
 )
 def canary_attributed(ctx: CheckContext | EnvironmentContext) -> None:
@@ -267,7 +277,8 @@ def canary_attributed(ctx: CheckContext | EnvironmentContext) -> None:
             not _is_by(change, _ADA if "-harness-ada-" in _text(change, canary) else _BOB) for change in changes
         )
         ctx.expect("writes that name another actor, or none", wrong, equals=0)
-        ctx.expect("transactions", len({change.transaction_id for change in changes}), equals=2 * rounds)
+        if ctx.records(Recorded.TRANSACTION_ID):
+            ctx.expect("transactions", len({change.transaction_id for change in changes}), equals=2 * rounds)
         if ctx.sharing_mode and not shared:
             raise NotExercisedError(f"the two clients did not share a server connection in {rounds} rounds")
 
@@ -289,6 +300,7 @@ def nothing_is_captured(ctx: CheckContext) -> None:
     severity=P1,
     area="capture trigger",
     needs=(TRANSACTION_BLOCKS,),
+    records=(Recorded.INSERTS, Recorded.IMAGE),
     environment_safety=Safety.WRITES,
 )
 def canary_rolled_back(ctx: CheckContext | EnvironmentContext) -> None:
@@ -353,9 +365,9 @@ def _changes(ctx: CheckContext | EnvironmentContext, canary: Canary, prefix: str
         reader.run("SET LOCAL statement_timeout = '20s'")
         return ctx.target.changes_where(
             reader,
-            f"change.table_schema = '{schema}' "
-            f"AND change.table_name = '{table}' AND change.op ILIKE 'insert' "
-            f"AND starts_with(change.data_after::jsonb ->> '{canary.column}', '{prefix}')",
+            f"change.table_schema = {quote_literal(schema)} "
+            f"AND change.table_name = {quote_literal(table)} AND change.op ILIKE 'insert' "
+            f"AND starts_with(change.data_after::jsonb ->> {quote_literal(canary.column)}, {quote_literal(prefix)})",
         )
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 import pytest
@@ -22,7 +23,6 @@ from tests.contract.command_line import harness_here
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
-    from pathlib import Path
 
     from harness.engine.protocol import Engine
     from harness.lab.lab import Lab
@@ -344,6 +344,30 @@ def test_a_path_is_not_run_when_the_host_rejects_the_caller(
     code, run = verify("--check", "path.new-post")
     assert "it rejects the caller" in row(run, "path.new-post").reason
     assert code == 3
+
+
+#: the statements of the reference layer, which name roles, as those of a trail of one's own
+_OWN = (
+    ('tables = ["public.audit_transactions"', 'claims = ["coverage"]\ntables = ["public.audit_transactions"'),
+    ("FROM public.threadline_coverage()", "FROM public.threadline_coverage() WHERE {owner_literal} <> {role_literal}"),
+    ("t ON t.id = c.transaction_id\nORDER", "t ON t.id = c.transaction_id\nWHERE {role_literal}::regrole IS NOT NULL\nORDER"),
+)  # fmt: skip
+
+
+def test_statements_of_a_target_name_the_roles_of_the_environment(
+    verify: Callable[..., tuple[int, StoredRun]], tmp_path: Path
+) -> None:
+    text = Path(load_target("reference").where).read_text()
+    for old, new in _OWN:
+        assert text.count(old) == 1
+        text = text.replace(old, new)
+    (tmp_path / "mine.toml").write_text(text)
+    checks = ("environment.tables-captured", "environment.canary-attributed")
+    code, run = verify("--audit-target", "mine.toml", *(f"--check={check}" for check in checks))
+    assert {check: (row(run, check).status, row(run, check).reason) for check in checks} == dict.fromkeys(
+        checks, (Status.OK, "")
+    )
+    assert code == 0
 
 
 def test_an_unreachable_environment_is_not_run(
