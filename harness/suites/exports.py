@@ -9,6 +9,7 @@ from msgspec import to_builtins
 
 from harness.audit.exporting import export_trail
 from harness.audit.target_file import Recorded, TrailFeature
+from harness.checks.record import NotExercisedError
 from harness.checks.registry import P0, SEVERAL_SERVER_CONNECTIONS, TRANSACTION_BLOCKS, breaks, check
 from harness.model import Section
 from harness.suites.actors import ADA, BOB
@@ -44,6 +45,8 @@ def complete(ctx: CheckContext) -> None:
         )
     first = export_trail(ctx.target, ctx.admin)
     written = ctx.changes()
+    if not written:
+        raise NotExercisedError("the trail has no change to export")
     ctx.expect("changes of the first export", _shown(first.changes), equals=_shown(written))
     again = export_trail(ctx.target, ctx.admin)
     ctx.expect(

@@ -233,7 +233,7 @@ def after_first_write(ctx: CheckContext) -> None:
         observed,
         equals=observed if rules else _RULES[""],
     )
-    if ctx.records(Recorded.TRANSACTION_ID) and observed[2:] != _REFUSED:
+    if ctx.records(Recorded.TRANSACTION_ID) and ctx.records(Recorded.ORDER) and observed[2:] != _REFUSED:
         both = {change.transaction_id for change in ctx.changes("posts")[-2:]}
         ctx.expect("transactions of two actors' writes", len(both), equals=1)
     # where a second actor is refused, no write names anybody but the one actor of its transaction

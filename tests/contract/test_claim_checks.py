@@ -1,0 +1,254 @@
+"""Verdicts on what trails of other designs claim, redaction and retention above all: sound ones and faulty ones."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import pytest
+from msgspec.structs import replace
+
+from harness.audit.target_loading import load_target
+from harness.checks.execution import run_check
+from harness.checks.workspace import _TEMPLATE, Workspace
+from harness.cli.planning import planned
+from harness.database import drop_database
+from harness.engine.owner import Owner
+from harness.lab.lab import Lab, stand_up
+from harness.lab.topologies import load_topologies
+from harness.model import Status
+from harness.redaction import Redactor
+from harness.store import new_run_id
+from harness.suites.catalogue import catalogue
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator
+    from pathlib import Path
+
+    from harness.engine.protocol import Engine
+    from harness.model import Result
+
+    Judge = Callable[..., list[Result]]
+
+pytestmark = pytest.mark.engine
+
+DIRECT = load_topologies()["direct"]
+CHECKS = {check.id: check for check in catalogue().checks}
+
+#: a log of changes with rules of redaction, and a purge
+SQL = """
+CREATE SCHEMA trail;
+CREATE TABLE trail.log (
+    id bigint GENERATED ALWAYS AS IDENTITY PRIMARY KEY, tx text DEFAULT pg_current_xact_id()::text,
+    who text DEFAULT nullif(current_setting('app.who', true), ''), s text, t text, op text, key jsonb, after jsonb,
+    at timestamptz DEFAULT clock_timestamp()
+);
+CREATE FUNCTION trail.shown(held jsonb, excluded text[], masked text[]) RETURNS jsonb LANGUAGE sql
+SET search_path = pg_catalog, pg_temp AS $$
+    SELECT (held - excluded) || coalesce((SELECT jsonb_object_agg(m, '[REDACTED]') FROM unnest(masked) m), '{}') $$;
+CREATE FUNCTION trail.capture() RETURNS trigger LANGUAGE plpgsql SECURITY DEFINER
+SET search_path = pg_catalog, pg_temp SET extra_float_digits = 1 SET TimeZone = 'UTC' SET DateStyle = 'ISO, MDY'
+SET IntervalStyle = 'postgres' SET bytea_output = 'hex' SET lc_monetary = 'C' AS $$
+DECLARE
+    held jsonb := CASE TG_OP WHEN 'DELETE' THEN to_jsonb(OLD) ELSE to_jsonb(NEW) END;
+    key  jsonb;
+BEGIN
+    SELECT jsonb_object_agg(a.attname, held -> a.attname) INTO key
+    FROM pg_index i JOIN pg_attribute a ON a.attrelid = i.indrelid AND a.attnum = ANY (i.indkey)
+    WHERE i.indrelid = TG_RELID AND i.indisprimary;
+    INSERT INTO trail.log (s, t, op, key, after) VALUES (TG_TABLE_SCHEMA, TG_TABLE_NAME, lower(TG_OP), key,
+        CASE WHEN TG_OP <> 'DELETE' THEN trail.shown(held, TG_ARGV[0]::text[], TG_ARGV[1]::text[]) END);
+    RETURN NULL;
+END $$;
+CREATE FUNCTION trail.attach(relation regclass, excluded text[], masked text[]) RETURNS void LANGUAGE plpgsql AS $$
+BEGIN
+    EXECUTE format('CREATE OR REPLACE TRIGGER capture AFTER INSERT OR UPDATE OR DELETE ON %s FOR EACH ROW
+        EXECUTE FUNCTION trail.capture(%L, %L)', relation, excluded, masked);
+END $$;
+CREATE FUNCTION trail.purge(cutoff timestamptz) RETURNS void LANGUAGE sql
+    AS 'DELETE FROM trail.log WHERE at < cutoff';
+"""
+TARGET = '''
+summary = "mine"
+install = ["mine.sql"]
+tables = ["trail.log"]
+claims = ["redaction", "retention", "partitions"]
+{keys}
+[actor]
+setting = "app.who"
+value = "id"
+[statements]
+attach = "SELECT trail.attach({{table_literal}}::regclass, '{{}}', '{{}}')"
+attach_redacted = "SELECT trail.attach({{table_literal}}::regclass, {{exclude}}, {{mask}})"
+changes = """
+SELECT id, tx AS transaction_id, s AS table_schema, t AS table_name, {key} AS table_pk, {op} AS op,
+       {image} AS data_after, CASE WHEN who IS NOT NULL THEN json_build_object('type', 'user', 'id', who) END AS actor,
+       at AS captured_at
+FROM trail.log ORDER BY id"""
+purge = "SELECT trail.purge(%(cutoff)s)"
+age = "UPDATE trail.log SET at = at - %(age)s::interval"
+'''
+#: values as texts, except for arrays and objects
+_TEXTS = """(SELECT jsonb_object_agg(e.key, CASE WHEN jsonb_typeof(e.value) IN ('array', 'object') THEN e.value
+    ELSE to_jsonb(e.value #>> '{{}}') END) FROM jsonb_each({}) e)"""
+
+
+def toml(*, keys: str = "", key: str = "key", op: str = "op", image: str = "after") -> str:
+    """Return a target file.
+
+    :param keys: further keys.
+    :param key: the expression of the column table_pk; `op` is that of the operation, and `image` that of data_after.
+    """
+    return TARGET.format(keys=keys, key=key, op=op, image=image)
+
+
+@pytest.fixture(scope="module")
+def server(some_engine: Engine) -> Iterator[Lab]:
+    lab = stand_up(some_engine, DIRECT, Owner.me(new_run_id()), Redactor())
+    yield lab
+    lab.close()
+
+
+@pytest.fixture
+def judged(server: Lab, tmp_path: Path) -> Iterator[Judge]:
+    """Return a function that judges a trail, given as a target file and its SQL, by checks."""
+    made: list[Workspace] = []
+
+    def judge(text: str, sql: str, *identities: str) -> list[Result]:
+        (tmp_path / "mine.toml").write_text(text)
+        (tmp_path / "mine.sql").write_text(sql)
+        made.append(Workspace(server, load_target(str(tmp_path / "mine.toml")), catalogue().fixtures))
+        return [
+            run_check(CHECKS[identity], planned("direct", CHECKS[identity], ""), DIRECT, made[-1])
+            for identity in identities
+        ]
+
+    yield judge
+    for workspace in made:
+        workspace.close()
+    with server.connect_admin() as admin:
+        drop_database(admin, _TEMPLATE)
+
+
+_REDACTION = tuple(f"redaction.{name}" for name in ("insert", "delete", "json-whole", "canaries", "null-hidden"))
+
+
+@pytest.mark.parametrize(
+    ("text", "sql", "identities"),
+    [
+        pytest.param(
+            toml(),
+            SQL.replace("DEFAULT clock_timestamp()", "DEFAULT date_trunc('minute', clock_timestamp())"),
+            ("retention.boundary", "retention.mixed-age", "retention.old-gone"),
+            id="times-are-whole-minutes",
+        ),
+        pytest.param(toml(), SQL, (*_REDACTION, "redaction.partitions"), id="partitions-under-their-own-names"),
+        pytest.param(
+            toml(op="upper(op)"), SQL, ("capture.key-values", "capture.bulk", "capture.hostile-values"),
+            id="operations-in-upper-case",
+        ),
+        pytest.param(toml(key=_TEXTS.format("key")), SQL, ("capture.key-values",), id="keys-of-texts"),
+        pytest.param(
+            toml(image=_TEXTS.format("after")), SQL, ("continuity.cutover-under-load", "capture.values"),
+            id="images-of-texts",
+        ),
+        pytest.param(
+            toml(keys='omits = ["deletes"]'),
+            SQL.replace("AFTER INSERT OR UPDATE OR DELETE", "AFTER INSERT OR UPDATE"),
+            ("redaction.canaries", "retention.old-gone"),
+            id="no-deletes",
+        ),
+    ],
+)  # fmt: skip
+def test_a_sound_trail_of_another_design_is_ok(
+    judged: Judge, text: str, sql: str, identities: tuple[str, ...]
+) -> None:
+    found = {result.check: (result.status, result.reason) for result in judged(text, sql, *identities)}
+    assert found == dict.fromkeys(identities, (Status.OK, ""))
+
+
+@pytest.mark.parametrize(
+    ("text", "sql", "identity", "reason"),
+    [
+        pytest.param(
+            toml(),
+            SQL.replace("    RETURN NULL;", "    INSERT INTO trail.log (s, t, op, key, after) SELECT s, t, op, l.key, l.after"
+            " FROM trail.log l ORDER BY id DESC LIMIT 1;\n    RETURN NULL;"),
+            "redaction.insert", "changes: expected 1, observed 2", id="inserts-twice",
+        ),
+        pytest.param(
+            toml(), SQL.replace("SELECT (held - excluded) ||", "SELECT held ||"), "redaction.insert",
+            "excluded column: expected false, observed true", id="excluded-columns-kept",
+        ),
+        pytest.param(
+            toml(), SQL.replace("BEGIN\n    EXECUTE", "BEGIN\n    PERFORM 1 / (CASE WHEN relation::text LIKE 'case%' THEN 0 ELSE 1 END);\n    EXECUTE"),
+            "redaction.later-ddl", "valid rules are refused: 22012", id="rules-refused",
+        ),
+        pytest.param(  # the column `t` of the trail hides no row from the search
+            toml(), SQL, "redaction.later-ddl",
+            "a masked column is renamed: expected protected, observed the value is in 3 rows of trail.log", id="renamed-shown",
+        ),
+        pytest.param(
+            toml(), SQL, "redaction.later-ddl", "when another column gets that name: expected documented, observed no entry",
+            id="a-name-taken-over",
+        ),
+        pytest.param(
+            toml(), SQL.replace("at < cutoff", "at <= cutoff"), "retention.boundary",
+            "changes left in the zone", id="the-cutoff-purged",
+        ),
+        pytest.param(
+            toml(),
+            SQL.replace("WHERE at < cutoff", "WHERE at < cutoff AND op <> ''update''"),
+            "retention.old-gone", "changes left of other operations", id="updates-kept",
+        ),
+        pytest.param(
+            toml(),
+            SQL.replace("BEGIN\n    EXECUTE", "BEGIN\n    IF relation::text = 'legacy' THEN INSERT INTO trail.log (who, s, t, op, key)"
+            " SELECT 'seed', 'public', 'legacy', 'insert', jsonb_build_object('id', n) FROM generate_series(1, 3) n; END IF;\n    EXECUTE"),
+            "continuity.old-rows", "changes before the first write: expected 0, observed 3", id="made-up-by-somebody",
+        ),
+    ],
+)  # fmt: skip
+def test_a_fault_is_an_issue_of_the_trail(
+    judged: Judge, text: str, sql: str, identity: str, reason: str
+) -> None:
+    [result] = judged(text, sql, identity)
+    assert result.status is Status.ISSUE
+    broken = [
+        f"{expectation.name}: expected {expectation.expected}, observed {expectation.observed}"
+        for expectation in result.expectations
+        if expectation.broken
+    ]
+    assert [shown for shown in broken if reason in shown], broken
+
+
+@pytest.mark.parametrize(
+    ("granted", "status", "reason"),
+    [
+        ("", Status.OK, ""),
+        ("GRANT DELETE ON trail.log TO harness_app", Status.OK, ""),
+        (
+            "GRANT DELETE ON trail.log TO harness_app; GRANT USAGE ON SCHEMA trail TO harness_app",
+            Status.ISSUE,
+            "rights on the trail's tables: expected none, observed DELETE on trail.log",
+        ),
+    ],
+)
+def test_a_trail_is_closed_in_a_schema_that_the_application_may_not_use(
+    judged: Judge, granted: str, status: Status, reason: str
+) -> None:
+    [result] = judged(toml(), f"{SQL}{granted}", "environment.trail-closed")
+    assert (result.status, result.reason) == (status, reason)
+
+
+def test_statements_that_the_server_logs_by_its_settings_are_no_fault_of_the_trail(some_engine: Engine) -> None:
+    topology = replace(DIRECT, postgres=replace(DIRECT.postgres, settings={"log_statement": "all"}))
+    lab = stand_up(some_engine, topology, Owner.me(new_run_id()), Redactor())
+    try:
+        workspace = Workspace(lab, load_target("reference"), catalogue().fixtures)
+        check = CHECKS["observability.messages"]
+        result = run_check(check, planned("direct", check, ""), topology, workspace)
+        workspace.close()
+    finally:
+        lab.close()
+    assert (result.status, result.reason) == (Status.OK, "")
+    assert "by its settings" in result.facts["lines of the log"]
