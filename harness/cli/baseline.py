@@ -69,7 +69,7 @@ def save_baseline(invocation: Invocation, evidence: Evidence, name: str) -> None
     baseline = baseline_of(evidence, about)
     if not baseline.rows:
         raise HarnessError(f"no check of {about} has run, so there is no baseline", where=name)
-    write_atomically(Path(name), encoded_baseline(baseline))
+    write_atomically(Path(name), encoded_baseline(baseline), instead="another file")
     number = sum(map(len, baseline.rows.values()))
     invocation.terminal.say(f"baseline: {name}, {number} rows of {', '.join(baseline.rows)}")
 

@@ -63,7 +63,7 @@ def write_statement(invocation: Invocation, folders: Sequence[str], path: str) -
     runs, damaged = _runs(invocation, folders)
     if damaged:
         raise StoreError(damaged[0], hint="leave out this folder")
-    write_atomically(Path(path), statement_of(runs))
+    write_atomically(Path(path), statement_of(runs), instead="another file")
     invocation.terminal.say(
         f"{path}: a statement about {len(runs)} run{'' if len(runs) == 1 else 's'}; it is not signed"
     )

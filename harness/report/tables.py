@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from msgspec import Struct
 
+from harness.audit.target_loading import shipped_targets
 from harness.host.readiness_file import ReadinessArea, Workflow
 from harness.model import Attestation, ObservedProof, Quarantine, Section, Severity, Status, TrailProof
 from harness.preflight.declaration import GateResult
@@ -186,6 +187,11 @@ class Report(Struct, frozen=True, kw_only=True):
     def is_foreign(self) -> bool:
         """Whether the report is about an audit trail of somebody else's."""
         return self.audit_target not in REFERENCE
+
+    @property
+    def audit_target_option(self) -> str:
+        """What `--audit-target` needs: the name of a shipped target, or the file of another one, wherever it is."""
+        return self.audit_target if self.audit_target in shipped_targets() else f"path/to/{self.audit_target}.toml"
 
     @property
     def kill_rate(self) -> str:

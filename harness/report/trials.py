@@ -102,7 +102,8 @@ def _answer(evidence: Evidence, target: str, trial: Trial) -> TrialAnswer:
         return TrialAnswer(status=Status.NOT_RUN, reason=_why_none(evidence, target, trial))
     missing = _missing(rows, trial)
     status = worst([*(row.status for row in rows), *([Status.NOT_RUN] if missing else [])])
-    telling = [row for row in rows if row.status is status and status is not Status.OK]
+    # an OK says why some of its rows are N/A
+    telling = [row for row in rows if row.status is (Status.NA if status is Status.OK else status)]
     why = [f"{row.planned.check}: {row.result.reason}" for row in telling[:1]]
     if missing and not telling:
         why.append(f"{missing[0]}: no run of this code has exercised it")

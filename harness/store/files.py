@@ -20,9 +20,14 @@ if TYPE_CHECKING:
 _CHUNK_BYTES = 1 << 20
 
 
-def write_atomically(path: Path, text: str) -> None:
+#: where evidence may be written instead
+_REPORTS = "another folder with --reports DIR"
+
+
+def write_atomically(path: Path, text: str, *, instead: str = _REPORTS) -> None:
     """Write a file so that a reader sees either the old text or the new one, and never a part.
 
+    :param instead: what the user can name in its place.
     :raises StoreError: when the folder is not writable, or the disk is full.
     """
     temporary = path.with_name(f".{path.name}.{os.getpid()}.{secrets.token_hex(3)}")
@@ -33,7 +38,7 @@ def write_atomically(path: Path, text: str) -> None:
     except OSError as error:
         with contextlib.suppress(OSError):
             temporary.unlink(missing_ok=True)
-        raise cannot_write(path, error) from None
+        raise cannot_write(path, error, instead) from None
 
 
 def write_together(folder: Path, files: Iterable[tuple[str, Iterable[str]]]) -> list[Path]:
@@ -91,13 +96,13 @@ def require_writable(reports: Path) -> None:
         shutil.rmtree(probe, ignore_errors=True)
 
 
-def cannot_write(path: Path, error: OSError) -> StoreError:
+def cannot_write(path: Path, error: OSError, instead: str = _REPORTS) -> StoreError:
     """Return the error for evidence that the system does not let us write."""
     full = error.errno in {errno.ENOSPC, errno.EDQUOT}
     return StoreError(
         f"the evidence cannot be written: {error.strerror or error}",
         where=str(path),
-        hint=f"{'free some space, or ' if full else ''}name another folder with --reports DIR",
+        hint=f"{'free some space, or ' if full else ''}name {instead}",
     )
 
 

@@ -105,6 +105,8 @@ def test_the_report_of_a_foreign_trail_has_findings_with_sql_and_speaks_of_mutat
         assert "nox -s prove" not in text.partition("<script>")[0]
         assert "Breaks of the audit trail itself" not in text
     assert "No check can judge what the target file claims with `coverage`" in pages["issues.md"]
+    assert "`harness up TOPOLOGY --trail --audit-target path/to/mine.toml`" in pages["issues.md"]
+    assert replace(report, audit_target="row-diff").audit_target_option == "row-diff"
     render(built, tmp_path)
     assert "What to change" not in (tmp_path / "report.html").read_text(encoding="utf-8")
 

@@ -280,3 +280,10 @@ def test_a_proof_keeps_the_expectations_that_did_not_hold(tmp_path: Path) -> Non
     stored_before = {key: value for key, value in msgspec.json.decode(path.read_bytes()).items() if key != "broken"}
     path.write_bytes(msgspec.json.encode(stored_before) + b"\n")
     assert read_run(store.folder).proofs[0].broken == ()
+
+
+def test_a_file_that_cannot_be_written_has_a_hint_about_the_option_that_named_it(tmp_path: Path) -> None:
+    for words, expected in (({}, "--reports DIR"), ({"instead": "another file"}, "name another file")):
+        with pytest.raises(StoreError) as raised:
+            write_atomically(tmp_path, "text", **words)
+        assert raised.value.hint.endswith(expected)

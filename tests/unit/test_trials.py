@@ -172,7 +172,7 @@ def test_each_question_has_its_own_answer() -> None:
         row("soak.mix", Section.SOAK, Status.ISSUE),
     ) == [
         (Status.OK, "1 OK"),
-        (Status.OK, "12 of the main job: 11 OK, 1 N/A"),
+        (Status.OK, "12 of the main job: 11 OK, 1 N/A; resilience.connections-terminated: for a reason"),
         (Status.ISSUE, "2 loads: 1 Issue, 1 Not run; soak.mix: for a reason"),
     ]
 
