@@ -1,4 +1,4 @@
-"""The mutations of keys, images, changed columns and prior values."""
+"""The mutations of keys, images and prior values."""
 
 from __future__ import annotations
 
@@ -223,64 +223,6 @@ IMAGES = (
     *_values("data_after", "images", _EVERY_VALUE, records=Recorded.IMAGE),
 )
 
-_FIELDS = TrailFeature.CHANGED_FIELDS
-
-
-def _fields(
-    name: str, what: str, change: Callable[[list[str], Row], object], where: Callable[[Row], bool] | None = None
-) -> Mutation:
-    chosen = where or (lambda row: bool(row.get("changed_fields")))
-    return mutation(
-        f"changed_fields.{name}",
-        what,
-        lambda rows: column(rows, "changed_fields", lambda row: change(list(row["changed_fields"] or ()), row), chosen),
-        feature=_FIELDS,
-    )
-
-
-CHANGED_FIELDS = (
-    _fields("null", "names no changed columns", lambda _names, _row: None),
-    _fields("emptied", "names no changed column", lambda _names, _row: []),
-    _fields("all", "names every column as changed", lambda _names, row: sorted(row["data_after"] or ())),
-    _fields("first-dropped", "loses the first changed column", lambda names, _row: names[1:]),
-    _fields("last-dropped", "loses the last of several changed columns", lambda names, _row: names[:-1] or names),
-    _fields("one-more", "names a column that did not change", lambda names, _row: [*names, "id"]),
-    _fields(
-        "upper-cased",
-        "turns the names of changed columns into upper case",
-        lambda names, _row: [name.upper() for name in names],
-    ),
-    _fields(
-        "lower-cased",
-        "turns the names of changed columns into lower case",
-        lambda names, _row: [name.lower() for name in names],
-    ),
-    _fields(
-        "cut", "cuts the names of changed columns to 3 characters", lambda names, _row: [name[:3] for name in names]
-    ),
-    _fields(
-        "for-inserts",
-        "names the columns of an insert as changed",
-        lambda _names, row: sorted(row["data_after"] or ()),
-        lambda row: same_kind(row, "insert"),
-    ),
-    mutation(
-        "changed_fields.of-the-row-before",
-        "names the columns that the change before changed",
-        lambda rows: columns.of_rows_before(rows, "changed_fields"),
-        feature=_FIELDS,
-    ),
-    Mutation(
-        name="changed_fields.reversed",
-        column="changed_fields",
-        what="names changed columns in another order",
-        apply=lambda rows, _reads: column(
-            rows, "changed_fields", lambda row: row["changed_fields"] and row["changed_fields"][::-1]
-        ),
-        sound="the names of changed columns have no order",
-    ),
-)
-
 _FROM = TrailFeature.CHANGED_FROM
 
 
@@ -348,4 +290,4 @@ PRIOR_VALUES = (
 )
 
 
-MUTATIONS = (*KEYS, *IMAGES, *CHANGED_FIELDS, *PRIOR_VALUES)
+MUTATIONS = (*KEYS, *IMAGES, *PRIOR_VALUES)
