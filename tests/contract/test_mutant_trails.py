@@ -72,8 +72,8 @@ def use(owner: Client, trail: str, sql: Path) -> None:
         owner.run("CREATE TABLE public.trial (id integer PRIMARY KEY, note text) PARTITION BY RANGE (id)")
         owner.run("CREATE TABLE public.trial_1 PARTITION OF public.trial FOR VALUES FROM (0) TO (10)")
         owner.run("CREATE TABLE public.plain (id integer PRIMARY KEY, note text)")
+        target.attach(owner, "public.trial")
         for _ in range(2):
-            target.attach(owner, "public.trial")
             target.attach(owner, "public.plain")
         schema = target.tables[0].partition(".")[0]
         attached = owner.rows(ATTACHED, [schema])
@@ -110,19 +110,17 @@ def test_a_faulty_variant_installs_and_attaches(owner: Client, variant: Variant,
     use(owner, variant.trail, file)
 
 
-def test_five_faults_are_noticed(any_engine: Engine, tmp_path: Path) -> None:
+def test_faults_of_a_trail_are_noticed(any_engine: Engine, tmp_path: Path) -> None:
     named = (
         "row-json/deletes-not-in-the-trigger",
         "row-json/last-actor-of-the-connection",
-        "statement-jsonb/image-before-update",
-        "statement-jsonb/statement-as-transaction",
-        "statement-jsonb/everybody-may-insert",
+        "row-json/last-column-missing-in-prior-values",
     )
     only = [argument for name in named for argument in ("--only", name)]
     done = harness_here(tmp_path, "mutants", "direct", *only, "--engine", any_engine.name)
-    noticed = "direct: noticed 5 of 5 (100.0 %); written without the checks: 5 of 5 (100.0 %)\n"
+    noticed = "direct: noticed 3 of 3 (100.0 %); written without the checks: 2 of 2 (100.0 %)\n"
     assert done.stdout.endswith(noticed), done.stdout + done.stderr
     found = json.loads((tmp_path / "reports" / "mutants-of-trails.json").read_text())
     assert sorted(f"{variant['trail']}/{variant['name']}" for variant in found["variants"]) == sorted(named)
     assert all(variant["check"] and variant["reason"] for variant in found["variants"])
-    assert sorted((trail["trail"], trail["not_run"]) for trail in found["sound"]) == [(trail, {}) for trail in SOUND]
+    assert [(trail["trail"], trail["not_run"]) for trail in found["sound"]] == [("row-json", {})]

@@ -173,11 +173,12 @@ def reads(statement: str, **columns: str) -> Callable[[CheckContext], None]:
 _EACH = "(SELECT jsonb_object_agg(key, {}) FROM jsonb_each(c.data_after))"
 ALL = "{changes}"
 ODD = {
-    "only the first row": reads("SELECT * FROM ({changes}) x LIMIT 1"),
+    "nulls in the first row alone": reads(
+        "SELECT * FROM ({changes}) x LIMIT 1", data_after=_EACH.format("NULL::text"), table_pk="NULL::jsonb"
+    ),
     "arrays for values, with a null": reads(
         ALL, data_after=_EACH.format("jsonb_build_array(value)"), changed_fields="ARRAY[NULL, 'x']", actor="42"
     ),
-    "nulls for values": reads(ALL, data_after=_EACH.format("NULL::text"), table_pk="NULL::jsonb"),
     "a statement that fails": reads(ALL, actor="1 / (SELECT count(*) FROM public.audit_changes WHERE false)"),
 }
 TRAIL_CHECKS = tuple(
