@@ -75,13 +75,14 @@ class OperatorStore:
         :param variables: name to value.
         :param redactor: learns the keys, so that no output shows them.
         :raises UsageError: naming every variable that is not set.
-        :raises ConfigError: when the address is invalid; the message does not repeat it.
+        :raises ConfigError: when the address or a key is invalid; the message does not repeat it.
         """
         require_set(variables_of(declared), variables, "[store]")
         self.access_key, self.secret_key, endpoint = (
             fill_in(text, variables) for text in (declared.access_key, declared.secret_key, declared.endpoint)
         )
         redactor.learn(self.access_key, self.secret_key)
+        _require_sent_unchanged(self.access_key, self.secret_key)
         self.bucket, self.region = declared.bucket, declared.region
         try:
             self.client = S3(endpoint, self.access_key, self.secret_key, declared.region, bucket=declared.bucket)
@@ -194,6 +195,21 @@ class OperatorStore:
         :raises ServiceFailedError: naming what is left.
         """
         remove_folder(self.client, self.folder, self.place)
+
+
+def _require_sent_unchanged(access_key: str, secret_key: str) -> None:
+    """Require keys without what a file or a shell adds, and an access key that a header can hold.
+
+    :raises ConfigError: naming the key.
+    """
+    for name, text in (("access_key", access_key), ("secret_key", secret_key)):
+        if text != text.strip():
+            problem = "begins or ends with a blank or a line break"
+        elif name == "access_key" and not (text.isascii() and text.isprintable()):
+            problem = "has a character that no header can hold"
+        else:
+            continue
+        raise ConfigError(f"the variable of {name} {problem}", where=f"harness.toml, store.{name}")
 
 
 def reap_store(declared: StoreDeclaration, variables: Mapping[str, str], redactor: Learns) -> list[str]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import http.client
+import re
 import socket
 import ssl
 from itertools import islice
@@ -23,6 +24,7 @@ _PAGE = 1000
 #: answers of stores that have no list of uploads in parts: Bad Request, Not Found, Method Not Allowed, Not Implemented
 _WITHOUT_UPLOADS = (400, 404, 405, 501)
 _PORTS = {"http": 80, "https": 443}
+_HOST = re.compile(r"[\w-]{1,63}(\.[\w-]{1,63})*\.?", re.ASCII)
 #: raised for a document that is not XML, or whose encoding Python does not know
 _UNREADABLE = (ET.ParseError, LookupError, ValueError)
 
@@ -166,6 +168,8 @@ class S3:
             token = _value(root, "NextContinuationToken")
             if _value(root, "IsTruncated") != "true" or not token:
                 return
+            if token == query.get("continuation-token"):
+                raise S3Error("the list of objects never ends: its next page is the same one", where=self._where())
             query = query | {"continuation-token": token}
 
     def _document(self, body: bytes) -> tuple[ET.Element, Callable[[str], str]]:
@@ -240,7 +244,8 @@ def endpoint_parts(endpoint_url: str) -> tuple[str, str, int, str]:
         excess = parts.username or parts.password or parts.path.strip("/") or parts.query or parts.fragment
     except ValueError:
         name, port, excess = "", None, ""
-    if not name or excess or parts.scheme not in _PORTS:
+    # an IPv6 address has colons
+    if not (":" in name or _HOST.fullmatch(name)) or excess or parts.scheme not in _PORTS:
         raise ConfigError(
             "invalid address of an object store, expected http://HOST:PORT or https://HOST",
             hint="leave the bucket out of the address, and name it apart",

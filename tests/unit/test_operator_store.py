@@ -369,6 +369,24 @@ def test_an_endpoint_with_tls_needs_a_store_with_tls_and_a_trusted_certificate(
     assert bucket.objects == {}
 
 
+@pytest.mark.parametrize(
+    ("name", "changed", "problem"),
+    [
+        ("S3_ACCESS", "hunter2\n", "access_key: the variable of access_key begins or ends with a blank or a line break"),
+        ("S3_SECRET", "\thunter2", "secret_key: the variable of secret_key begins or ends with a blank or a line break"),
+        ("S3_ACCESS", "hunter2\r\nX: y", "access_key: the variable of access_key has a character that no header can hold"),
+        ("S3_ACCESS", "hunter2☃", "access_key: the variable of access_key has a character that no header can hold"),
+    ],
+)
+def test_a_key_that_no_request_can_hold_is_named_and_not_repeated(
+    bucket: Bucket, name: str, changed: str, problem: str
+) -> None:
+    with pytest.raises(ConfigError, match=f"store.{problem}") as caught:
+        OperatorStore(declared(), bucket.variables | {name: changed}, Redactor())
+    assert "hunter2" not in str(caught.value)
+    OperatorStore(declared(), bucket.variables | {"S3_SECRET": "a pass phrase ☃"}, Redactor())
+
+
 def test_an_invalid_address_in_a_variable_is_not_repeated() -> None:
     variables = {"S3_URL": f"https://ada:{SECRET}@s3.example.org", "S3_ACCESS": "A", "S3_SECRET": SECRET}
     with pytest.raises(ConfigError) as caught:

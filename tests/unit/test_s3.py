@@ -152,6 +152,11 @@ def test_the_host_header_is_the_one_that_other_clients_send(url: str, parts: tup
         "https://s3.example.org?x=hunter2",
         "http://host:port",
         "http://[::1",
+        "http://hunter2..example.org",
+        f"http://{'hunter2' * 10}.org",
+        "http://hunter2 example.org",
+        "http://hunter2\0",
+        "http://hunter2.ünder.org",
     ],
 )
 def test_another_form_of_address_is_rejected_without_repeating_it(url: str) -> None:
@@ -230,6 +235,12 @@ def test_a_list_is_read_to_its_last_page() -> None:
     with answering(pages) as url:
         assert client(url).keys("x/") == ("x/0", "x/1", "x/2")
         assert client(url).first_key("x/") == "x/0"
+
+
+def test_a_list_whose_pages_repeat_is_an_error() -> None:
+    page = b"<R><IsTruncated>true</IsTruncated><NextContinuationToken>1</NextContinuationToken></R>"
+    with answering(lambda _: (200, page)) as url, pytest.raises(S3Error, match="the list of objects never ends"):
+        client(url).keys()
 
 
 @pytest.mark.parametrize(
