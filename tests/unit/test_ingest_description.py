@@ -51,6 +51,8 @@ def _exit(last: str = "", *, code: int | None = 1, ran_s: float = 0.3) -> Worker
         "Error: Cannot find module '/srv/worker.js'",
         "sh: 1: nosuchprogram: not found",
         "bash: line 1: nosuchprogram: command not found",
+        "/srv/bin/worker: 3: nosuchprogram: not found",
+        "sh: nosuchprogram: not found",
         "Error: Could not find or load main class shop.Worker",
     ],
 )
@@ -76,6 +78,7 @@ def test_the_exit_code_of_a_shell_shows_a_missing_program() -> None:
         "",
         'psycopg.errors.DuplicatePreparedStatement: prepared statement "_pg3_0" already exists',
         "KeyError: 'not found'",
+        "download of p/7/file: not found",
         "botocore.errorfactory.NoSuchKey: An error occurred (NoSuchKey) when calling the GetObject operation",
         'FATAL: database "shop" does not exist',
         "unsupported startup parameter: options",

@@ -40,7 +40,7 @@ _CANNOT_LOAD = re.compile(
     r"\b(ModuleNotFoundError|ImportError|SyntaxError|IndentationError): \S"
     r"|\bNo module named \S|can't open file .*\[Errno 2\]|Could not import module \S"
     r"|\bCannot find (module|package) |ERR_MODULE_NOT_FOUND|cannot load such file -- |Could not find or load main class"
-    r"|Unable to load celery application|: (command )?not found$"
+    r"|Unable to load celery application|^(\S*sh|\S+: (line )?\d+): \S+: (command )?not found$"
 )
 #: answers that say that the request itself is another one than the API expects, by the key that is about it
 _OTHER_REQUEST: dict[int, str] = {
