@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import http.client
+import re
 import socket
 from threading import Event, Timer
 from typing import TYPE_CHECKING
@@ -15,6 +16,8 @@ if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
 
 _LONGEST_BYTES = 1 << 20
+#: without blanks and control characters
+_HOST = re.compile(r"[^\x00-\x20\x7f]+")
 
 
 class Reply(HttpResponse, frozen=True, kw_only=True):
@@ -29,9 +32,10 @@ def is_http_address(url: str) -> bool:
     """Return whether a pipeline's address can be asked at all."""
     try:
         parts = urlsplit(url)
-        return parts.scheme in {"http", "https"} and bool(parts.hostname) and (parts.port is None or parts.port > 0)
+        host, port = parts.hostname or "", parts.port
     except ValueError:
         return False
+    return parts.scheme in {"http", "https"} and _HOST.fullmatch(host) is not None and port != 0
 
 
 @contextlib.contextmanager
