@@ -29,7 +29,7 @@ def audited(run: JobRun) -> None:
         for change in target.changes(admin, "public.posts"):
             word, _, rest = change.text("title").partition(" ")
             key, _, job = rest.partition(" ")
-            if word == "job":
+            if word == "job" and key.isdecimal():
                 actor = change.actor.get("id") if isinstance(change.actor, dict) else change.actor
                 written = change.text("slug").partition("/")[0]
                 run.changes += (
