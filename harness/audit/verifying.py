@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 from harness.audit.changes import problem_of_columns
 from harness.audit.statements import explained
 from harness.config import at_key
-from harness.database import Client, fetch, type_name
+from harness.database import Client, SqlError, fetch, type_name
 from harness.errors import DatabaseError
 
 if TYPE_CHECKING:
@@ -18,6 +18,9 @@ _COVERAGE_COLUMNS = 3
 _NEEDED = {"actions": {"id", "name", "correlation_id"}, "tables": {"schema", "name"}, "each": {"schema", "name"}}
 #: statements with parameters, and values for them
 _PARAMETERS = {"age": {"age": "1 day"}, "purge": {"cutoff": "2000-01-01 00:00:00+00"}}
+
+#: SQLSTATE of a COMMIT within another transaction
+_COMMITS = "2D000"
 
 
 def verify_statements(target: AuditTarget, client: Client) -> None:
@@ -44,10 +47,21 @@ def verify_statements(target: AuditTarget, client: Client) -> None:
     with client.transaction(force_rollback=True):
         if statements.transactions and not isinstance(client.value(statements.transactions), int):
             raise DatabaseError("statements.transactions: needed a number as result", where=_at(target, "transactions"))
-        for name, parameters in _PARAMETERS.items():
-            if statement := getattr(statements, name):
-                with explained(name, _at(target, name)):
-                    fetch(client, statement, parameters)
+    for name, parameters in _PARAMETERS.items():
+        if statement := getattr(statements, name):
+            with explained(name, _at(target, name)):
+                _try(client, statement, parameters)
+
+
+def _try(client: Client, statement: str, parameters: dict[str, str]) -> None:
+    """Run a statement and undo it. A procedure that commits its batches cannot be undone, and finds nothing here."""
+    try:
+        with client.transaction(force_rollback=True):
+            fetch(client, statement, parameters)
+    except SqlError as error:
+        if error.sqlstate != _COMMITS:
+            raise
+        fetch(client, statement, parameters)
 
 
 def try_attaching(target: AuditTarget, owner: Client) -> None:

@@ -13,6 +13,7 @@ from harness.database import SqlError, describe
 from harness.errors import DatabaseError
 from harness.suites.actors import ADA
 from harness.suites.redaction.people import MASK, create_redacted_people
+from harness.suites.retention.purging import age, purge_before
 
 if TYPE_CHECKING:
     from harness.audit.target import Change
@@ -139,10 +140,9 @@ def _redaction(ctx: CheckContext) -> str:
 
 def _retention(ctx: CheckContext) -> str:
     _latest(ctx, "posts", _insert("old"))
-    ctx.admin.execute(ctx.target.statements.age.encode(), {"age": "10 days"})
+    age(ctx, 10)
     _latest(ctx, "posts", _insert("young"))
-    cutoff = ctx.admin.value("SELECT now() - interval '5 days'")
-    ctx.owner.execute(ctx.target.statements.purge.encode(), {"cutoff": cutoff})
+    purge_before(ctx, ctx.admin.value("SELECT now() - interval '5 days'"))
     left = len(ctx.changes("posts"))
     return "" if left == 1 else f"a purge left {left} changes of public.posts instead of the one that is younger"
 
