@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING
 
 from msgspec import Struct
 from msgspec.structs import replace
@@ -13,14 +13,12 @@ from harness.model import Behaviour, EvidenceClass, Section, Status
 from harness.report.chains import Station, found_stations, pooler_title, stations
 from harness.report.evidence import Row
 from harness.report.job_engine_rows import about_job_engines, observes_limit
-from harness.report.job_rows import is_about_jobs
 from harness.report.limits import SECURITY_CHECK, LimitKind, limit_kind
 from harness.report.outcomes import (
     DRIVERS,
     KNOWN_DEFECT,
     SILENT,
     UNDOCUMENTED,
-    accepted_as,
     is_shown,
     mark_of,
     outcome_of,
@@ -28,6 +26,7 @@ from harness.report.outcomes import (
 from harness.report.scope import asked_for
 from harness.report.security import missing_from_environment, missing_from_pooler
 from harness.report.spans import elapsed_by_run
+from harness.report.tried_rows import about_load, about_own_systems, accepted_in_words, except_for, with_number
 from harness.report.walkthrough import TITLES
 
 if TYPE_CHECKING:
@@ -116,10 +115,10 @@ def _verdict(evidence: Evidence, name: str) -> Verdict:
     is_baseline = topology is not None and topology.declared.pooler is None
     kinds = Counter(limit_kind(*row.answer) for row in trail)
     judges_security = any(row.planned.check == SECURITY_CHECK for row in rows)
-    own = [about_job_engines(rows), *_about_own_systems(rows)]
+    own = [about_job_engines(rows), *about_own_systems(rows)]
     sentences = [
-        _about_the_trail(trail) if trail or not any(own) else "",
-        *_about_load(rows),
+        _about_the_trail(trail) if any(map(asked_for, trail)) or not any(own) else "",
+        *about_load(rows),
         *own,
         *_about_features(compared, features, topology),
     ]
@@ -162,15 +161,15 @@ def _tone(rows: Sequence[Row], *, breaks: bool) -> str:
 
 def _about_the_trail(rows: Sequence[Row]) -> str:
     issues = [row for row in rows if row.result.gates]
-    accepted = _accepted(rows)
+    accepted = accepted_in_words(rows)
     missing = [row for row in rows if row.status is Status.NOT_RUN and asked_for(row)]
     unasked = sum(not asked_for(row) for row in rows)
     held = sum(row.status is Status.OK for row in rows)
-    checks = _number(held, "check")
+    checks = with_number(held, "check")
     inapplicable = sum(row.status is Status.NA for row in rows)
     if issues:
         worst = min(row.result.severity or row.planned.severity for row in issues)
-        return f"the audit trail does not hold: {_number(len(issues), 'Issue')}, the worst is {worst}"
+        return f"the audit trail does not hold: {with_number(len(issues), 'Issue')}, the worst is {worst}"
     if not held:
         return f"the audit trail holds in no check: {accepted}" if accepted else "the audit trail was not verified here"
     # a few checks that hold do not speak for a trail of which most cannot be used
@@ -178,7 +177,7 @@ def _about_the_trail(rows: Sequence[Row]) -> str:
         others = f", {accepted}" if accepted else ""
         return f"{_inapplicable(rows)}: {inapplicable} checks of the audit trail are N/A, {held} OK{others}"
     does = "does" if inapplicable == 1 else "do"
-    apart = f"; {_number(inapplicable, 'check')} {does} not apply here" if inapplicable else ""
+    apart = f"; {with_number(inapplicable, 'check')} {does} not apply here" if inapplicable else ""
     if unasked:
         apart += f"; {unasked} more {'was' if unasked == 1 else 'were'} not asked for"
     limits = _limits(rows)
@@ -187,88 +186,10 @@ def _about_the_trail(rows: Sequence[Row]) -> str:
     holds = "only audited paths of the host ran here, and the trail holds" if on_paths else "the audit trail holds"
     if missing:
         rest = "1 is Not run" if len(missing) == 1 else f"{len(missing)} are Not run"
-        return f"{holds} in {checks}{limits}{_except_for(accepted)}, and {rest}{apart}"
+        return f"{holds} in {checks}{limits}{except_for(accepted)}, and {rest}{apart}"
     if accepted:
-        return f"{holds} in {checks}{limits}{_except_for(accepted)}{apart}"
+        return f"{holds} in {checks}{limits}{except_for(accepted)}{apart}"
     return f"{holds} in {checks if held == 1 or unasked else f'all {checks}'}{limits}{apart}"
-
-
-def _accepted(rows: Iterable[Row]) -> str:
-    """Return how many Issues do not count, by why: `2 known Issues and 1 Issue in quarantine`; "" without one."""
-    found = Counter(accepted_as(row.result) for row in rows)
-    known, apart = found["known"], found["quarantined"]
-    parts = (
-        _number(known, "known Issue") if known else "",
-        f"{_number(apart, 'Issue')} in quarantine" if apart else "",
-    )
-    return " and ".join(filter(None, parts))
-
-
-def _except_for(accepted: str) -> str:
-    return f", except for {accepted}" if accepted else ""
-
-
-class _Tried(NamedTuple):
-    """What rows of one kind say."""
-
-    broken: str
-    holds: str
-    #: if no row is OK, and each Issue is accepted
-    holds_in_none: str
-    noun: str
-
-
-_FAULTS = _Tried(
-    "acknowledged work does not survive", "acknowledged work survives", "acknowledged work survives no fault", "fault"
-)
-_JOBS = _Tried(
-    "jobs do not survive the end of their runner in",
-    "jobs survive the end of their runner in",
-    "jobs survive the end of their runner in no case",
-    "case",
-)
-_LOADS = _Tried(
-    "not every write is right under", "every write is right under", "every write is right in no load", "load"
-)
-
-
-def _about_load(rows: Iterable[Row]) -> list[str]:
-    """Return the results of faults, of jobs and of loads; "" for what was not exercised."""
-    asked = [row for row in rows if asked_for(row)]
-    resilience = [row for row in asked if row.planned.section is Section.RESILIENCE]
-    faults = [row for row in resilience if not is_about_jobs(row.planned)]
-    jobs = [row for row in resilience if is_about_jobs(row.planned)]
-    loads = [row for row in asked if row.planned.section is Section.SOAK]
-    return [_survival(faults, _FAULTS), _survival(jobs, _JOBS), _survival(loads, _LOADS)]
-
-
-_PIPELINE = _Tried(
-    "the ingest pipeline does not keep its promises in",
-    "the ingest pipeline keeps its promises in",
-    "the ingest pipeline keeps its promises in no check",
-    "check",
-)
-_MIGRATIONS = _Tried("migrations do not hold in", "migrations hold in", "migrations hold in no check", "check")
-
-
-def _about_own_systems(rows: Iterable[Row]) -> list[str]:
-    """Return the results of the ingest pipeline and of migrations; "" for what was not exercised."""
-    asked = [row for row in rows if asked_for(row)]
-    sections = ((Section.INGEST, _PIPELINE), (Section.MIGRATIONS, _MIGRATIONS))
-    return [_survival([row for row in asked if row.planned.section is section], tried) for section, tried in sections]
-
-
-def _survival(rows: Sequence[Row], tried: _Tried) -> str:
-    issues = sum(row.result.gates for row in rows)
-    held = sum(row.status is Status.OK for row in rows)
-    if issues:
-        return f"{tried.broken} {issues} of {_number(issues + held, tried.noun)}"
-    accepted = _accepted(rows)
-    missing = sum(row.status is Status.NOT_RUN for row in rows)
-    apart = f", and {missing} {'is' if missing == 1 else 'are'} Not run" if missing else ""
-    if not held:
-        return f"{tried.holds_in_none}: {accepted}{apart}" if accepted else ""
-    return f"{tried.holds} {_number(held, tried.noun)}{_except_for(accepted)}{apart}"
 
 
 def _inapplicable(rows: Sequence[Row]) -> str:
@@ -328,9 +249,9 @@ def _about_features(compared: _Compared, rows: Sequence[Row], topology: Topology
         sentences = [_changes(compared)]
     marks = [mark_of(row.result) for row in rows]
     if number := marks.count(KNOWN_DEFECT):
-        sentences.append(f"{_number(number, 'known defect')} of {pooler_title(topology) or 'the pooler'}")
+        sentences.append(f"{with_number(number, 'known defect')} of {pooler_title(topology) or 'the pooler'}")
     if number := marks.count(UNDOCUMENTED):
-        sentences.append(f"{_number(number, 'outcome')} that nobody documents")
+        sentences.append(f"{with_number(number, 'outcome')} that nobody documents")
     return sentences
 
 
@@ -367,10 +288,6 @@ def _is_silent(row: Row) -> bool:
 def _works(row: Row) -> bool:
     observed = _observed(row)
     return observed is not None and observed.behaviour is Behaviour.WORKS
-
-
-def _number(count: int, noun: str) -> str:
-    return f"{count} {noun}{'s' if count != 1 else ''}"
 
 
 def _duration_ms(rows: Sequence[Row]) -> float:

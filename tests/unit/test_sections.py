@@ -10,12 +10,15 @@ from msgspec.structs import replace
 from harness.model import IngestLabel, JobLabel, Proof, Section, Severity, Status
 from harness.preflight.declaration import GateResult
 from harness.report.building import build_report
+from harness.report.evidence import Row
 from harness.report.feature_map import DriverRow, FeatureCell, safe_drivers
 from harness.report.limits import LimitKind
 from harness.report.merging import merge
 from harness.report.render import html_page, render
 from harness.report.sections import sections
 from harness.report.tables import IssueRow, LimitRow, Report
+from harness.report.tried_rows import about_own_systems
+from harness.report.verdicts import verdicts
 from tests.unit.made_up import NAMES, PLAN, mixed, planned, record, result, store_run
 
 if TYPE_CHECKING:
@@ -125,7 +128,7 @@ def test_the_page_says_first_whether_controls_prove_its_checks(report: Report, t
     assert "for every result, controls turned the check to Issue" in whole
     foreign = replace(report, rows=(replace(first, proofs=(proof,)),), audit_target="carbonite")
     about = "".join(html_page(foreign, tmp_path))
-    assert "harness prove TOPOLOGY --audit-target carbonite</code> measures it." in about
+    assert "harness prove TOPOLOGY --audit-target path/to/carbonite.toml</code> measures it." in about
     assert "On the reference layer, controls turned the check of 1 of 1 results to Issue." in about
 
 
@@ -183,5 +186,26 @@ def test_a_report_about_two_systems_begins_with_both(tmp_path: Path) -> None:
 def test_the_verdict_on_a_pipeline_counts_its_checks(tmp_path: Path) -> None:
     [verdict] = _alone(tmp_path, Section.INGEST).verdicts
     assert verdict.sentences == ("the ingest pipeline keeps its promises in 1 check",)
+    command = replace(planned("direct", "capture.a"), section=Section.COMMANDS)
+    rows = [Row(planned=command, result=result("direct", "command.a"), run_id="a")]
+    assert about_own_systems(rows) == ["", "", "other test suites pass in 1 command"]
     [verdict] = _alone(tmp_path / "both", Section.MIGRATIONS, Section.CAPTURE).verdicts
     assert verdict.sentences == ("the audit trail holds in 1 check", "migrations hold in 1 check")
+
+
+@pytest.mark.parametrize(
+    ("status", "sentence"),
+    [
+        (Status.OK, "migrations hold in 1 check"),
+        (Status.ISSUE, "migrations do not hold in 1 of 1 check"),
+        (Status.NA, "migrations were not verified here"),
+        (Status.NOT_RUN, "migrations were not verified here, and 1 is Not run"),
+    ],
+)
+def test_checks_of_the_trail_that_nobody_asked_for_are_in_no_verdict_on_migrations(
+    tmp_path: Path, status: Status, sentence: str
+) -> None:
+    row, reason = replace(planned("direct", "migrations.a-case"), section=Section.MIGRATIONS), "because"
+    run = store_run(tmp_path, [result("direct", row.check, status, "" if status is Status.OK else reason)], replace(record(), plan=(row,)))
+    [verdict] = verdicts(merge([run], [row, planned("direct", "capture.insert")]), ["direct"])
+    assert verdict.sentences == (sentence,)
