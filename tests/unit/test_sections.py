@@ -187,7 +187,7 @@ def test_the_verdict_on_a_pipeline_counts_its_checks(tmp_path: Path) -> None:
     [verdict] = _alone(tmp_path, Section.INGEST).verdicts
     assert verdict.sentences == ("the ingest pipeline keeps its promises in 1 check",)
     command = replace(planned("direct", "capture.a"), section=Section.COMMANDS)
-    rows = [Row(planned=command, result=result("direct", "command.a"), run_id="a")]
+    rows = [Row(planned=command, result=result("direct", command.check), run_id="a")]
     assert about_own_systems(rows) == ["", "", "other test suites pass in 1 command"]
     [verdict] = _alone(tmp_path / "both", Section.MIGRATIONS, Section.CAPTURE).verdicts
     assert verdict.sentences == ("the audit trail holds in 1 check", "migrations hold in 1 check")
