@@ -33,6 +33,8 @@ if TYPE_CHECKING:
 
 _ROLE: CommandRole = "createdb"
 _DATABASE = "experiments"
+#: options about the trail
+_OF_THE_TRAIL = ("audit_target", "audit_sql")
 #: between two looks at the servers, seconds
 _LOOK_S = 0.5
 #: what is printed; the password is in a file
@@ -76,6 +78,8 @@ def up(invocation: Invocation, topology: str, *, role: CommandRole | None, trail
     nothing becomes evidence. Ctrl-C removes the servers and the files, and the exit code is 130; `reap` removes what a
     killed process left.
     """
+    if not trail and (given := [name for name in _OF_THE_TRAIL if getattr(invocation.options, name)]):
+        raise UsageError(f"--{given[0].replace('_', '-')} has no effect without --trail", hint="add --trail")
     settings, terminal = invocation.settings, invocation.terminal
     (chosen,) = named_topologies(settings, [topology])
     require_used(settings, [chosen])
