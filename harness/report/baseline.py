@@ -139,6 +139,8 @@ def read_baseline(path: Path, about: str) -> Baseline:
     :param about: the name of the audit target that it has to be about.
     :raises ConfigError: when the file is missing, is none, or is about another audit target.
     """
+    if path.exists() and not path.is_file():  # a FIFO would block for ever
+        raise ConfigError("the baseline is not a regular file", where=str(path))
     try:
         with path.open("rb") as file:
             text = file.read(_LARGEST + 1)

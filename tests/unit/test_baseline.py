@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from typing import TYPE_CHECKING
 
 import msgspec
@@ -111,6 +112,12 @@ def test_a_file_that_is_no_baseline_of_the_target(tmp_path: Path, text: str, sai
 
 def test_a_missing_baseline_names_the_file(tmp_path: Path) -> None:
     with pytest.raises(ConfigError, match="cannot be read"):
+        read_baseline(tmp_path / "mine.baseline.json", "mine")
+
+
+def test_a_pipe_is_no_baseline(tmp_path: Path) -> None:
+    os.mkfifo(tmp_path / "mine.baseline.json")
+    with pytest.raises(ConfigError, match="not a regular file"):
         read_baseline(tmp_path / "mine.baseline.json", "mine")
 
 
