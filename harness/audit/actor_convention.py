@@ -80,9 +80,13 @@ class ActorConvention(Struct, frozen=True, kw_only=True, forbid_unknown_fields=T
         """Return the value of `setting` for an actor."""
         if self.value == "id":
             return "" if actor.id is None else str(self.spell_id(actor.id))
-        if self.ids is IdType.TEXT or actor.id is None:
+        if self.ids is IdType.TEXT:
             return actor.setting
-        return msgspec.json.encode(actor.reference | {"id": self.spell_id(actor.id)}).decode()
+        return msgspec.json.encode(self.application_s(actor)).decode()
+
+    def application_s(self, actor: Actor) -> dict[str, str | int]:
+        """Return an actor of the harness as the application has it: with an id of its type."""
+        return {"type": actor.type} | ({} if actor.id is None else {"id": self.spell_id(actor.id)})
 
     def spell_id(self, text: str) -> str | int:
         """Return an id of the harness as the application has it."""

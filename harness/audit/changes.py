@@ -72,6 +72,8 @@ _TYPES: Mapping[str, tuple[str, ...]] = {
     "captured_at": ("timestamptz", "text"),
 }
 _NOTHING = type(None)
+#: characters of a value that an error shows
+_LONGEST = 200
 
 
 def problem_of_columns(types: Mapping[str, str]) -> str:
@@ -92,11 +94,17 @@ def _needed(allowed: tuple[str, ...]) -> str:
     return " or ".join(allowed[: 2 if allowed[:2] == _JSON else 1])
 
 
-def change_of(row: Mapping[str, Any], own_columns: Collection[str], where: str) -> Change:
+def shown(value: Any) -> str:
+    """Return a value of a row as an error shows it."""
+    text = repr(value)
+    return text if len(text) <= _LONGEST else f"{text[:_LONGEST]}…"
+
+
+def change_of(row: Mapping[str, Any], own_columns: Collection[str], where: str, statement: str = "changes") -> Change:
     """Return a row in canonical form.
 
     :param own_columns: columns of audited tables that belong to the trail: they are left out.
-    :param where: file and line of the statement, for errors.
+    :param where: file and line of the statement, for errors, and `statement` its key.
     :raises DatabaseError: for a value of the wrong type.
     """
 
@@ -104,7 +112,7 @@ def change_of(row: Mapping[str, Any], own_columns: Collection[str], where: str) 
         value = row.get(name)
         texts = value if name == "changed_fields" else None
         if not isinstance(value, kinds) or not all(isinstance(text, str) for text in texts or ()):
-            raise DatabaseError(f"statements.changes: {name} is {_shown(value)}, needed {needed}", where=where)
+            raise DatabaseError(f"statements.{statement}: {name} is {shown(value)}, needed {needed}", where=where)
         return value
 
     def text(name: str) -> str | None:
@@ -132,11 +140,3 @@ def change_of(row: Mapping[str, Any], own_columns: Collection[str], where: str) 
         changed_from=image("changed_from"),
         action_id=text("action_id"),
     )
-
-
-def _shown(value: Any) -> str:
-    shown = repr(value)
-    return shown if len(shown) <= _LONGEST else f"{shown[:_LONGEST]}…"
-
-
-_LONGEST = 200

@@ -7,9 +7,8 @@ from typing import TYPE_CHECKING
 from msgspec import Struct
 from msgspec.structs import replace
 
-from harness import config
-from harness.audit.changes import REQUIRED, Change, change_of
-from harness.audit.statements import within_deadline
+from harness.audit.changes import REQUIRED, Change, change_of, shown
+from harness.audit.statements import run_statement, within_deadline
 from harness.database import Client, Side, raised_for
 from harness.errors import DatabaseError
 
@@ -33,21 +32,18 @@ def export_trail(target: AuditTarget, client: Client, since: str | None = None) 
     :raises SqlError: of the server.
     :raises DatabaseError: for a statement that does not end in time, or with wrong columns.
     """
-    where = config.at_key(target.where, "statements.export")
+    where = target.at("export")
     with within_deadline(client, "export", where):
-        cursor = client.execute(target.statements.export.encode(), {"since": since})
-        names = [column.name for column in cursor.description or ()]
-        rows = [dict(zip(names, row, strict=True)) for row in cursor]
-    if missing := [name for name in (*REQUIRED, "cursor") if name not in names]:
+        columns, rows = run_statement(client, target.statements.export, "export", where, {"since": since})
+    if missing := [name for name in (*REQUIRED, "cursor") if name not in columns]:
         raise DatabaseError(f"statements.export: missing column {', '.join(missing)}", where=where)
-    cursors = {row["cursor"] for row in rows}
-    if len(cursors) > 1 or None in cursors:
+    cursors = [row["cursor"] for row in rows]
+    if wrong := [cursor for cursor in cursors if cursor != cursors[0] or isinstance(cursor, dict | list | None)]:
         raise DatabaseError(
-            f"statements.export: found {len(cursors)} values of cursor, needed one text that all rows share",
-            where=where,
+            f"statements.export: cursor is {shown(wrong[0])}, needed one text that all rows share", where=where
         )
-    changes = (change_of(row, target.own_columns, where) for row in rows)
+    changes = (change_of(row, target.own_columns, where, "export") for row in rows)
     return TrailExport(
         changes=tuple(replace(change, actor=target.actor.read(change.actor)) for change in changes),
-        cursor=str(cursors.pop()) if cursors else since,
+        cursor=str(cursors[0]) if cursors else since,
     )

@@ -7,6 +7,7 @@ is described by a TOML file, whose keys `target_file.py` documents. A feature th
 from __future__ import annotations
 
 from collections.abc import Callable
+from datetime import timedelta
 from functools import cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -17,22 +18,30 @@ from msgspec.structs import asdict, replace
 from harness import config
 from harness.audit.actor_convention import ActorConvention
 from harness.audit.changes import REQUIRED, Change, change_of
-from harness.audit.placeholders import TABLE_NAMES, Name, fill, role_names, table_names, uses
-from harness.audit.statements import explained, within_deadline
+from harness.audit.placeholders import (
+    ROLE_NAMES,
+    TABLE_NAMES,
+    Name,
+    fill,
+    role_names,
+    table_names,
+    unknown_placeholder,
+    uses,
+)
+from harness.audit.statements import Rows, explained, run_statement, within_deadline
 from harness.audit.target_file import Recorded, Statements, TrailFeature, TrailLimit
 from harness.audit.trial import Trial
-from harness.database import Client, Side, fetch, quote_identifier, quote_literal, raised_for, run_files
+from harness.database import Client, Side, quote_identifier, quote_literal, raised_for, run_files
 from harness.errors import ConfigError, DatabaseError
 from harness.model import KnownIssue
 
 if TYPE_CHECKING:
     import contextlib
-    from collections.abc import Iterator, Sequence
+    from collections.abc import Iterator, Mapping, Sequence
+    from datetime import datetime
 
 __all__ = ["AuditTarget", "Change"]
 
-#: rows of the trail: values by the names of their columns
-Rows = list[dict[str, Any]]
 #: for a trail with a query for each table, while it has no table
 _NO_CHANGES = f"SELECT {', '.join(f'NULL AS {name}' for name in REQUIRED)} WHERE false"
 
@@ -156,9 +165,8 @@ class AuditTarget(Struct, frozen=True, kw_only=True):
         """
         if not self.statements.tables:
             return self
-        with explained("tables", self._at("tables")), self._within_deadline(client, "tables"):
-            rows = client.rows(self.statements.tables)
-        found = [f"{quote_identifier(schema)}.{quote_identifier(name)}" for schema, name in rows]
+        rows = self._names(client, "tables")
+        found = [f"{quote_identifier(row['schema'])}.{quote_identifier(row['name'])}" for row in rows]
         plain = {quoted.replace('"', ""): quoted for quoted in found}
         return replace(
             self, tables=tuple(dict.fromkeys((*(plain.get(name, name) for name in self.tables), *plain.values())))
@@ -204,21 +212,20 @@ class AuditTarget(Struct, frozen=True, kw_only=True):
         """Whether the statement `grant` is about one audited table."""
         return uses(self.statements.grant, TABLE_NAMES)
 
-    def grant(self, owner: Client, role: str, table: str = "") -> None:
+    def grant(self, owner: Client, table: str = "") -> None:
         """Grant the application role the rights that the trail needs.
 
         :param table: an audited table as an SQL identifier; "" for a grant that is about no table.
         :raises DatabaseError: when the statement does not run.
         """
         if self.statements.grant and (table or not self.grants_each_table):
-            names = role_names(role, owner.info.user) | (table_names(table) if table else {})
-            with explained("grant", self._at("grant")), self._within_deadline(owner, "grant"):
-                owner.run(fill(self.statements.grant, names))
+            with explained("grant", self.at("grant")), self._within_deadline(owner, "grant"):
+                owner.run(fill(self.statements.grant, table_names(table) if table else {}))
 
     def _grant_again(self, owner: Client, table: str) -> None:
         # what a superuser installed, only the superuser can grant
         if self.role and (self.grants_each_table or not self.needs_superuser):
-            self.grant(owner, self.role, table)
+            self.grant(owner, table)
 
     # --- reading --------------------------------------------------------------------------------------
 
@@ -236,7 +243,7 @@ class AuditTarget(Struct, frozen=True, kw_only=True):
 
         :param condition: SQL about the canonical columns of `change`; "" for all changes.
         """
-        where, convention = self._at("changes"), self.actor
+        where, convention = self.at("changes"), self.actor
         changes = (change_of(row, self.own_columns, where) for row in self.rows_of(client, condition))
         return [replace(change, actor=convention.read(change.actor)) for change in changes]
 
@@ -245,21 +252,20 @@ class AuditTarget(Struct, frozen=True, kw_only=True):
 
         :param condition: see :meth:`changes_where`.
         :raises SqlError: of the server.
-        :raises DatabaseError: for a statement that does not end in time, or positions that do not sort.
+        :raises DatabaseError: for a statement that does not end in time, or values that cannot be read or sorted.
         """
         rows: Rows = []
+        where, statements = self.at("changes"), list(self._changes_statements(client))
         with self._within_deadline(client, "changes"):
-            for statement in self._changes_statements(client):
+            for statement in statements:
                 wrapped = f"SELECT * FROM ({statement}\n) AS change WHERE {condition}" if condition else statement
-                cursor = client.execute(wrapped.encode())
-                names = [column.name for column in cursor.description or ()]
-                rows += [dict(zip(names, row, strict=True)) for row in cursor]
+                rows += run_statement(client, wrapped, "changes", where)[1]
         if self.statements.each and any("position" in row for row in rows):
             try:
                 rows.sort(key=lambda row: row["position"])
             except (TypeError, KeyError) as error:
                 raise DatabaseError(
-                    f"statements.changes: the values of position do not sort: {error}", where=self._at("changes")
+                    f"statements.changes: the values of position do not sort: {error}", where=where
                 ) from None
         return self.observed(rows) if self.observed else rows
 
@@ -274,15 +280,26 @@ class AuditTarget(Struct, frozen=True, kw_only=True):
         if not self.statements.each:
             yield self.statements.changes
             return
-        where = self._at("each")
-        with explained("each", where):
-            cursor = client.execute(self.statements.each.encode())
-        columns = [column.name for column in cursor.description or ()]
-        for row in cursor.fetchall():
-            found = dict(zip(columns, row, strict=True))
-            if wrong := [column for column, value in found.items() if not isinstance(value, str)]:
-                raise DatabaseError(f"statements.each: {wrong[0]} is {found[wrong[0]]!r}, needed a text", where=where)
-            yield fill(self.statements.changes, {column: Name(value) for column, value in found.items()})
+        for row in self._names(client, "each"):
+            if found := unknown_placeholder(self.statements.changes, (*row, *ROLE_NAMES)):
+                raise DatabaseError(f"statements.changes: {found[0]}", where=self.at("changes"), hint=found[1])
+            yield fill(self.statements.changes, {column: Name(value) for column, value in row.items()})
+
+    def _names(self, client: Client, name: str) -> Rows:
+        """Return the rows of a statement that returns names of schemas and tables.
+
+        :param name: its key, `tables` or `each`.
+        :raises DatabaseError: when it does not run, or returns something else.
+        """
+        where = self.at(name)
+        with explained(name, where):
+            columns, rows = self._rows(client, name)
+        if missing := sorted({"schema", "name"} - set(columns)):
+            raise DatabaseError(f"statements.{name}: missing column {', '.join(missing)}", where=where)
+        for row in rows:
+            if wrong := [column for column, value in row.items() if not isinstance(value, str)]:
+                raise DatabaseError(f"statements.{name}: {wrong[0]} is {row[wrong[0]]!r}, needed a text", where=where)
+        return rows
 
     @raised_for(Side.TARGET)
     def count_transactions(self, admin: Client) -> int:
@@ -306,8 +323,7 @@ class AuditTarget(Struct, frozen=True, kw_only=True):
         :param job_id: the job that does it; a trail that does not keep jobs ignores it.
         """
         values = {"name": name, "correlation_id": correlation_id, "job_id": job_id}
-        with self._within_deadline(client, "record_action"):
-            fetch(client, self.statements.record_action, values)
+        self._rows(client, "record_action", values)
 
     @property
     def keeps_jobs(self) -> bool:
@@ -317,10 +333,7 @@ class AuditTarget(Struct, frozen=True, kw_only=True):
     @raised_for(Side.TARGET)
     def actions(self, admin: Client) -> dict[str, dict[str, Any]]:
         """Return the columns of each action by its id, in the order in which the trail returns them."""
-        with self._within_deadline(admin, "actions"):
-            cursor = admin.execute(self.statements.actions.encode())
-            names = [column.name for column in cursor.description or ()]
-            rows = [dict(zip(names, row, strict=True)) for row in cursor]
+        _, rows = self._rows(admin, "actions")
         spelled = ({"actor": self.actor.read(row["actor"])} if "actor" in row else {} for row in rows)
         return {str(row["id"]): row | actor for row, actor in zip(rows, spelled, strict=True)}
 
@@ -332,20 +345,38 @@ class AuditTarget(Struct, frozen=True, kw_only=True):
         return {identity: str(row["correlation_id"]) for identity, row in self.actions(admin).items()}
 
     @raised_for(Side.TARGET)
+    def purge(self, client: Client, cutoff: datetime) -> None:
+        """Delete the changes that were captured before the cutoff."""
+        self._rows(client, "purge", {"cutoff": cutoff})
+
+    @raised_for(Side.TARGET)
+    def age(self, client: Client, days: int) -> None:
+        """Make the whole trail older."""
+        self._rows(client, "age", {"age": timedelta(days=days)})
+
+    @raised_for(Side.TARGET)
     def functions(self, admin: Client) -> list[tuple[str, str]]:
         """Return name and definition of the functions that capture."""
-        rows = admin.rows(self.statements.capture_functions)
-        if wrong := next((row for row in rows if len(row) != len(("name", "definition"))), None):
-            raise DatabaseError(
-                f"statements.capture_functions: found {len(wrong)} columns, needed name and definition",
-                where=self._at("capture_functions"),
-            )
-        return [(name, definition) for name, definition in rows]
+        return [(name, definition) for name, definition in admin.rows(self.statements.capture_functions)]
 
     def _within_deadline(self, client: Client, name: str) -> contextlib.AbstractContextManager[None]:
-        return within_deadline(client, name, self._at(name))
+        return within_deadline(client, name, self.at(name))
 
-    def _at(self, name: str) -> str:
+    def _rows(
+        self, client: Client, name: str, parameters: Mapping[str, object] | None = None
+    ) -> tuple[list[str], Rows]:
+        """Run a statement within its deadline, and return the names of its columns, and its rows.
+
+        :param name: its key.
+        """
+        with self._within_deadline(client, name):
+            return run_statement(client, getattr(self.statements, name), name, self.at(name), parameters)
+
+    def at(self, name: str) -> str:
+        """Return file and line of a statement, for errors.
+
+        :param name: its key.
+        """
         return _place(self.where, f"statements.{name}")
 
 

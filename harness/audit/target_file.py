@@ -14,6 +14,21 @@ from harness.audit.actor_convention import ActorConvention
 from harness.model import KnownIssue
 
 _Statement = Annotated[str, Meta(min_length=1)]
+#: the properties and the claims of a target file; a test compares them with the enumerations
+_Omitted = Literal["actor", "transaction-id", "inserts", "updates", "deletes", "image", "order"]
+_Claim = Literal[
+    "changed-fields",
+    "changed-from",
+    "actor-types",
+    "truncate",
+    "partitions",
+    "actions",
+    "coverage",
+    "redaction",
+    "retention",
+    "export",
+    "contract-tables",
+]
 _Table = Annotated[str, Meta(pattern=r"^[a-z_][a-z0-9_$]*\.[a-z_][a-z0-9_$]*$")]
 
 
@@ -122,7 +137,7 @@ class Recorded(StrEnum):
     #: `changes` returns the changes of a row in the order in which they were made, also when another trigger changes
     #: the row once more: PostgreSQL fires triggers in the order of their names
     ORDER = "order"
-    #: a trail has it when its changes have the column captured_at, and cannot omit it
+    #: a trail has it when its changes have the column captured_at; a target file cannot omit it
     TIME = "time"
 
     @property
@@ -163,9 +178,9 @@ _RECORDED = {
 class Statements(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """The SQL that attaches and reads the trail.
 
-    Attaching must be repeatable. `{role}` and `{owner}` work in every statement, and `{table}`, `{schema}` and `{name}`
-    in those about one table; see `harness/audit/placeholders.py`. In a statement with parameters, write a percent sign
-    twice.
+    `{role}` and `{owner}` work in every statement, and `{table}`, `{schema}` and `{name}` in those about one table; see
+    `harness/audit/placeholders.py`. A statement with parameters is a single statement, in which a percent sign is
+    written twice.
     """
 
     #: attaches capture to a table
@@ -199,12 +214,12 @@ class Statements(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     actions: str = ""
     #: rows of schema, table, problem for every table, captured or not; a problem of NULL means captured
     coverage: str = ""
-    #: parameter `%(cutoff)s`: deletes changes captured before it
+    #: parameter `%(cutoff)s`, a time: deletes changes captured before it. A procedure may commit
     purge: str = ""
     #: parameter `%(age)s`: an interval; makes the whole trail older by it, to test the purge
     age: str = ""
-    #: parameter `%(since)s`: the cursor of the last export, as text, or NULL for the first one. The columns of
-    #: `changes`, and cursor: where the next export continues, the same in all rows
+    #: parameter `%(since)s`: the cursor of the last export, as text, or NULL for the first one; write
+    #: `%(since)s::text`. The columns of `changes`, and cursor: where the next export continues, the same in all rows
     export: str = ""
     #: rows of name and definition of the capture functions; for controls of the reference layer
     capture_functions: str = ""
@@ -236,9 +251,9 @@ class TargetFile(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     #: tables of the trail, as schema.table; only the capture may write to them. They exist after the installation
     tables: tuple[_Table, ...] = ()
     #: what the trail does not record, by design: see the properties
-    omits: tuple[Recorded, ...] = ()
+    omits: tuple[_Omitted, ...] = ()
     #: what the trail does in addition to recording changes: see the claims
-    claims: tuple[TrailFeature, ...] = ()
+    claims: tuple[_Claim, ...] = ()
     #: columns of audited tables that belong to the trail: no comparison of rows includes them
     own_columns: tuple[Annotated[str, Meta(min_length=1)], ...] = ()
     #: whether capture has to be attached again after DDL on an audited table

@@ -86,11 +86,7 @@ def _load(
     stripped = {key: value.rstrip().rstrip(";") for key, value in msgspec.structs.asdict(file.statements).items()}
     file = msgspec.structs.replace(file, statements=Statements(**stripped))
     _require_consistent(file, path)
-    claimed = frozenset(file.claims) if claims is None else claims
-    if claims is None and TrailFeature.LIBRARY in claimed:
-        raise ConfigError(
-            "claims: only the reference layer can claim `library`", where=config.at_key(str(path), "claims")
-        )
+    claimed = frozenset(map(TrailFeature, file.claims)) if claims is None else claims
     for feature in sorted(claimed):
         for needed in NEEDS_STATEMENT.get(feature, ()):
             if not getattr(file.statements, needed):
@@ -102,12 +98,13 @@ def _load(
     files = install or tuple(path.parent / name for name in file.install)
     digest = hashlib.sha256(path.read_bytes())
     for sql in files:
+        where = "" if install else config.at_key(str(path), "install")
+        if sql.exists() and not sql.is_file():  # a pipe can be read only once, and may block for ever
+            raise ConfigError(f"install: {sql} is not a regular file", where=where)
         try:
             digest.update(sql.read_bytes())
         except OSError as error:
-            raise ConfigError(
-                f"install: cannot read {sql}: {error.strerror}", where=config.at_key(str(path), "install")
-            ) from None
+            raise ConfigError(f"install: cannot read {sql}: {error.strerror}", where=where) from None
     return AuditTarget(
         name=name,
         summary=file.summary,
@@ -119,7 +116,7 @@ def _load(
         actor=file.actor or NO_ACTOR,
         statements=file.statements,
         claims=claimed,
-        omits=frozenset(file.omits),
+        omits=frozenset(map(Recorded, file.omits)),
         own_columns=frozenset(file.own_columns),
         reattach=file.reattach,
         switches=file.switches,
@@ -137,9 +134,6 @@ def _require_consistent(file: TargetFile, path: Path) -> None:
     if not file.tables and not file.statements.tables:
         hint = "name the tables of the trail, or a query for them in statements.tables"
         raise ConfigError("tables: missing key", where=str(path), hint=hint)
-    if Recorded.TIME in file.omits:
-        hint = "a trail without times leaves out the column captured_at of statements.changes"
-        raise _error(path, "omits", "found 'time', which cannot be omitted", hint)
     if file.actor is None and Recorded.ACTOR not in file.omits:
         hint = 'say how an application declares its actor, or that the trail records none: omits = ["actor"]'
         raise ConfigError("actor: missing key", where=str(path), hint=hint)
@@ -170,6 +164,8 @@ def _require_one_way(actor: ActorConvention, path: Path) -> None:
     if not any("{id}" in text for text in texts):
         raise _error(path, f"actor.{ways[0]}", "missing {id}", "{id} and {type} stand for the actor's id and type")
     _require_placeholders(path, "actor.declare", actor.declare, ROLE_NAMES, ("id", "type"))
+    for text in actor.settings.values():
+        _require_placeholders(path, "actor.settings", text, (), ("id", "type"))
 
 
 def _require_placeholders(

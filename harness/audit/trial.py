@@ -12,7 +12,7 @@ from msgspec import Struct, json
 from harness.audit.actor import Actor
 from harness.audit.changes import Change
 from harness.audit.target_file import Recorded
-from harness.database import SqlError, cancelled_after, describe
+from harness.database import SqlError, cancelled_after, describe_in_full
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -96,7 +96,7 @@ def _write(target: AuditTarget, client: Client, actor: Actor, slug: str) -> Tria
                     client.run(statement.format(slug=slug))
                 doing = "commit of an audited transaction"
         except SqlError as error:
-            what = f"did not end within {_LONGEST_S:g} s" if late.is_set() else f"failed: {describe(error)}"
+            what = f"did not end within {_LONGEST_S:g} s" if late.is_set() else f"failed: {describe_in_full(error)}"
             return Trial(missing={at: f"the {doing} {what}"}, failed=at)
     return None
 
@@ -104,9 +104,11 @@ def _write(target: AuditTarget, client: Client, actor: Actor, slug: str) -> Tria
 def _missing(target: AuditTarget, changes: tuple[Change, ...]) -> Iterator[tuple[Recorded, str]]:
     """Yield each property that the changes do not have, with a sentence."""
     operations = [change.op for change in changes]
+    odd = sorted(set(operations) - {*_OPERATIONS.values(), "truncate"})
     for shown, operation in _OPERATIONS.items():
         if operation not in operations:
-            yield shown, f"no change was recorded for {'an' if operation[0] in 'iu' else 'a'} {operation}"
+            instead = f", and changes have the op {_shown(odd[0])}" if odd else ""
+            yield shown, f"no change was recorded for {'an' if operation[0] in 'iu' else 'a'} {operation}{instead}"
     if sentence := _missing_actor(target, changes):
         yield Recorded.ACTOR, sentence
     if sentence := _missing_transaction(changes):
@@ -125,15 +127,14 @@ def _missing(target: AuditTarget, changes: tuple[Change, ...]) -> Iterator[tuple
 
 
 def _missing_actor(target: AuditTarget, changes: tuple[Change, ...]) -> str:
-    own = {actor.id for actor in (_ADA, _BOB)}
     for change in changes:
         row = _ROWS.get(change.op, f"the change {change.op}")
         if change.actor is None:
             return f"{row} has no actor"
         if not isinstance(change.actor, dict):
             return f"{row} has the actor {_shown(change.actor)}, needed a JSON object with type and id"
-        if change.actor.get("id") not in own:
-            declared = _shown(_ADA.reference) if target.actor.is_declared else "the declared one"
+        if change.actor.get("id") not in [_ADA.id, _BOB.id]:
+            declared = " or ".join(_shown(target.actor.application_s(actor)) for actor in (_ADA, _BOB))
             return f"{row} has the actor {_shown(change.actor)} instead of {declared}"
     return ""
 

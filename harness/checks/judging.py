@@ -12,9 +12,10 @@ from typing import TYPE_CHECKING
 
 from msgspec import Struct
 
+from harness.audit.statements import statement_of
 from harness.checks.record import Ended, NotApplicableError, NotExercisedError
 from harness.checks.registry import Safety
-from harness.database import Side, SqlError, describe, is_lost, origin_of
+from harness.database import Side, SqlError, describe_in_full, is_lost, origin_of, raised_within
 from harness.errors import (
     EngineUnavailableError,
     HarnessError,
@@ -116,14 +117,6 @@ def _side_of(error: BaseException) -> Side:
     return origin.side if origin else Side.HARNESS
 
 
-def raised_within(error: BaseException) -> str:
-    """Return the function that raised an error, as the server names it; "" for an error of the statement itself."""
-    if not isinstance(error, SqlError):
-        return ""
-    context = (error.diag.context or "").strip().splitlines()
-    return next((line for line in context if "function" in line), "")
-
-
 def judge(check: Check, record: CheckRecord, error: Exception | None, *, shared: bool = False) -> Verdict:
     """Judge a check that ended, and record the expectation that an error of its subject breaks.
 
@@ -214,8 +207,7 @@ def _read_answer(error: Exception, record: CheckRecord, *, may_be_shared: bool) 
 
 
 def describe_answer(error: Exception) -> str:
-    """Return an error of a server as the evidence spells it, with the function that raised it."""
+    """Return an error of a server as the evidence spells it, with the target's statement and the raising function."""
     if not isinstance(error, SqlError):
         return str(getattr(error, "what", error))
-    within = raised_within(error)
-    return describe(error) + (f" ({within})" if within else "")
+    return ": ".join(filter(None, (statement_of(error), describe_in_full(error))))

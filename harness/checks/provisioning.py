@@ -11,9 +11,18 @@ from msgspec.structs import replace
 from harness.audit.statements import explained
 from harness.audit.target import AuditTarget
 from harness.audit.trial import Trial, try_trail
-from harness.audit.verifying import columns_of, try_attaching, verify_statements
-from harness.config import at_key
-from harness.database import Client, SqlError, connect, create_database, describe, drop_database, run_files
+from harness.audit.verifying import columns_of, try_as_superuser, try_attaching, verify_statements, with_its_tables
+from harness.database import (
+    Client,
+    SqlError,
+    cancelled_after,
+    connect,
+    create_database,
+    describe,
+    describe_in_full,
+    drop_database,
+    run_files,
+)
 from harness.errors import DatabaseError
 
 if TYPE_CHECKING:
@@ -24,6 +33,8 @@ if TYPE_CHECKING:
 
 #: of the sessions that run the target's statements here: a statement that never ends would end no run
 _DEADLINES = "-c statement_timeout=60s -c lock_timeout=30s"
+#: of the installation, whose files may set other deadlines
+_LONGEST_INSTALL_S = 60.0
 
 
 class Provisioned(Struct, frozen=True, kw_only=True):
@@ -44,29 +55,38 @@ def provision(lab: Lab, target: AuditTarget, fixtures: Fixtures, admin: Client, 
     target = target.of_roles(lab.roles.app.name, lab.roles.owner.name)
     try:
         create_database(admin, database, owner=lab.roles.owner.name)
+        _install(lab, target, database)
         with _sessions(lab, target, database) as (owner, installer):
-            target.install_in(installer)
             run_files(owner, [fixtures.sql])
             verify_statements(target, installer)
             if not target.statements.each:
                 columns_of(target, installer)
             try_attaching(target, owner)
             attached = _attach(target, owner, fixtures)
-            target.grant(installer, target.role)
-            target = replace(target.with_found_tables(installer), columns=columns_of(target, installer))
+            target.grant(installer)
+            target = replace(with_its_tables(target, installer), columns=columns_of(target, installer))
         if not target.is_reference:
             target = replace(target, trial=_try(lab, target, admin, database))
     except SqlError as error:
         raise DatabaseError(
-            f"the database could not be provisioned: {describe(error)}", where=f"topology {lab.topology.name}"
+            f"the database could not be provisioned: {describe_in_full(error)}", where=f"topology {lab.topology.name}"
         ) from None
     return Provisioned(target=target, attached=attached)
+
+
+def _install(lab: Lab, target: AuditTarget, database: str) -> None:
+    """Install the trail on a connection of its own: its files may change settings for the session, as a dump does.
+
+    :raises DatabaseError: with file, line and SQLSTATE.
+    """
+    with _sessions(lab, target, database) as (_, installer), cancelled_after(installer, _LONGEST_INSTALL_S):
+        target.install_in(installer)
 
 
 def _try(lab: Lab, target: AuditTarget, admin: Client, template: str) -> Trial:
     """Try the trail in a clone of the template, so that nothing of the trial is left.
 
-    :raises DatabaseError: when the trail cannot be read.
+    :raises DatabaseError: when the trail cannot be read, or a statement has a mistake.
     """
     name = f"{template}_trial"
     create_database(admin, name, owner=lab.roles.owner.name, template=template, durable=lab.topology.postgres.durable)
@@ -74,9 +94,10 @@ def _try(lab: Lab, target: AuditTarget, admin: Client, template: str) -> Trial:
         with (
             connect(lab.direct(name), application_name="application") as application,
             connect(lab.admin(name), application_name="pooler-harness trial") as reader,
-            explained("changes", at_key(target.where, "statements.changes")),
         ):
-            return try_trail(target, application, reader)
+            try_as_superuser(target, reader)
+            with explained("changes", target.at("changes")):
+                return try_trail(target, application, reader)
     finally:
         drop_database(admin, name)
 
@@ -109,8 +130,8 @@ def _attach(target: AuditTarget, owner: Client, fixtures: Fixtures) -> dict[str,
             attached[table] = describe(error)
             if is_ordinary:
                 raise DatabaseError(
-                    f"statements.attach failed for {table}: {describe(error)}",
-                    where=at_key(target.where, "statements.attach"),
+                    f"statements.attach failed for {table}: {describe_in_full(error)}",
+                    where=target.at("attach"),
                     hint=error.diag.message_hint or "",
                 ) from None
         except DatabaseError as error:  # of the grant

@@ -13,6 +13,7 @@ from harness.audit.target_file import Recorded
 from harness.audit.target_loading import load_target
 from harness.audit.trial import Trial, spelled
 from harness.checks.claims import unjudged_claims
+from harness.checks.judging import describe_answer
 from harness.checks.record import NotExercisedError
 from harness.checks.workspace import Workspace
 from harness.cli import completion, options
@@ -21,7 +22,7 @@ from harness.cli.invocation import Invocation, command
 from harness.cli.parser import Group
 from harness.cli.planning import named_topologies, require_used
 from harness.cli.standing import standing
-from harness.database import SqlError, describe
+from harness.database import SqlError
 from harness.engine.owner import Owner
 from harness.errors import DatabaseError, HarnessError, InterruptedRunError
 from harness.printable import one_line
@@ -137,7 +138,7 @@ def _tried(invocation: Invocation, lab: Lab, target: AuditTarget, stop: Event) -
     except SqlError as error:
         if stop.is_set():
             raise InterruptedRunError("interrupted: the servers are removed") from None
-        raise DatabaseError(describe(error), where=target.where) from None
+        raise DatabaseError(describe_answer(error), where=target.where) from None
     finally:
         workspace.close()
     return wrong

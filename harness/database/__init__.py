@@ -30,9 +30,11 @@ from harness.database.sql_errors import (
     Side,
     SqlError,
     describe,
+    describe_in_full,
     is_lost,
     origin_of,
     raised_for,
+    raised_within,
     refusal,
 )
 from harness.database.sql_files import is_quoted, load_queries, run_files
@@ -57,6 +59,7 @@ __all__ = [
     "cut",
     "database_on_console",
     "describe",
+    "describe_in_full",
     "drop_database",
     "fetch",
     "is_idle",
@@ -72,6 +75,7 @@ __all__ = [
     "quote_literal",
     "quote_name",
     "raised_for",
+    "raised_within",
     "refusal",
     "roll_back",
     "run_files",

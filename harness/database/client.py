@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 import os
 import socket
-from threading import Event, Timer
+from threading import Event, Thread, Timer
 from typing import TYPE_CHECKING, Any, NoReturn, cast
 
 import psycopg
@@ -263,22 +263,27 @@ def bounded(client: Client, longest_s: float) -> Iterator[Client]:
 def cancelled_after(client: Client, longest_s: float) -> Iterator[Event]:
     """Cancel the statement that runs on a connection if the block has not ended in time.
 
-    :return: an event that is set when the statement is cancelled. Its error has the SQLSTATE 57014.
+    A block of several statements may go on, and a request between two of them cancels none: after the same time, the
+    statement that runs then is cancelled, too.
+
+    :return: an event that is set when a statement is cancelled. Its error has the SQLSTATE 57014.
     """
-    late = Event()
+    late, over = Event(), Event()
 
     def cancel() -> None:
-        late.set()
-        with contextlib.suppress(SqlError):
-            client.cancel_safe(timeout=_CANCEL_S)
+        while not over.wait(longest_s):
+            late.set()
+            with contextlib.suppress(SqlError):
+                client.cancel_safe(timeout=_CANCEL_S)
 
-    watchdog = Timer(longest_s, cancel)
-    watchdog.daemon = True
+    watchdog = Thread(target=cancel, daemon=True, name="deadline of a statement")
     watchdog.start()
     try:
         yield late
     finally:
-        watchdog.cancel()
+        over.set()
+        if late.is_set():  # a request that is on its way must not reach a later statement
+            watchdog.join(_CANCEL_S)
 
 
 def console(endpoint: Endpoint, command: str, *, longest_s: float = 60.0) -> list[dict[str, str]]:

@@ -85,6 +85,20 @@ def describe(error: BaseException) -> str:
     return f"{state} {message}" if state else f"{type(error).__name__}: {message}"
 
 
+def raised_within(error: BaseException) -> str:
+    """Return the function that raised an error, as the server names it; "" for an error of the statement itself."""
+    if not isinstance(error, SqlError):
+        return ""
+    context = (error.diag.context or "").strip().splitlines()
+    return next((line for line in context if "function" in line), "")
+
+
+def describe_in_full(error: BaseException) -> str:
+    """Return an error as :func:`describe` does, with the function that raised it."""
+    within = raised_within(error)
+    return describe(error) + (f" ({within})" if within else "")
+
+
 #: libpq does not keep PgBouncer's SQLSTATE while it connects, so refused logins are recognised by their text
 _REFUSED = re.compile(
     r"authentication failed|no such user|wrong password type|cannot do SCRAM|login failed|not allowed to connect"

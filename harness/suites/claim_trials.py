@@ -9,7 +9,8 @@ from harness.audit.actor import Actor
 from harness.audit.exporting import export_trail
 from harness.audit.target_file import TrailFeature
 from harness.audit.trial import spelled
-from harness.database import SqlError, describe
+from harness.checks.judging import describe_answer
+from harness.database import SqlError
 from harness.errors import DatabaseError
 from harness.suites.actors import ADA
 from harness.suites.redaction.people import MASK, create_redacted_people
@@ -35,9 +36,9 @@ def try_claims(ctx: CheckContext) -> dict[TrailFeature, str]:
         try:
             sentence = trial(ctx)
         except SqlError as error:
-            sentence = f"its trial failed: {describe(error)}"
+            sentence = f"its trial failed: {describe_answer(error)}"
         except DatabaseError as error:
-            sentence = error.what
+            sentence = ": ".join(filter(None, (error.where, error.what)))
         if sentence:
             missing[claim] = sentence
     return missing

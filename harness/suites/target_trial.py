@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 from msgspec import Struct
 
 from harness.audit.changes import Change
-from harness.database import SqlError, cancelled_after, describe
+from harness.database import SqlError, cancelled_after, describe_in_full
 from harness.suites.actors import ADA, BOB
 
 if TYPE_CHECKING:
@@ -105,7 +105,7 @@ class _Writes:
                 yield
             except SqlError as error:
                 ended = any(event.is_set() for event in late)
-                wrong = f"did not end within {_LONGEST_S:g} s" if ended else f"failed: {describe(error)}"
+                wrong = f"did not end within {_LONGEST_S:g} s" if ended else f"failed: {describe_in_full(error)}"
                 for client in self._ctx.clients_in_use:
                     with contextlib.suppress(SqlError):
                         client.run("ROLLBACK")

@@ -139,12 +139,12 @@ def staging(some_engine: Engine) -> Iterator[tuple[Lab, Host]]:
         with lab.connect_admin() as admin:
             create_database(admin, "staging", owner=lab.roles.owner.name)
         with connect(lab.owner("staging")) as owner:
-            target = load_target("reference")
+            target = load_target("reference").of_roles("harness_app", owner.info.user)
             target.install_in(owner)
             owner.run(SCHEMA)
             owner.run("CREATE SCHEMA scratch")
             target.attach(owner, "public.posts")
-            target.grant(owner, "harness_app")
+            target.grant(owner)
             owner.run("INSERT INTO public.posts (slug) VALUES ('taken')")
         host = Host(lab.chain("staging"))
         host.start()

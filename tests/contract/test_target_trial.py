@@ -9,6 +9,7 @@ import pytest
 from harness.audit import statements, trial
 from harness.audit.target_file import Recorded
 from harness.audit.target_loading import load_target
+from harness.checks import provisioning
 from harness.checks.execution import run_check
 from harness.checks.workspace import _TEMPLATE, Workspace
 from harness.cli.planning import planned
@@ -119,6 +120,40 @@ def wrong(workspace: Workspace) -> list[str]:
         found = try_writes(ctx, lambda _tried: None)
     with workspace.context("target.claims") as ctx:
         return [*found, *try_claims(ctx).values()]
+
+
+# --- installing -------------------------------------------------------------------------------------------
+
+#: as dumps begin
+_DUMPED = "SET statement_timeout = 0;\nSELECT pg_catalog.set_config('search_path', '', false);\n"
+
+
+def test_settings_of_a_dump_end_with_the_installation(provisioned: Callable[..., Workspace]) -> None:
+    workspace = provisioned(
+        toml(more='transactions = "SELECT count(*) FROM plain"'), f"{_DUMPED}{SQL}CREATE TABLE public.plain ();"
+    )
+    assert missing(workspace) == {}
+
+
+def test_an_installation_that_never_ends_names_its_line(
+    provisioned: Callable[..., Workspace], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(provisioning, "_LONGEST_INSTALL_S", 0.5)
+    with pytest.raises(DatabaseError, match=r"mine\.sql:4: this SQL failed: 57014"):
+        provisioned(toml(), f"{_DUMPED}\nSELECT pg_sleep(60);\nSELECT 1;")
+
+
+_PURGE = """
+CREATE PROCEDURE trail.purge(cutoff timestamptz) LANGUAGE plpgsql AS
+'BEGIN DELETE FROM trail.log WHERE at < cutoff; COMMIT; END';
+"""
+
+
+def test_a_purge_may_commit_and_an_age_is_an_interval(provisioned: Callable[..., Workspace]) -> None:
+    statements = 'purge = "CALL trail.purge(%(cutoff)s)"\nage = "UPDATE trail.log SET at = at - %(age)s"'
+    workspace = provisioned(toml(keys='claims = ["retention"]', more=statements), SQL + _PURGE)
+    assert wrong(workspace) == []
+    assert judged(workspace, "retention.boundary") == (Status.OK, "")
 
 
 # --- conventions -------------------------------------------------------------------------------------------
@@ -300,16 +335,24 @@ _ACTOR = "json_build_object('type', kind, 'id', who) AS actor"
             toml(changes=CHANGES.replace(_ACTOR, "json_build_object('type', 'role', 'id', 'app') AS actor")), SQL,
             Recorded.ACTOR, 'the inserted row has the actor {"type":"role","id":"app"} instead of',
         ),
+        (
+            toml(changes=CHANGES.replace(_ACTOR, "json_build_object('id', json_build_array(1)) AS actor")), SQL,
+            Recorded.ACTOR, 'the inserted row has the actor {"id":[1]} instead of {"type":"user","id":"trial-ada"} or ',
+        ),
         (toml(changes=CHANGES.replace("tx AS", "NULL AS")), SQL, Recorded.TRANSACTION_ID, "the inserted row has no transaction id"),
         (toml(changes=CHANGES.replace("tx AS", "id::text AS")), SQL, Recorded.TRANSACTION_ID, "have 6 transaction ids"),
         (toml(changes=CHANGES.replace("tx AS", "'1' AS")), SQL, Recorded.TRANSACTION_ID, "have the same transaction id"),
         (toml(attach=ATTACH.replace("INSERT OR ", "")), SQL, Recorded.INSERTS, "no change was recorded for an insert"),
         (toml(attach=ATTACH.replace("OR UPDATE ", "")), SQL, Recorded.UPDATES, "no change was recorded for an update"),
         (toml(attach=ATTACH.replace(" OR DELETE", "")), SQL, Recorded.DELETES, "no change was recorded for a delete"),
+        (
+            toml(changes=CHANGES.replace("lower(op) AS", "replace(lower(op), 'delete', 'removed') AS")), SQL,
+            Recorded.DELETES, 'no change was recorded for a delete, and changes have the op "removed"',
+        ),
         (toml(changes=CHANGES.replace("after AS", "NULL AS")), SQL, Recorded.IMAGE, "the inserted row has no image"),
         (toml(changes=CHANGES.replace("BY id", "BY id DESC")), SQL, Recorded.ORDER, "come back in the order delete, update"),
         (toml(), _NO_WRITE, Recorded.INSERTS, "no change was recorded for an insert, an update and a delete"),
-        (toml(), _RAISES, Recorded.INSERTS, "the audited insert failed: 22023 never"),
+        (toml(), _RAISES, Recorded.INSERTS, "the audited insert failed: 22023 never (PL/pgSQL function trail.capture()"),
         (toml(actor="declare = 'SELECT 1 / 0, {id}'"), SQL, Recorded.ACTOR, "the declaration of the actor failed: 22012"),
     ],
 )  # fmt: skip
@@ -343,6 +386,10 @@ def test_a_trail_that_never_ends_a_write_ends_in_a_sentence(
         (CHANGES.replace("at AS", "at::timestamp AS"), "the column captured_at is timestamp, needed timestamptz"),
         (CHANGES.replace("after AS data_after", "1 AS data_after"), "the column data_after is int4, needed json or jsonb"),
         (CHANGES.replace("tx AS", "1 / (id - id) AS"), "statements.changes does not run: 22012"),
+        (
+            CHANGES.replace("after AS data_after", "(repeat('[', 9000) || repeat(']', 9000))::json AS data_after"),
+            "statements.changes: a value cannot be read: ",
+        ),
     ],
 )  # fmt: skip
 def test_a_trail_that_cannot_be_read_ends_in_a_sentence_with_its_place(

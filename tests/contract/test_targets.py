@@ -140,14 +140,46 @@ def test_threadline_is_judged_by_the_users_own_sql(tmp_path: Path, name: str) ->
         (MINE, "BEGIN;\n" + SQL + "COMMIT;\n", ("mine.sql:1", "BEGIN cannot run here")),
         (MINE, SQL + "\n\\set x 1\n", ("mine.sql:4", "without psql")),
         (MINE + 'coverage = "SELECT 1, 2"\n', SQL, ("mine.toml:11", "needed schema, table, problem")),
-        (MINE + 'age = "SELECT %(age)s::int"\n', SQL, ("mine.toml:11", "22P02")),
+        (MINE + 'age = "SELECT %(age)s::int"\n', SQL, ("mine.toml:11", "statements.age", "42846")),
+        (MINE + 'purge = "SELECT %(cutof)s"\n', SQL, ("mine.toml:11", "statements.purge", "cutof")),
+        (MINE + 'transactions = "SELECT count(*) FROM public.lgo"\n', SQL, ("mine.toml:11", "42P01")),
+        (MINE + 'detach = "SELECT public.g({table_literal})"\n', SQL, ("mine.toml:11", "statements.detach", "42883")),
+        (MINE + 'export = "SELECT %(since)s IS NULL"\n', SQL, ("mine.toml:11", "statements.export", "42P18")),
+        (MINE + 'export = "SELECT %(since)s::text"\n', SQL, ("mine.toml:11", "missing column id, ")),
+        (MINE + "tables = \"SELECT 1 AS schema, 'x' AS name\"\n", SQL, ("mine.toml:11", "schema is 1, needed a text")),
+        (MINE + "tables = \"SELECT 'public'\"\n", SQL, ("mine.toml:11", "missing column name, schema")),
+        (
+            MINE + "tables = \"SELECT 'lgo' AS name, 'public' AS schema\"\n", SQL,
+            ("mine.toml:11", 'statements.tables: missing table "public"."lgo"'),
+        ),
+        (
+            MINE.replace("FROM public.log", "FROM {histori}")
+            + "each = \"SELECT 'public' AS schema, 'log' AS name, 'log' AS history\"\n", SQL,
+            ("mine.toml:10", "statements.changes: unknown placeholder {histori}", "did you mean history"),
+        ),
+        (
+            MINE.replace("install", "switches = ['SELECT public.off()']\ninstall"), SQL,
+            ("mine.toml:3", "switches: 'SELECT public.off()' does not run: 42883"),
+        ),
+        (
+            MINE + "record_action = 'SELECT public.act(%(name)s)'\n", SQL,
+            ("mine.toml:11", "statements.record_action does not run: 42883"),
+        ),
+        (
+            MINE + "record_action = 'SELECT %(nam)s'\n", SQL,
+            ("mine.toml:11", "statements.record_action does not run: ProgrammingError", "nam"),
+        ),
+        (
+            MINE, SQL + "DO $$ BEGIN RAISE EXCEPTION 'never' USING ERRCODE = '22023'; END $$;",
+            ("mine.sql:3", "22023 never"),
+        ),
         (MINE.replace("public.log", "public.lgo", 1), SQL, ("mine.toml:4", "missing table public.lgo")),
         (MINE.replace("AS actor", "AS actr"), SQL, ("mine.toml:10", "missing column actor")),
         (MINE.replace("FROM public.log", "FROM public.lgo"), SQL, ("mine.toml:10", "42P01")),
         (MINE.replace("public.f()", "public.g()"), SQL, ("mine.toml:9", "42883", "public.posts")),
         (MINE + 'grant = "GRANT ALL ON public.lgo TO {role}"\n', SQL, ("mine.toml:11", "42P01")),
     ],
-)
+)  # fmt: skip
 def test_a_mistake_names_file_line_and_sqlstate(
     tmp_path: Path, lab: Lab, toml: str, sql: str, texts: tuple[str, ...]
 ) -> None:

@@ -38,6 +38,7 @@ pytestmark = pytest.mark.engine
 DIRECT = load_topologies()["direct"]
 CHECKS = {check.id: check for check in catalogue().checks}
 PLAIN_TRIGGER = load_target("plain-trigger", ())
+_LINE = PLAIN_TRIGGER.at("changes").rpartition(":")[2]
 
 
 @pytest.fixture(scope="module")
@@ -200,4 +201,6 @@ def test_data_of_another_shape_breaks_expectations_and_no_check(
     assert not {name: result.reason for name, result in found.items() if "itself broke" in result.reason}
     assert "capture.large-values" in found
     assert found["capture.update"].status is Status.ISSUE
+    fails = f"observed statements.changes (plain-trigger.toml:{_LINE}): 22012" in found["capture.update"].reason
+    assert fails == (odd == "a statement that fails")
     assert any(expectation.broken for expectation in found["capture.update"].expectations)

@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+import os
+from typing import TYPE_CHECKING, Any, get_args
 
 import pytest
-from msgspec.structs import replace
+from msgspec.structs import fields, replace
 
 from harness.audit.actor import Actor
 from harness.audit.placeholders import fill, table_names
-from harness.audit.target_file import Recorded, TrailFeature
+from harness.audit.target_file import Recorded, TargetFile, TrailFeature
 from harness.audit.target_loading import load_target, reference_target, shipped_targets
 from harness.checks.claims import unjudged_claims
 from harness.cli.settings import read_settings
@@ -63,7 +64,7 @@ def test_a_target_s_identity_changes_with_its_sql(tmp_path: Path) -> None:
     [
         ('scope = "session"', 'scope = "sesion"', "mine.toml:9: actor.scope: found 'sesion', allowed: "),
         ('claims = ["truncate"]', 'claims = ["truncat"]', "mine.toml:5: claims"),
-        ('claims = ["truncate"]', 'claims = ["library"]', "mine.toml:5: claims: only the reference layer"),
+        ('claims = ["truncate"]', 'claims = ["library"]', "mine.toml:5: claims[0]: found 'library', allowed: "),
         ('claims = ["truncate"]', 'claims = ["redaction"]', "claims: redaction requires statements.attach_redacted"),
         ('setting = "app.user"', 'setting = "app user"', "mine.toml:7: actor.setting"),
         ('setting = "app.user"', 'declare = "SELECT 1"', "mine.toml:8: actor.value: found 'id', which is the form of"),
@@ -79,9 +80,14 @@ def test_a_target_s_identity_changes_with_its_sql(tmp_path: Path) -> None:
             "mine.toml:7: actor.setting: found setting and declare, needed one",
         ),
         ('setting = "app.user"\nvalue = "id"', 'declare = "SELECT {id}, {kind}"', "unknown placeholder {kind}"),
+        (
+            'setting = "app.user"\nvalue = "id"',
+            'settings = { a = "{id}", b = "{kind}" }',
+            "mine.toml:7: actor.settings: unknown placeholder {kind}",
+        ),
         ('[actor]\nsetting = "app.user"\nvalue = "id"\nscope = "session"', "", "mine.toml: actor: missing key"),
         ('claims = ["truncate"]', 'omits = ["actor"]', "mine.toml:5: omits: found 'actor', and a table [actor]"),
-        ('claims = ["truncate"]', 'omits = ["time"]', "mine.toml:5: omits: found 'time', which cannot be omitted"),
+        ('claims = ["truncate"]', 'omits = ["time"]', "mine.toml:5: omits[0]: found 'time', allowed: "),
         ("ON {table} FOR", "ON {tabel} FOR", "mine.toml:11: statements.attach: unknown placeholder {tabel}"),
         ('changes = "SELECT 1"', 'changes = "SELECT {name}"', "mine.toml:12: statements.changes: unknown placeholder"),
         ("[statements]", "[statement]", "mine.toml: "),
@@ -95,6 +101,27 @@ def test_a_mistake_names_file_line_and_key(tmp_path: Path, old: str, new: str, m
     with pytest.raises(ConfigError) as caught:
         load_target(written(tmp_path, GOOD.replace(old, new)))
     assert message in str(caught.value)
+
+
+def test_what_a_file_can_claim_and_omit_is_what_a_trail_can_have() -> None:
+    keys = {field.name: field.type for field in fields(TargetFile)}
+    choices = {name: set(get_args(get_args(keys[name])[0])) for name in ("claims", "omits")}
+    assert choices["claims"] == {*TrailFeature} - {TrailFeature.LIBRARY}
+    assert choices["omits"] == {property_ for property_ in Recorded if property_.check}
+
+
+def test_a_pipe_is_no_sql_file(tmp_path: Path) -> None:
+    path = written(tmp_path)
+    (tmp_path / "mine.sql").unlink()
+    os.mkfifo(tmp_path / "mine.sql")
+    with pytest.raises(ConfigError, match=r"mine\.toml:3: install: .*mine\.sql is not a regular file"):
+        load_target(path)
+
+
+def test_a_missing_sql_file_of_the_command_line_is_not_blamed_on_the_target_file(tmp_path: Path) -> None:
+    with pytest.raises(ConfigError) as caught:
+        load_target(written(tmp_path), [str(tmp_path / "other.sql")])
+    assert str(caught.value).startswith("install: cannot read ")
 
 
 def test_an_unknown_name_suggests_the_nearest() -> None:

@@ -6,13 +6,13 @@ write that follows must be in it.
 
 from __future__ import annotations
 
+import contextlib
 from typing import TYPE_CHECKING
 
 from msgspec import Struct
 
 from harness.audit.target_file import Recorded
-from harness.checks.judging import raised_within
-from harness.database import SqlError, describe, is_lost, quote_literal
+from harness.database import SqlError, describe, is_lost, quote_literal, raised_within
 from harness.suites.actors import ADA
 from harness.suites.capture.shadows import OF_THE_TRAIL
 
@@ -145,7 +145,8 @@ class Trail:
         now = self._read()
         seen = self._compared(now)
         if attempt.undo and seen != UNHARMED:
-            self._ctx.admin.run(attempt.undo)
+            with contextlib.suppress(SqlError):  # capture that is still attached may refuse to be attached again
+                self._ctx.admin.run(attempt.undo)
         self._before = now
         return seen
 

@@ -4,12 +4,9 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-from harness import config
 from harness.audit.retention import Policy, Purged, purge
-from harness.audit.statements import within_deadline
 from harness.audit.telemetry import Telemetry
 from harness.checks.record import NotExercisedError
-from harness.database import Side, raised_for
 from harness.suites.actors import ADA
 
 if TYPE_CHECKING:
@@ -41,7 +38,7 @@ def write(ctx: CheckContext, *slugs: str, days_old: int = 0) -> None:
 
 def age(ctx: CheckContext, days: int) -> None:
     """Make the whole trail older."""
-    _run(ctx, ctx.admin, "age", {"age": f"{days} days"})
+    ctx.target.age(ctx.admin, days)
 
 
 def cutoff_of_days(ctx: CheckContext) -> datetime:
@@ -52,14 +49,7 @@ def cutoff_of_days(ctx: CheckContext) -> datetime:
 
 def purge_before(ctx: CheckContext, cutoff: datetime, client: Client | None = None) -> None:
     """Purge any trail with its own statement, by default as its owner."""
-    _run(ctx, client or ctx.owner, "purge", {"cutoff": cutoff})
-
-
-@raised_for(Side.TARGET)
-def _run(ctx: CheckContext, client: Client, name: str, values: dict[str, Any]) -> None:
-    target = ctx.target
-    with within_deadline(client, name, config.at_key(target.where, f"statements.{name}")):
-        client.execute(getattr(target.statements, name).encode(), values)
+    ctx.target.purge(client or ctx.owner, cutoff)
 
 
 def _times(ctx: CheckContext) -> dict[str, datetime]:
