@@ -95,6 +95,8 @@ class AuditTarget(Struct, frozen=True, kw_only=True):
         """Return in one sentence why the trail lacks a property; None when it has it, or nobody tried yet."""
         if property_ in self.omits:
             return property_.omitted
+        if property_ is Recorded.IMAGE and not any(map(self.records, (Recorded.INSERTS, Recorded.UPDATES))):
+            return self.lacking(Recorded.INSERTS)  # no change has a row after it
         if property_ is Recorded.TIME:
             return property_.omitted if self.columns is not None and "captured_at" not in self.columns else None
         return self.trial.lacking(property_) if self.trial else None

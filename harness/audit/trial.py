@@ -114,12 +114,8 @@ def _missing(target: AuditTarget, changes: tuple[Change, ...]) -> Iterator[tuple
     if sentence := _missing_transaction(changes):
         yield Recorded.TRANSACTION_ID, sentence
     written = [change for change in changes if change.op in {"insert", "update"}]
-    if not any(change.data_after for change in written):
-        row = _ROWS[written[0].op] if written else "a changed row"
-        yield (
-            Recorded.IMAGE,
-            f"{row} has no image: data_after is {_shown(written[0].data_after) if written else 'NULL'}",
-        )
+    if written and not any(change.data_after for change in written):
+        yield Recorded.IMAGE, f"{_ROWS[written[0].op]} has no image: data_after is {_shown(written[0].data_after)}"
     made = [operation for _ in (_ADA, _BOB) for operation in _ROWS]
     made = [operation for operation in made if operation in operations]
     if operations != made and sorted(operations) == sorted(made):

@@ -65,7 +65,7 @@ def _shown_by(property_: Recorded) -> tuple[Check, Control]:
             ctx.trail_limit(f"the trail does not record {property_.meaning}")
             return
         trial = try_trail(ctx.target, ctx.direct_client(), ctx.admin)
-        if trial.failed not in {None, property_} and (reason := trial.lacking(property_)):
+        if property_ not in trial.missing and (reason := replace(ctx.target, trial=trial).lacking(property_)):
             raise NotApplicableError(reason)
         ctx.expect(property_.meaning, trial.missing.get(property_, _FOUND), equals=_FOUND)
 

@@ -370,6 +370,14 @@ def test_a_missing_property_is_one_issue_with_its_sentence(
     assert dependent.endswith(f"see {lacks.check}")
 
 
+@pytest.mark.parametrize("omits", ["", 'omits = ["inserts", "updates"]'])
+def test_a_trail_of_deletes_alone_lacks_no_image(provisioned: Callable[..., Workspace], omits: str) -> None:
+    workspace = provisioned(toml(attach=ATTACH.replace("INSERT OR UPDATE OR ", ""), keys=omits))
+    assert list(missing(workspace)) == ([] if omits else [Recorded.INSERTS, Recorded.UPDATES])
+    assert judged(workspace, "trail.image") == (Status.NA, workspace.target.lacking(Recorded.INSERTS))
+    assert judged(workspace, "trail.deletes") == (Status.OK, "")
+
+
 def test_a_trail_that_never_ends_a_write_ends_in_a_sentence(
     provisioned: Callable[..., Workspace], monkeypatch: pytest.MonkeyPatch
 ) -> None:
