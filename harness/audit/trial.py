@@ -53,6 +53,12 @@ class Trial(Struct, frozen=True, kw_only=True):
             return f"a trial of the trail shows nothing about {property_.meaning}: see {self.failed.check}"
         return None
 
+    def shows(self, property_: Recorded) -> bool:
+        """Return whether the changes have a property for certain, such as one that the target file omits."""
+        if property_ is Recorded.IMAGE:
+            return any(change.data_after for change in self.changes if change.op != "delete")
+        return _OPERATIONS.get(property_) in {change.op for change in self.changes}
+
 
 def try_trail(target: AuditTarget, application: Client, admin: Client) -> Trial:
     """Write in two transactions, each with an actor of its own, and return which properties the trail has.

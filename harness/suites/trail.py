@@ -25,7 +25,7 @@ if TYPE_CHECKING:
 
     Rows = list[dict[str, Any]]
 
-_FOUND = "recorded"
+_FOUND, _OMITTED = "recorded", "not recorded"
 
 
 def _without(column: str) -> Callable[[Rows], Rows]:
@@ -61,10 +61,12 @@ def _shown_by(property_: Recorded) -> tuple[Check, Control]:
         area=ACTOR_SETTING if property_ is Recorded.ACTOR else CAPTURE_TRIGGER,
     )
     def shown(ctx: CheckContext) -> None:
-        if property_ in ctx.target.omits:
-            ctx.trail_limit(f"the trail does not record {property_.meaning}")
-            return
         trial = try_trail(ctx.target, ctx.direct_client(), ctx.admin)
+        if property_ in ctx.target.omits:
+            shown = _FOUND if trial.shows(property_) else _OMITTED
+            if ctx.expect(f"{property_.meaning}, which `omits` has", shown, equals=_OMITTED):
+                ctx.trail_limit(f"the trail does not record {property_.meaning}")
+            return
         if property_ not in trial.missing and (reason := replace(ctx.target, trial=trial).lacking(property_)):
             raise NotApplicableError(reason)
         ctx.expect(property_.meaning, trial.missing.get(property_, _FOUND), equals=_FOUND)

@@ -219,6 +219,18 @@ def test_what_a_trail_omits_by_design_is_shown_once(
     assert workspace.target.lacking(Recorded.ACTOR) == Recorded.ACTOR.omitted
 
 
+def test_what_a_trail_omits_and_records_is_an_issue(provisioned: Callable[..., Workspace]) -> None:
+    limit = _LIMIT.replace("trail.actor", "trail.{0}")
+    limits = "".join(limit.format(omitted) for omitted in ("updates", "image", "order"))
+    workspace = provisioned(toml(keys='omits = ["updates", "image", "order"]', more=limits))
+    for omitted, words in (("updates", "updates"), ("image", "the row after the change")):
+        assert judged(workspace, f"trail.{omitted}") == (
+            Status.ISSUE,
+            f"{words}, which `omits` has: expected not recorded, observed recorded",
+        )
+    assert judged(workspace, "trail.order") == (Status.OK, "")  # an order that a few changes have is no promise
+
+
 # --- where the rows are --------------------------------------------------------------------------------------
 
 #: one history table for each audited table, made when it is attached; each row has a range of validity
