@@ -43,7 +43,7 @@ class Trail:
         if expected.where:
             conditions.append(f"change.data_after::jsonb @> {_json(values.fill(expected.where))}")
         if expected.operation == "delete":  # the steps that prepare the path wrote a row with the same key
-            conditions.append("change.op ILIKE 'delete'")
+            conditions.append("change.op::text ILIKE 'delete'")
         if expected.key:
             conditions.append(_holds_key(values.fill(expected.key)))
         return self._changes(" AND ".join(conditions))

@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 
 _JSON = ("json", "jsonb")
 #: columns that a mutation may spell in any way
-_ANY_TEXT = ("id", "transaction_id")
+_ANY_TEXT = ("id", "transaction_id", "op")
 #: longer integers do not fit into 64 bits
 _DIGITS = 18
 _ENCODER = msgspec.json.Encoder(decimal_format="number")

@@ -366,7 +366,7 @@ def _changes(ctx: CheckContext | EnvironmentContext, canary: Canary, prefix: str
         return ctx.target.changes_where(
             reader,
             f"change.table_schema = {quote_literal(schema)} "
-            f"AND change.table_name = {quote_literal(table)} AND change.op ILIKE 'insert' "
+            f"AND change.table_name = {quote_literal(table)} AND change.op::text ILIKE 'insert' "
             f"AND starts_with(change.data_after::jsonb ->> {quote_literal(canary.column)}, {quote_literal(prefix)})",
         )
 

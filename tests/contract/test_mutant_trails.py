@@ -123,4 +123,4 @@ def test_faults_of_a_trail_are_noticed(any_engine: Engine, tmp_path: Path) -> No
     found = json.loads((tmp_path / "reports" / "mutants-of-trails.json").read_text())
     assert sorted(f"{variant['trail']}/{variant['name']}" for variant in found["variants"]) == sorted(named)
     assert all(variant["check"] and variant["reason"] for variant in found["variants"])
-    assert [(trail["trail"], trail["not_run"]) for trail in found["sound"]] == [("row-json", {})]
+    assert [(trail["trail"], trail["issues"], trail["not_run"]) for trail in found["sound"]] == [("row-json", {}, {})]

@@ -58,7 +58,7 @@ def _outcome(ctx: CheckContext, client: Client, number: int, column: str, value:
     found = _rows(
         ctx,
         f"SELECT {kept} FROM (SELECT data_after AS held, table_pk::text::json ->> 'id' AS id "
-        f"FROM ({ctx.target.changes_query(ctx.admin)}) c WHERE table_name = 'blobs' AND lower(op) = 'insert') c "
+        f"FROM ({ctx.target.changes_query(ctx.admin)}) c WHERE table_name = 'blobs' AND lower(op::text) = 'insert') c "
         f"JOIN public.blobs b ON b.id::text = c.id WHERE b.id = {number}",
     )
     if not found:

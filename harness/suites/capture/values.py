@@ -109,21 +109,21 @@ def _rows(ctx: CheckContext, statement: str) -> list[tuple[Any, ...]]:
 #: what the trail holds of a row (held), the row itself (own), and the row after the change (new)
 _INSERTED = """
 SELECT held, t AS own, t AS new
-FROM (SELECT data_after::text::json AS held FROM change WHERE table_name = 'specimens' AND lower(op) = 'insert') c
+FROM (SELECT data_after::text::json AS held FROM change WHERE table_name = 'specimens' AND lower(op::text) = 'insert') c
 JOIN public.specimens_before t ON t.setting = held ->> 'setting' AND t.id::text = held ->> 'id'"""
 _UPDATED = """
 SELECT held, t AS own, t AS new
-FROM (SELECT data_after::text::json AS held FROM change WHERE table_name = 'specimens' AND lower(op) = 'update') c
+FROM (SELECT data_after::text::json AS held FROM change WHERE table_name = 'specimens' AND lower(op::text) = 'update') c
 JOIN public.specimens t ON t.setting = held ->> 'setting' AND t.id::text = held ->> 'id'"""
 _PRIOR = """
 SELECT coalesce(prior, '{}') AS held, b AS own, t AS new
 FROM (SELECT data_after::text::json AS image, changed_from::text::json AS prior
-      FROM change WHERE table_name = 'specimens' AND lower(op) = 'update') c
+      FROM change WHERE table_name = 'specimens' AND lower(op::text) = 'update') c
 JOIN public.specimens t ON t.setting = image ->> 'setting' AND t.id::text = image ->> 'id'
 JOIN public.specimens_before b USING (setting, id)"""
 _DELETED = """
 SELECT held, t AS own, t AS new
-FROM (SELECT table_pk::text::json AS held FROM change WHERE table_name = 'keyed' AND lower(op) = 'delete') c
+FROM (SELECT table_pk::text::json AS held FROM change WHERE table_name = 'keyed' AND lower(op::text) = 'delete') c
 JOIN public.keyed_before t ON t.id::text = held ->> 'id'"""
 #: (0) readings, (1) columns as rows of place, whether the value is the same, its texts, and whether it is needed
 _COMPARED = """
@@ -140,7 +140,7 @@ ORDER BY d.place"""
 _PRIOR_FIELDS = """
 SELECT changed_fields, b AS own, t AS new
 FROM (SELECT data_after::text::json AS image, changed_fields::text[] AS changed_fields
-      FROM change WHERE table_name = 'specimens' AND lower(op) = 'update') c
+      FROM change WHERE table_name = 'specimens' AND lower(op::text) = 'update') c
 JOIN public.specimens t ON t.setting = image ->> 'setting' AND t.id::text = image ->> 'id'
 JOIN public.specimens_before b USING (setting, id)"""
 _NAMED = """

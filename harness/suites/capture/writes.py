@@ -57,8 +57,8 @@ def bulk(ctx: CheckContext) -> None:
 def _counts(ctx: CheckContext, table: str) -> dict[str, tuple[int, int]]:
     """Return the number of changes and of different keys by operation, counted on the server."""
     rows = ctx.admin.rows(
-        f"SELECT lower(op), count(*), count(DISTINCT table_pk::text) FROM ({ctx.target.changes_query(ctx.admin)}) c "
-        f"WHERE table_name = '{table}' GROUP BY lower(op)"
+        "SELECT lower(op::text), count(*), count(DISTINCT table_pk::text) "
+        f"FROM ({ctx.target.changes_query(ctx.admin)}) c WHERE table_name = '{table}' GROUP BY 1"
     )
     return {op: (changes, keys) for op, changes, keys in rows}
 

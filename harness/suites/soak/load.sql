@@ -89,7 +89,7 @@ SET work_mem = '128MB';
 CREATE UNLOGGED TABLE soak.changes AS
 SELECT row_number() OVER () AS place, c.data_after ->> 'id' AS id, c.data_after ->> 'client' AS client,
        c.data_after ->> 'seq' AS seq, c.data_after ->> 'request' AS request, c.data_after ->> 'value' AS value,
-       lower(c.op) AS op, c.transaction_id::text AS transaction_id, to_jsonb(c.actor) AS actor
+       lower(c.op::text) AS op, c.transaction_id::text AS transaction_id, to_jsonb(c.actor) AS actor
 FROM (
 {changes}
 ) c
