@@ -20,6 +20,8 @@ _UUID = re.compile(r"[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}")
 #: without the leading zeros
 _NUMBER = re.compile(r"0*(\d+(?:\.\d+)?)", re.ASCII)
 _SCALED = re.compile(r"(-?\d+\.\d*?)0+")
+#: as many fit into 64 bits
+_DIGITS = 18
 _LARGEST_INT = 2**31
 #: numbers of PostgreSQL have up to 131072 digits before the decimal point, and 16383 after it
 _EXACT = Context(prec=150_000, Emax=MAX_EMAX, Emin=MIN_EMIN)
@@ -160,7 +162,7 @@ NUMBERS = (
     ValueOperator(
         "digits-as-numbers",
         "keeps texts of digits in {values} as numbers",
-        _of_match(_NUMBER, lambda found: Decimal(found[1])),
+        _of_match(_NUMBER, lambda found: json.loads(found[1]) if len(found[1]) <= _DIGITS else Decimal(found[1])),
     ),
     ValueOperator(
         "scales-dropped",
