@@ -2,8 +2,24 @@
 
 from __future__ import annotations
 
+import contextlib
+from typing import TYPE_CHECKING, Any
+
+import msgspec
+
 from harness.checks.broken_trails import Judged, JudgedTrail, JudgedVariant, Outcome
+from harness.cli.exit_codes import ExitCode
+from harness.cli.main import main
 from harness.cli.mutants import is_wrong, lines_of
+from harness.errors import EngineUnavailableError
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator
+    from pathlib import Path
+
+    import pytest
+
+    from harness.model import Topology
 
 
 def variant(name: str, outcome: Outcome, *, blind: bool = False, survives: str = "", reason: str = "") -> JudgedVariant:
@@ -60,3 +76,40 @@ def test_a_known_survivor_that_is_noticed_is_noted() -> None:
     assert lines_of(Judged(variants=(noticed,)))[0] == (
         "NOTE direct: row-json/slow is noticed by capture.insert, and its entry says that it survives"
     )
+
+
+class Judging:
+    """Notices one variant, without servers."""
+
+    def __init__(self, *given: Any, **_: object) -> None:
+        notify: Callable[..., None] = given[3]
+        self._notify = notify
+
+    def judge(self, _variants: object) -> None:
+        """Judge the sound trail and the variant."""
+        self._notify(SOUND)
+        self._notify(NOTICED)
+
+
+def test_findings_are_kept_when_a_later_topology_does_not_start(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    able = ["direct"]
+
+    @contextlib.contextmanager
+    def standing(_invocation: object, topology: Topology, *_: Any) -> Iterator[None]:
+        if topology.name not in able:
+            raise EngineUnavailableError("there are no servers")
+        yield
+
+    monkeypatch.setattr("harness.cli.mutants.standing", standing)
+    monkeypatch.setattr("harness.cli.mutants.BrokenTrails", Judging)
+    command = ["mutants", "direct", "transaction", "--reports", str(tmp_path)]
+    for _ in range(2):  # nothing is found at the second time
+        assert main(command) == ExitCode.NOTHING_VERIFIED
+        found = msgspec.json.decode((tmp_path / "mutants-of-trails.json").read_bytes(), type=Judged)
+        assert (found.sound, found.variants) == ((SOUND,), (NOTICED,))
+        able.clear()
+    shown = capsys.readouterr()
+    assert shown.out == "direct: noticed 1 of 1 (100.0 %); written without the checks: 1 of 1 (100.0 %)\n"
+    assert "direct: sound row-json: ok=70 issue=0 not_run=0" in shown.err
