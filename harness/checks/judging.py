@@ -200,8 +200,10 @@ def _read_answer(error: Exception, record: CheckRecord, *, may_be_shared: bool) 
     if cause is Cause.HARNESS:
         return said
     side = _side_of(error)
-    if side is Side.APPLICATION and raised_within(error):  # of an audited table: the application calls none itself
-        said = f"the audited write failed: {said}"
+    if side is Side.APPLICATION and raised_within(error):
+        # the application calls no function of the trail itself, unless it declares its actor by one
+        declares = " or the declaration of its actor" if record.target.actor.declare else ""
+        said = f"the audited write{declares} failed: {said}"
     record.expect(STATEMENTS[side], said, equals=_NO_ERROR)
     return ""
 

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any, cast
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from msgspec.structs import replace
 from psycopg import InterfaceError, OperationalError, ProgrammingError, errors
 from psycopg.pq import DiagnosticField
 
@@ -280,6 +281,13 @@ def test_an_error_of_another_library_is_of_the_harness() -> None:
     assert cause_of(errors.UndefinedTable("x")) is Cause.HARNESS
     assert cause_of(errors.NotNullViolation("x")) is Cause.SUBJECT
     assert cause_of(KeyError("x")) is Cause.HARNESS
+
+
+def test_an_actor_that_is_declared_by_a_function_may_be_what_failed() -> None:
+    ctx = record()
+    ctx.target = replace(ctx.target, actor=replace(ctx.target.actor, declare="SELECT audit.begin({type}, {id})"))
+    reason = judge(made(), ctx, raised(within(errors.DivisionByZero, CHOSEN), S)).reason
+    assert "observed the audited write or the declaration of its actor failed: 22012 x" in reason
 
 
 CAPTURE = (
