@@ -16,6 +16,7 @@ from harness.cli import completion, options
 from harness.cli.exit_codes import ExitCode
 from harness.cli.invocation import Invocation, command
 from harness.cli.planning import named_topologies, require_used
+from harness.cli.running import derived_jobs
 from harness.cli.standing import standing
 from harness.engine.owner import Owner
 from harness.errors import HarnessError, InterruptedRunError, UsageError
@@ -31,7 +32,6 @@ if TYPE_CHECKING:
 
 #: where no topology is named
 _TOPOLOGIES = ("direct", "transaction")
-_JOBS = 4
 #: a line of progress after so many variants
 _A_LINE = 20
 _FILE = "mutants-of-trails.json"
@@ -84,14 +84,13 @@ def mutants(invocation: Invocation, topologies: Sequence[str], only: tuple[str, 
     _require_transactions(named)
     file = settings.reports / _FILE
     found = _Found(invocation, len(selected), file)
-    stop = Event()
+    jobs, stop = settings.jobs or derived_jobs(), Event()
     try:
         for topology in named:
             with standing(invocation, topology, Owner.me(new_run_id()), stop) as lab:
+                trails = BrokenTrails(settings.catalogue, lab, stop, found.add, jobs=jobs, earlier=found.earlier)
                 try:
-                    BrokenTrails(
-                        settings.catalogue, lab, stop, found.add, jobs=settings.jobs or _JOBS, earlier=found.earlier
-                    ).judge(selected)
+                    trails.judge(selected)
                 except HarnessError:
                     if not stop.is_set():
                         raise

@@ -81,7 +81,7 @@ def run_selection(
             terminal(Notice(sentence))
         record = new_record(owner.run_id, settings, plan, engine, under=under, subjects=folders.subjects(ended=False))
         store = RunStore(reports, record, invocation.redactor)
-        jobs = settings.jobs or _jobs()
+        jobs = settings.jobs or derived_jobs()
         try:
             comparable = not (proving or under or selection.repeat > 1)
             earlier = earlier_ends(settings.reports, plan) if comparable else ()
@@ -145,6 +145,6 @@ def _reports_folder(reports: Path, under: str) -> Path:
     return reports / UNDER_FOLDER if under else reports
 
 
-def _jobs() -> int:
+def derived_jobs() -> int:
     """Return how many checks run concurrently in one topology; a check mostly waits for servers."""
     return max(2, min(8, 2 * (os.cpu_count() or 2)))
