@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 
 from msgspec import Struct
 
-from harness.checks.judges.acknowledged import recovery
+from harness.checks.judges.recovery import recovery
 from harness.errors import StoreError
 from harness.printable import printable
 from harness.report.curves import HEIGHT, PAUSE, Grid, Panel, brief, of_operations, of_samples, usual_s

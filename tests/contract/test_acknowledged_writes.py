@@ -11,7 +11,8 @@ from msgspec.structs import replace
 from harness.audit.target_loading import reference_target
 from harness.checks.collection import Catalogue
 from harness.checks.execution import run_check
-from harness.checks.judges.acknowledged import ACKNOWLEDGED, LOST, FinalState, recoveries, tally
+from harness.checks.judges.acknowledged import ACKNOWLEDGED, LOST, FinalState, tally
+from harness.checks.judges.recovery import recoveries
 from harness.checks.registry import breaks
 from harness.checks.run_settings import RunSettings
 from harness.checks.scheduler import Run

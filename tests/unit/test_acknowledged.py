@@ -26,14 +26,13 @@ from harness.checks.judges.acknowledged import (
     FinalState,
     OperationChange,
     OperationRow,
-    Recovery,
     Tally,
     WriteChange,
     WriteRow,
     judge,
-    recoveries,
     tally,
 )
+from harness.checks.judges.recovery import Recovery, recoveries
 from harness.errors import StoreError
 from harness.model.history import Fault, History, Opening, Operation, Outcome
 from harness.store.histories import Journal, read_history, read_state

@@ -6,7 +6,8 @@ import contextlib
 import time
 from typing import TYPE_CHECKING
 
-from harness.checks.judges.acknowledged import ACKNOWLEDGED, FinalState, recovery, tally
+from harness.checks.judges.acknowledged import ACKNOWLEDGED, FinalState, tally
+from harness.checks.judges.recovery import recovery
 from harness.checks.record import NotExercisedError
 from harness.errors import ServiceFailedError, TimedOutError
 from harness.lab.effective import effective_limits
