@@ -10,9 +10,10 @@ from msgspec.structs import replace
 from harness.checks.record import NotApplicableError, NotExercisedError
 from harness.ingest.cases import IngestCase
 from harness.ingest.loading import REFERENCE, find
-from harness.suites.ingest.cases import corrupt_download, killed_worker, late_upload, permanent_failure, store_fails
+from harness.suites.ingest.cases import corrupt_download, late_upload, permanent_failure, store_fails
 from harness.suites.ingest.running import IngestRun
 from harness.suites.ingest.trace_cases import metrics
+from harness.suites.ingest.worker_cases import killed_worker
 
 
 class _StartedError(Exception):

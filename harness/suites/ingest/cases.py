@@ -12,12 +12,12 @@ from typing import TYPE_CHECKING
 
 from harness.checks.judges.ingest import FEWEST_RETRIED
 from harness.checks.judges.ingest_state import IngestState
-from harness.checks.judges.ingest_uploads import Ingested, have_overlapped, jitter_of, percentile
+from harness.checks.judges.ingest_uploads import Ingested, jitter_of, percentile
 from harness.checks.record import NotExercisedError
 from harness.database import connect
 from harness.ingest.pipeline_file import Status
 from harness.ingest.store_requests import Fault, Kind
-from harness.suites.ingest.awaiting import LONGEST_LEASE_S, require_awaited_lease, require_retries
+from harness.suites.ingest.awaiting import require_awaited_lease, require_retries
 from harness.suites.ingest.outage import database_down
 from harness.suites.ingest.programs import WORKERS
 from harness.suites.ingest.running import STARTS_S
@@ -30,8 +30,8 @@ if TYPE_CHECKING:
     from harness.suites.ingest.running import IngestRun
 
 _A, _B = WORKERS
-#: uploads of the case of latency, and of that of two workers
-_MEASURED, _SHARED = 20, 20
+#: uploads of the case of latency, and those before PostgreSQL restarts
+_MEASURED, _EARLY = 20, 10
 _RUNS = 3
 #: uploads whose downloads always fail: many, because jitter is random
 _RETRIED = 24
@@ -41,10 +41,8 @@ _CLIENTS = 6
 _LATEST_S = 30.0
 #: how much longer than its own retries a pipeline waits for a late upload, seconds
 _LATER_S = 3.0
-#: a download that is under way when its worker ends, and one that keeps workers busy, seconds
-_LONG_S, _BUSY_S = 4.0, 0.3
-#: a download that is longer than the lease: times the lease
-_PAST_LEASE = 1.4
+#: a download that keeps workers busy, seconds
+BUSY_S = 0.3
 _FAILED_TWICE = 2
 #: a download that ends after PostgreSQL has gone down, seconds
 _THROUGH_S = 2.0
@@ -54,7 +52,7 @@ _OUTAGE_S = 1.5
 _TRANSIENT: tuple[Kind, ...] = ("unavailable", "cut", "partial", "down")
 
 
-def _upload_all(run: IngestRun, uploads: Iterable[Upload]) -> list[Upload]:
+def upload_all(run: IngestRun, uploads: Iterable[Upload]) -> list[Upload]:
     """Ask for all addresses and upload all files, several at a time."""
     with ThreadPoolExecutor(_CLIENTS) as pool:
         return list(pool.map(lambda upload: run.put(run.presign(upload)), list(uploads)))
@@ -180,14 +178,14 @@ def database_fails(run: IngestRun) -> None:
     """PostgreSQL restarts while files are being downloaded; then further files are uploaded."""
     run.use_prepared_database()
     run.start(_A, _B)
-    run.store.proxy.fail(Fault("slow", "GET", side="internal", delay_s=_BUSY_S))
-    early = _upload_all(run, [run.plan() for _ in range(_SHARED // 2)])
+    run.store.proxy.fail(Fault("slow", "GET", side="internal", delay_s=BUSY_S))
+    early = upload_all(run, [run.plan() for _ in range(_EARLY)])
     run.wait(lambda: any(run.status(one) is Status.INDEXED for one in early), "an indexed upload", run.patience_s * 2)
     # some of it is done; what follows is under way when the database fails, or the outage meets nothing
     run.store.proxy.heal()
     run.store.proxy.fail(Fault("slow", "GET", side="internal", delay_s=_THROUGH_S))
     since = run.seconds
-    _upload_all(run, [run.plan() for _ in range(_CLIENTS)])
+    upload_all(run, [run.plan() for _ in range(_CLIENTS)])
 
     def under_way() -> bool:
         return any(request.ending == "open" and request.at > since for request in run.downloads())
@@ -199,7 +197,7 @@ def database_fails(run: IngestRun) -> None:
         run.wait(lambda: False, "the outage", _OUTAGE_S)
     run.store.proxy.heal()
     _await_an_address(run)
-    _upload_all(run, [run.plan() for _ in range(3)])
+    upload_all(run, [run.plan() for _ in range(3)])
     if not run.wait_until(Status.INDEXED):
         require_awaited_lease(run)
 
@@ -253,36 +251,12 @@ def late_upload(run: IngestRun) -> None:
     run.wait_until(Status.INDEXED)
 
 
-def killed_worker(run: IngestRun) -> None:
-    """A worker is killed while it downloads a file; another one has to take it over after the lease."""
-    require_awaited_lease(run)
-    run.use_prepared_database()
-    run.start(_A)
-    run.store.proxy.fail(Fault("slow", "GET", side="internal", delay_s=_LONG_S))
-    uploads = [run.upload(), run.upload()]
-
-    def under_way() -> bool:
-        return any(request.ending == "open" for request in run.downloads())
-
-    if not run.wait(under_way, "a download", run.patience_s + REQUEST_S):
-        if any(upload.error for upload in uploads):
-            return
-        raise NotExercisedError("no download was under way, so no worker could be killed during one")
-    run.program(_A).kill()
-    if any(run.look()[one.id].status is Status.INDEXED for one in uploads if one.id in run.rows):
-        raise NotExercisedError("an upload was indexed before its worker was killed")
-    run.healed_s = run.seconds
-    run.store.proxy.heal()
-    run.start_worker(_B)
-    run.wait_until(Status.INDEXED)
-
-
 def duplicates(run: IngestRun) -> None:
     """The same file twice at the same time, from the same project, under two workers."""
     run.use_prepared_database()
     run.start(_A, _B)
     contents = b"the same text in two files\n"
-    _upload_all(run, [run.plan(contents, filename=f"copy-{number}.txt") for number in (1, 2)])
+    upload_all(run, [run.plan(contents, filename=f"copy-{number}.txt") for number in (1, 2)])
     run.wait_until(Status.INDEXED)
 
 
@@ -303,29 +277,6 @@ def other_metadata(run: IngestRun) -> None:
     run.wait_until(Status.INDEXED)
 
 
-def two_workers(run: IngestRun) -> None:
-    """Two workers and more files than one of them claims at a time; one download takes longer than the lease."""
-    run.use_prepared_database()
-    run.start(_A, _B)
-    lease_s = run.settings.lease_s
-    first = run.presign(run.plan())
-    if 0 < lease_s <= LONGEST_LEASE_S:
-        # once: a client that gives up earlier gets the file at its next attempt
-        delay_s = lease_s * _PAST_LEASE
-        run.store.proxy.fail(Fault("slow", "GET", first.key, first=1, side="internal", delay_s=delay_s))
-    run.store.proxy.fail(Fault("slow", "GET", side="internal", delay_s=_BUSY_S))
-    run.put(first)
-    _upload_all(run, [run.plan() for _ in range(_SHARED - 1)])
-    if not run.wait_until(Status.INDEXED):
-        return
-    if "worker" in run.columns:
-        if len(run.worker_names) < len(WORKERS):
-            raise NotExercisedError("one worker did everything, so two of them never met")
-    elif not have_overlapped(run.downloads()):
-        raise NotExercisedError("no two downloads overlapped, so nothing shows that two workers met")
-    run.require_awaited(lease_s, "a download that is longer than the lease", LONGEST_LEASE_S)
-
-
 def corrupt_download(run: IngestRun) -> None:
     """One byte of the first download is another one; the ETag of the object shows it."""
     require_retries(run, 1)
@@ -338,22 +289,3 @@ def corrupt_download(run: IngestRun) -> None:
     run.wait_until(Status.INDEXED)
     if not run.uploads[upload.number].error and not any(request.fault for request in run.downloads(upload)):
         raise NotExercisedError("no download was corrupt")
-
-
-def stops(run: IngestRun) -> None:
-    """A worker gets SIGTERM while it downloads a file, and another one goes on; then all programs get it."""
-    run.use_prepared_database()
-    run.start(_A)
-    run.store.proxy.fail(Fault("slow", "GET", side="internal", delay_s=_LONG_S / 2))
-    upload = run.upload()
-    if not upload.error and not run.wait(
-        lambda: any(request.ending == "open" for request in run.downloads()), "a download", run.patience_s + REQUEST_S
-    ):
-        raise NotExercisedError("no download was under way, so no worker could be ended during one")
-    run.stop(_A)
-    run.store.proxy.heal()
-    run.start_worker(_B)
-    is_indexed = run.wait_until(Status.INDEXED)
-    run.end_programs()
-    if not is_indexed:
-        require_awaited_lease(run)

@@ -16,7 +16,7 @@ from harness.checks.registry import P0, P1, TRANSACTION_BLOCKS, check
 from harness.errors import HarnessError
 from harness.ingest.cases import IngestCase
 from harness.model import IngestLabel, Section, Severity
-from harness.suites.ingest import address_cases, cases, service_cases, trace_cases
+from harness.suites.ingest import address_cases, cases, service_cases, trace_cases, worker_cases
 from harness.suites.ingest.conclusion import (
     DISTURBED,
     UNDECIDED,
@@ -105,7 +105,7 @@ CASES: tuple[CaseRow, ...] = (
     CaseRow(
         case=IngestCase.KILLED_WORKER,
         claim="the uploads of a worker that was killed are indexed by another one",
-        scenario=cases.killed_worker,
+        scenario=worker_cases.killed_worker,
     ),
     CaseRow(
         case=IngestCase.DUPLICATES,
@@ -121,7 +121,7 @@ CASES: tuple[CaseRow, ...] = (
     CaseRow(
         case=IngestCase.TWO_WORKERS,
         claim="two workers download each file once, also one whose download is longer than the lease",
-        scenario=cases.two_workers,
+        scenario=worker_cases.two_workers,
     ),
     CaseRow(
         case=IngestCase.CORRUPT_DOWNLOAD,
@@ -132,7 +132,7 @@ CASES: tuple[CaseRow, ...] = (
     CaseRow(
         case=IngestCase.STOPS,
         claim="programs end on SIGTERM, and another worker goes on with what one of them gave back",
-        scenario=cases.stops,
+        scenario=worker_cases.stops,
     ),
     CaseRow(
         case=IngestCase.READINESS,
