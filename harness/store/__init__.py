@@ -5,6 +5,7 @@
       results.jsonl   one row per attempt of a planned check, appended
       proofs.jsonl    one row per control, when the run proved its checks
       trail.jsonl     one row per break of the trail, when the run proved its checks
+      observed.jsonl  one row per mutation of the rows that checks read, when the run proved its checks
       logs/<topology>/<service>.log
       artifacts/<topology>/<check>/…   files that a check produced, such as JUnit XML
       histories/<topology>/<check>.jsonl   the operations of a check under load or faults; `.state.json`: the end

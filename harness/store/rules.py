@@ -170,11 +170,11 @@ _TRAIL: tuple[tuple[str, Callable[[TrailProof], object]], ...] = (
 
 _OBSERVED: tuple[tuple[str, Callable[[ObservedProof], object]], ...] = (
     (
-        "a mutation that was noticed by no check",
+        "a mutation that was noticed without a check, or not noticed by one",
         lambda row: (row.state is MutationState.NOTICED) != bool(row.check and row.at and row.tried),
     ),
     (
-        "a mutation that was noticed, with a reason why it was not",
+        "a mutation that was noticed with a reason, or not noticed without one",
         lambda row: (row.state is MutationState.NOTICED) == bool(row.reason.strip()),
     ),
     (

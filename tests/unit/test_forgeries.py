@@ -364,8 +364,8 @@ CONTRADICTIONS: tuple[tuple[str, Callable[[Path], None], str], ...] = (
     ("more than were tried", trail(tried=1), "trail.jsonl:1: more checks than were tried"),
     ("a check of a break twice", trail(turned=["a", "a"]), "trail.jsonl:1: a check that is named twice"),
     ("a break of another topology", trail(topology="x"), "trail.jsonl:1: the plan does not name x"),
-    ("noticed by nobody", observed(check=""), "observed.jsonl:1: a mutation that was noticed by no check"),
-    ("survived and noticed", observed(state="survived"), "observed.jsonl:1: a mutation that was noticed by no check"),
+    ("noticed by nobody", observed(check=""), "observed.jsonl:1: a mutation that was noticed without a check, or not noticed by one"),
+    ("survived and noticed", observed(state="survived"), "observed.jsonl:1: a mutation that was noticed without a check, or not noticed by one"),
     ("a mutation of another topology", observed(topology="x"), "observed.jsonl:1: the plan does not name x"),
     (
         "an end before the start",

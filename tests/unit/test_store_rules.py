@@ -212,10 +212,10 @@ def test_outcomes_of_mutations_are_judged_at_their_boundaries() -> None:
     never_met = replace(survived, state=MutationState.NEVER_MET, tried=0)
     for sound in (proof, survived, replace(survived, tried=0), never_met):
         assert contradiction_in_observed_proof(sound) == ""
-    by_nobody = "a mutation that was noticed by no check"
+    by_nobody = "a mutation that was noticed without a check, or not noticed by one"
     for wrong in ({"check": ""}, {"at": ""}, {"tried": 0}, {"state": MutationState.SURVIVED, "reason": "x"}):
         assert contradiction_in_observed_proof(replace(proof, **wrong)) == by_nobody
-    reasoned = "a mutation that was noticed, with a reason why it was not"
+    reasoned = "a mutation that was noticed with a reason, or not noticed without one"
     assert contradiction_in_observed_proof(replace(proof, reason="x")) == reasoned
     assert contradiction_in_observed_proof(replace(survived, reason=" ")) == reasoned
     tried = "checks that tried a mutation that was left out or never met"
