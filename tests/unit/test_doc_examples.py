@@ -86,6 +86,23 @@ def test_a_command_line_that_starts_nothing_prints_its_answer(
     assert capsys.readouterr().out
 
 
+def workflow_lines() -> set[str]:
+    """Return the commands of workflows in the documents that run checks, with the values of their variables."""
+    found = set()
+    for document in DOCUMENTS:
+        for block in blocks(document, "yaml"):
+            values = dict(re.findall(r"^ +([A-Z]+): (.+)$", block, re.MULTILINE)) | {"TARGET": "plain-trigger"}
+            for line in re.findall(r"run: harness ((?:verify|prove) .+)$", block, re.MULTILINE):
+                found.add(re.sub(r"\$(\w+)", lambda word, values=values: values[word[1]], line.partition(" || ")[0]))
+    return found
+
+
+@pytest.mark.parametrize("line", sorted(workflow_lines()))
+def test_a_command_of_a_workflow_selects_rows(line: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    assert main([*shlex.split(line), "--dry-run"]) == 0
+
+
 def sessions() -> set[str]:
     """Return the names of the Nox sessions, from the source: nox itself would import the module under its own name."""
     module = ast.parse((ROOT / "noxfile.py").read_text(encoding="utf-8"))
