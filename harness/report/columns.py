@@ -24,7 +24,6 @@ from harness.report.migration_rows import MigrationRow
 from harness.report.outcomes import WORDS, Count, OutcomeCount
 from harness.report.path_rows import PathRow
 from harness.report.readiness import Conjunct, ReadinessRow
-from harness.report.repetition import ConsecutiveRow, QuarantineRow, RepeatedRow
 from harness.report.table import Column, Field, badge, code_field, headed, listed, source, table, text_field
 from harness.report.tables import IssueRow, LimitRow, ParityRow
 from harness.report.topology_rows import Question, TopologyRow
@@ -270,48 +269,6 @@ INGEST = table(
     Column("Status", badge("status")),
     Column("Outcome", _ingested),
     Column("Measured", text_field("measured")),
-)
-
-# --- repetition ------------------------------------------------------------------------------------------
-
-
-def _repeated(row: RepeatedRow) -> Cell:
-    rows = Text(f"{row.number} row{'' if row.number == 1 else 's'}")
-    return Cell((Evidence(row.check, row.topology, row.check) if row.check else rows,))
-
-
-CONSECUTIVE = table(
-    ConsecutiveRow,
-    Column("Topology", text_field("topology")),
-    Column("Status", badge("status")),
-    Column("Runs, newest first", listed("runs")),
-    Column("Notes", text_field("notes")),
-    Column("Next run", code_field("command")),
-)
-
-REPEATED = table(
-    RepeatedRow,
-    Column("Topology", text_field("topology")),
-    Column("Check", _repeated),
-    Column("Status", badge("status")),
-    Column("Flaky", text_field("flaky")),
-    Column("Attempts", Field("counts", lambda counts: Cell((Text(counts),)))),
-    Column("Failure rate, upper bound (95 %)", text_field("rate")),
-    Column(
-        "Of each run",
-        Field("runs", lambda runs: Cell(joined(_LINE, *(Text(f"{run.run_id}: {run.counts}") for run in runs)))),
-    ),
-)
-
-QUARANTINE = table(
-    QuarantineRow,
-    Column("Check", Field("check", lambda check: Cell((Evidence(check, "", check),)))),
-    Column("Topologies", text_field("topologies")),
-    Column("Decides the exit code", text_field("decides")),
-    Column("Until", text_field("expires")),
-    Column("Now", text_field("shown")),
-    Column("Owner", text_field("owner")),
-    Column("Link", source("link")),
 )
 
 # --- the checklist, issues and limits --------------------------------------------------------------------

@@ -1,4 +1,4 @@
-"""The columns of the tables about faults and load, and of the three questions. Templates get it by its name."""
+"""The columns of the tables about faults, load, the three questions and repetition. Templates get it by its name."""
 
 from __future__ import annotations
 
@@ -7,11 +7,14 @@ from typing import TYPE_CHECKING
 from harness.report.cells import Badge, Cell, Evidence, Gap, Text, joined
 from harness.report.job_rows import JobRow
 from harness.report.load_rows import ABSENT, FaultRow, LoadRow
-from harness.report.table import Column, Field, badge, table, text_field
+from harness.report.repetition import ConsecutiveRow, QuarantineRow, RepeatedRow
+from harness.report.table import Column, Field, badge, code_field, listed, source, table, text_field
 from harness.report.trials import TrialRow
 
 if TYPE_CHECKING:
     from harness.report.trials import TrialAnswer
+
+_LINE = Gap("; ", "<br>")
 
 
 def _answer(name: str) -> Field:
@@ -88,4 +91,46 @@ LOADS = table(
     Column("Lag p95, ms", text_field("lag")),
     Column("Trail, bytes per write", text_field("growth")),
     Column("Note", text_field("note")),
+)
+
+# --- repetition ------------------------------------------------------------------------------------------
+
+
+def _repeated(row: RepeatedRow) -> Cell:
+    rows = Text(f"{row.number} row{'' if row.number == 1 else 's'}")
+    return Cell((Evidence(row.check, row.topology, row.check) if row.check else rows,))
+
+
+CONSECUTIVE = table(
+    ConsecutiveRow,
+    Column("Topology", text_field("topology")),
+    Column("Status", badge("status")),
+    Column("Runs, newest first", listed("runs")),
+    Column("Notes", text_field("notes")),
+    Column("Next run", code_field("command")),
+)
+
+REPEATED = table(
+    RepeatedRow,
+    Column("Topology", text_field("topology")),
+    Column("Check", _repeated),
+    Column("Status", badge("status")),
+    Column("Flaky", text_field("flaky")),
+    Column("Attempts", Field("counts", lambda counts: Cell((Text(counts),)))),
+    Column("Failure rate, upper bound (95 %)", text_field("rate")),
+    Column(
+        "Of each run",
+        Field("runs", lambda runs: Cell(joined(_LINE, *(Text(f"{run.run_id}: {run.counts}") for run in runs)))),
+    ),
+)
+
+QUARANTINE = table(
+    QuarantineRow,
+    Column("Check", Field("check", lambda check: Cell((Evidence(check, "", check),)))),
+    Column("Topologies", text_field("topologies")),
+    Column("Decides the exit code", text_field("decides")),
+    Column("Until", text_field("expires")),
+    Column("Now", text_field("shown")),
+    Column("Owner", text_field("owner")),
+    Column("Link", source("link")),
 )

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from harness.report import columns, load_columns
+from harness.report import load_columns
 from harness.report.job_rows import jobs_in_words
 from harness.report.listings import Paper, Part, Section
 from harness.report.load_rows import faults_in_words, loads_in_words
@@ -65,8 +65,8 @@ def repetition(report: Report) -> Section:
         f"{numbered(report.quarantine, 'check')} in quarantine" if report.quarantine else "",
     )
     attempts = (
-        *one_table("Repeated rows, flaky ones first", columns.REPEATED, report.repeated),
-        *one_table("Checks in quarantine", columns.QUARANTINE, report.quarantine),
+        *one_table("Repeated rows, flaky ones first", load_columns.REPEATED, report.repeated),
+        *one_table("Checks in quarantine", load_columns.QUARANTINE, report.quarantine),
     )
     return Section(
         anchor="repetition",
@@ -76,7 +76,7 @@ def repetition(report: Report) -> Section:
         intro=("repetition", ()),
         missing=("no_verdicts", ()),
         listings=(
-            *one_table("Three consecutive runs", columns.CONSECUTIVE, worst_first(report.consecutive)),
+            *one_table("Three consecutive runs", load_columns.CONSECUTIVE, worst_first(report.consecutive)),
             *(listing for listing in attempts if listing.number),
         ),
     )
