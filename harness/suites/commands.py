@@ -151,7 +151,7 @@ def _run_in(ctx: CheckContext, database: str, declared: CommandDeclaration, on_o
             _keep_files(ctx, declared, root, since)
     lab.keep_log(log_of(f"command.{declared.name}", ctx.attempt_number), ended.output)
     ctx.fact("command", join(declared.command))
-    chosen = "" if declared.role else ", as no role is declared"
+    chosen = "" if declared.role else " (chosen by the harness)"
     ctx.fact("role", f"{declared.login}: {RIGHTS[declared.login]}{chosen}")
     if ctx.topology.pooler and (created := CREATED_ROLES.get(ctx.topology.pooler.product)):
         ctx.fact("roles that the command creates", created)

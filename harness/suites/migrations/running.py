@@ -62,7 +62,7 @@ class MigrationRun:
         self._lacked: tuple[str, str] | None = None
         way = "the server itself" if ctx.topology.pooler is None else "through the pooler"
         ctx.fact("migrations ran", "past the pooler, as declared" if declared.direct and ctx.mode else way)
-        chosen = "" if declared.role else ", as the declaration names no role"
+        chosen = "" if declared.role else " (chosen by the harness)"
         ctx.fact("role", f"{declared.login}: {RIGHTS[declared.login]}{chosen}")
         ctx.fact("not compared", NOT_COMPARED)
 
