@@ -11,15 +11,14 @@ import msgspec
 from msgspec.structs import replace
 
 from harness.checks.broken_trails import BrokenTrails, Judged, JudgedTrail, JudgedVariant, Outcome
-from harness.checks.registry import TRANSACTION_BLOCKS
 from harness.cli import completion, options
 from harness.cli.exit_codes import ExitCode
 from harness.cli.invocation import Invocation, command
 from harness.cli.planning import named_topologies, require_used
 from harness.cli.running import derived_jobs
-from harness.cli.standing import standing
+from harness.cli.standing import require_transactions, standing
 from harness.engine.owner import Owner
-from harness.errors import HarnessError, InterruptedRunError, UsageError
+from harness.errors import HarnessError, InterruptedRunError
 from harness.mutants.variants import chosen, noticed_by
 from harness.printable import one_line
 from harness.store import new_run_id, write_atomically
@@ -28,7 +27,6 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
     from pathlib import Path
 
-    from harness.model import Topology
 
 #: where no topology is named
 _TOPOLOGIES = ("direct", "transaction")
@@ -81,7 +79,7 @@ def mutants(invocation: Invocation, topologies: Sequence[str], only: tuple[str, 
     selected = chosen(only)
     named = named_topologies(settings, topologies or _TOPOLOGIES)
     require_used(settings, named)
-    _require_transactions(named)
+    require_transactions(named)
     file = settings.reports / _FILE
     found = _Found(invocation, len(selected), file)
     jobs, stop = settings.jobs or derived_jobs(), Event()
@@ -102,12 +100,6 @@ def mutants(invocation: Invocation, topologies: Sequence[str], only: tuple[str, 
     if stop.is_set():
         raise InterruptedRunError("interrupted: the servers are removed; the counts are of the variants so far")
     return ExitCode.ISSUE if is_wrong(found.judged) else ExitCode.OK
-
-
-def _require_transactions(topologies: Sequence[Topology]) -> None:
-    for topology in topologies:
-        if reason := TRANSACTION_BLOCKS.lacking if not TRANSACTION_BLOCKS.given(topology) else "":
-            raise UsageError(f"{topology.name}: {reason}, and almost all checks of a trail need them")
 
 
 class _Found:

@@ -5,7 +5,9 @@ from __future__ import annotations
 import contextlib
 from typing import TYPE_CHECKING
 
+from harness.checks.registry import TRANSACTION_BLOCKS
 from harness.engine.choice import choose
+from harness.errors import UsageError
 from harness.events import Notice
 from harness.job_engines.scratch import reap_scratch_folders
 from harness.lab.lab import stand_up
@@ -13,7 +15,7 @@ from harness.lab.login_files import reap_login_files
 from harness.lab.topologies import wanted_by
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Iterable, Iterator
     from threading import Event
 
     from harness.cli.invocation import Invocation
@@ -22,6 +24,16 @@ if TYPE_CHECKING:
     from harness.engine.protocol import Engine
     from harness.lab.lab import Lab
     from harness.model import Topology
+
+
+def require_transactions(topologies: Iterable[Topology]) -> None:
+    """Refuse topologies without transaction blocks.
+
+    :raises UsageError: for the first one.
+    """
+    for topology in topologies:
+        if not TRANSACTION_BLOCKS.given(topology):
+            raise UsageError(f"{topology.name}: {TRANSACTION_BLOCKS.lacking}, and audited writes need them")
 
 
 @contextlib.contextmanager

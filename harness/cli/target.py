@@ -21,7 +21,7 @@ from harness.cli.exit_codes import ExitCode
 from harness.cli.invocation import Invocation, command
 from harness.cli.parser import Group
 from harness.cli.planning import named_topologies, require_used
-from harness.cli.standing import standing
+from harness.cli.standing import require_transactions, standing
 from harness.database import SqlError
 from harness.engine.owner import Owner
 from harness.errors import DatabaseError, HarnessError, InterruptedRunError
@@ -93,6 +93,7 @@ def try_target(invocation: Invocation, named: str, *, topology: str, sql: tuple[
     target.require_installable()
     (chosen,) = named_topologies(settings, [topology])
     require_used(settings, [chosen])
+    require_transactions([chosen])
     stop = Event()
     wrong: list[str] = []
     with standing(invocation, chosen, Owner.me(new_run_id()), stop) as lab:

@@ -111,6 +111,8 @@ def _elsewhere(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
         (["report", "--into", "a.md", "--check", "--save-baseline", "x"], "found --save-baseline and --check"),
         (["report", "--verify", "--badge"], "--verify fills no tables"),
         (["up", "direct", "--trail", "--role", "createdb"], "expected app, owner or superuser with --trail"),
+        (["mutants", "statement"], "statement: statement pooling refuses transaction blocks, and audited writes need"),
+        (["target", "try", "row-diff", "--topology", "statement"], "statement: statement pooling refuses transaction"),
         (["up", "direct", "--audit-target", "row-diff"], "--audit-target has no effect without --trail"),
         (["up", "direct", "--audit-sql", "x.sql"], "--audit-sql has no effect without --trail"),
         (["verify", "direct", "--environment", "staging"], "found topologies and --environment"),
