@@ -195,18 +195,21 @@ def target_of(raw: str) -> Target:
         return Target()
     path = parts.path
     bucket, _, key = path.removeprefix("/").partition("/")
-    names = [unquote(pair.partition("=")[0]) for pair in parts.query.split("&") if pair]
     return Target(
         bucket=unquote(bucket),
         key=unquote(key),
-        operation="&".join(sorted(filter(_says_what_is_done, names))),
-        signed_query=any(name.lower() in {"x-amz-signature", "signature"} for name in names),
+        operation="&".join(sorted(operations_of(parts.query))),
+        signed_query=any(name.lower() in {"x-amz-signature", "signature"} for name in _names(parts.query)),
     )
 
 
 def operations_of(query: str) -> frozenset[str]:
     """Return the names of the parameters of a query that say what is done."""
-    return frozenset(filter(_says_what_is_done, (unquote(pair.partition("=")[0]) for pair in query.split("&") if pair)))
+    return frozenset(filter(_says_what_is_done, _names(query)))
+
+
+def _names(query: str) -> list[str]:
+    return [unquote(pair.partition("=")[0]) for pair in query.split("&") if pair]
 
 
 def _says_what_is_done(name: str) -> bool:

@@ -8,10 +8,11 @@ from typing import TYPE_CHECKING
 import pytest
 from msgspec.structs import replace
 
+from harness.audit.target_file import Recorded
 from harness.audit.target_loading import reference_target
 from harness.checks.collection import Catalogue
 from harness.checks.execution import run_check
-from harness.checks.judges.acknowledged import ACKNOWLEDGED, LOST, FinalState, tally
+from harness.checks.judges.acknowledged import ACKNOWLEDGED, LOST, MISATTRIBUTED, MIXED, FinalState, tally
 from harness.checks.judges.recovery import recoveries
 from harness.checks.registry import breaks
 from harness.checks.run_settings import RunSettings
@@ -93,6 +94,19 @@ def test_terminated_connections_lose_nothing_and_all_writers_succeed_again(stage
     [fault] = history.faults
     assert fault.recovered_s is not None
     assert recoveries(history)[1].last_s > 0
+
+
+def test_a_trail_that_records_no_actors_and_transactions_is_not_judged_by_them(
+    stage: Stage, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    omits = frozenset({Recorded.ACTOR, Recorded.TRANSACTION_ID})
+    monkeypatch.setattr(stage.workspace, "target", replace(stage.workspace.target, omits=omits))
+    result, _, state = stage.run(TERMINATED)
+    assert result.status is Status.OK, result.reason
+    assert state is not None
+    assert not state.names_actors
+    assert {change.transaction for change in state.write_changes} == {0}
+    assert not {MISATTRIBUTED, MIXED} & {expectation.name for expectation in result.expectations}
 
 
 def test_a_commit_whose_answer_is_lost_is_unknown_and_there(stage: Stage) -> None:
