@@ -130,3 +130,47 @@ def test_a_guard_that_fires_always_is_no_capture_of_replicated_rows(judged: Call
         "ALTER TABLE public.posts ENABLE ALWAYS TRIGGER guard",
     )["replica-role"]
     assert "changes with the triggers as attached" not in result.reason
+
+
+#: a trail that runs with the writer's rights, and leaves names to the writer's search_path
+_NAMES_SQL = """
+CREATE TABLE public.log (id bigint GENERATED ALWAYS AS IDENTITY PRIMARY KEY, tx text DEFAULT pg_current_xact_id()::text,
+    who text DEFAULT nullif(current_setting('app.who', true), ''), s text, t text, op text, key jsonb, image jsonb);
+GRANT SELECT, INSERT ON public.log TO PUBLIC;
+CREATE FUNCTION public.capture() RETURNS trigger LANGUAGE plpgsql AS $$
+DECLARE
+    row pg_catalog.jsonb := pg_catalog.to_jsonb(CASE WHEN TG_OP OPERATOR(pg_catalog.=) 'DELETE' THEN OLD ELSE NEW END);
+BEGIN
+    PERFORM unnest(CAST('{1}' AS pg_catalog.int2[]));
+    INSERT INTO public.log (s, t, op, key, image) VALUES (TG_TABLE_SCHEMA, TG_TABLE_NAME, TG_OP,
+        pg_catalog.jsonb_build_object('id', row OPERATOR(pg_catalog.->) 'id'),
+        CASE WHEN TG_OP OPERATOR(pg_catalog.<>) 'DELETE' THEN jsonb_strip_nulls(row) END);
+    RETURN NULL;
+END $$;
+"""
+_NAMES = '''
+summary = "mine"
+install = ["mine.sql"]
+tables = ["public.log"]
+[actor]
+setting = "app.who"
+value = "id"
+[statements]
+attach = """
+CREATE OR REPLACE TRIGGER capture AFTER INSERT OR UPDATE OR DELETE ON {table} FOR EACH ROW EXECUTE FUNCTION public.capture()"""
+changes = """
+SELECT id, tx AS transaction_id, s AS table_schema, t AS table_name, key AS table_pk, lower(op) AS op, image AS data_after,
+       jsonb_build_object('type', 'user', 'id', who) AS actor
+FROM public.log ORDER BY id"""
+'''
+
+
+def test_objects_of_the_writer_do_not_hide_each_other(
+    judged: Callable[..., dict[str, Result]], tmp_path: Path
+) -> None:
+    """With a second function that fits as well, PostgreSQL calls neither, and the write fails before the lie."""
+    (tmp_path / "mine.sql").write_text(_NAMES_SQL)
+    (tmp_path / "mine.toml").write_text(_NAMES)
+    result = judged(load_target(str(tmp_path / "mine.toml")), "shadowed-names")["shadowed-names"]
+    assert result.status is Status.ISSUE
+    assert result.reason.startswith("changes with a function jsonb_strip_nulls that lies: expected as without them")

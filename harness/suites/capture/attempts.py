@@ -26,7 +26,7 @@ REFUSED, UNHARMED = "refused", "as before, and the next write is in it"
 #: of an integrity constraint
 _CONSTRAINT = "23"
 #: no statement of the trail takes that long
-_LIMIT = "SET LOCAL statement_timeout = '3s'"
+LIMIT = "SET LOCAL statement_timeout = '3s'"
 
 _COLUMNS = """
     SELECT a.attname::text, a.attgenerated <> '' OR a.attidentity = 'a' AS is_made,
@@ -49,12 +49,12 @@ _SEQUENCES = """
         OR EXISTS (SELECT FROM pg_attrdef e JOIN pg_depend d ON d.objid = e.oid AND d.classid = 'pg_attrdef'::regclass
                    WHERE e.adrelid = t.name::regclass AND d.refobjid = s.oid))
 """
-#: functions that the application may call and that may write: those with their owner's rights first
+#: functions that the application may call: those with their owner's rights first
 _CALLABLE = f"""
     SELECT p.oid::regprocedure::text, format('%I.%I', n.nspname, p.proname), p.prokind = 'p',
-           coalesce(p.proargnames, '{{}}'), p.proargtypes::regtype[]::text[]
+           coalesce(p.proargnames, '{{}}'), p.proargtypes::regtype[]::text[], p.prosecdef, p.provolatile = 'v'
     FROM ({OF_THE_TRAIL}) AS p JOIN pg_namespace n ON n.oid = p.pronamespace
-    WHERE p.prokind IN ('f', 'p') AND p.provolatile = 'v' AND p.prorettype NOT IN ('trigger'::regtype, 'event_trigger'::regtype)
+    WHERE p.prokind IN ('f', 'p') AND p.prorettype NOT IN ('trigger'::regtype, 'event_trigger'::regtype)
       AND has_function_privilege('harness_app', p.oid, 'EXECUTE') AND has_schema_privilege('harness_app', n.oid, 'USAGE')
     ORDER BY p.prosecdef DESC, 1
 """
@@ -127,12 +127,12 @@ class Trail:
         try:
             if attempt.with_write:
                 with self._ctx.audited(self._client, ADA):
-                    self._client.run(f"{_LIMIT}; {attempt.statement}")
+                    self._client.run(f"{LIMIT}; {attempt.statement}")
                     self._writes += 1
                     self._ctx.insert_post(self._client, f"genuine {self._writes}")
             else:
                 with self._client.transaction():
-                    self._client.run(f"{_LIMIT}; {attempt.statement}")
+                    self._client.run(f"{LIMIT}; {attempt.statement}")
         except SqlError as error:
             if is_lost(error):  # the attempt ended its own session, and the next one needs another
                 self._client = self._ctx.client()
@@ -225,10 +225,15 @@ def undone(client: Client, statement: str) -> str:
     return f"{rows} rows" if rows >= 0 and not statement.startswith("SELECT") else "done"
 
 
-def calls(ctx: CheckContext) -> list[Attempt]:
-    """Return calls of the trail's functions that the application may execute."""
+def calls(ctx: CheckContext, *, with_rights: bool = False) -> list[Attempt]:
+    """Return calls of the trail's functions that the application may execute: of those that may write.
+
+    :param with_rights: of those that run with their owner's rights instead, also if they only read.
+    """
     found = []
-    for signature, name, is_procedure, names, types in ctx.admin.rows(_CALLABLE):
+    for signature, name, is_procedure, names, types, has_rights, may_write in ctx.admin.rows(_CALLABLE):
+        if not (has_rights if with_rights else may_write):
+            continue
         operations = ("insert", "INSERT") if any(kind in {"text", "name"} for kind in types) else ("insert",)
         for operation in operations:
             arguments = [

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import re
 from functools import partial
 from typing import TYPE_CHECKING
@@ -15,6 +16,7 @@ from harness.database import SqlError, describe
 from harness.model import Section
 from harness.suites.actors import ADA
 from harness.suites.capture import shadows
+from harness.suites.capture.attempts import LIMIT, Attempt, calls
 from harness.suites.capture.stored import News, in_order
 
 if TYPE_CHECKING:
@@ -100,18 +102,20 @@ def _attack(ctx: CheckContext, rounds: tuple[Round, ...]) -> None:
     """Write with objects of the writer, which first observe and then lie one by one, and compare with a plain write."""
     writer = _Writer(ctx)
     failed: dict[str, str] = {}
-    outcome, plain = writer.write(ctx.direct_client())
+    client, caller = ctx.client(), ctx.direct_client()
+    listener, of_calls = shadows.Listener(client), shadows.Listener(caller)
+    outcome, plain = writer.write(caller)
     ctx.expect("a plain write", outcome, equals="done")
     expected = in_order(ctx, ctx.expected_ops("insert", "update", "delete"))
     ctx.expect("its changes", [change[0] for change in plain], equals=expected)
     elevated: dict[str, None] = {}
+    is_harmed = False
+    called = calls(ctx, with_rights=True)
     for objects in rounds:
         if objects.prepare:
             ctx.admin.run(objects.prepare)
-        client = ctx.client()
-        listener = shadows.Listener(client)
 
-        def attempt(label: str, before: str, objects: Round = objects, client: Client = client) -> bool:
+        def attempt(label: str, before: str, objects: Round = objects) -> bool:
             outcome, changes = writer.write(client, before, objects.after)
             if outcome != "done":  # nothing was written, and the refusal is the trail's behaviour
                 failed[label] = outcome
@@ -121,25 +125,38 @@ def _attack(ctx: CheckContext, rounds: tuple[Round, ...]) -> None:
 
         undiverted = attempt(objects.what, objects.before)
         reports = listener.take()
-        elevated |= {f"{report.name} as {report.role}": None for report in reports if report.role != "harness_app"}
+        _call(caller, called, objects)
+        elevated |= {
+            f"{report.name} as {report.role}": None
+            for report in (*reports, *of_calls.take())
+            if report.role != "harness_app"
+        }
         if failed.get(objects.what, "").startswith(_TIMED_OUT):
             if elevated:
                 break  # it is seen that they ran, and the next write would take as long
             raise NotExercisedError(f"the write with {objects.what} did not end within 2 s")
-        liars = (
-            dict.fromkeys(report.name for report in reports if not report.name.startswith("type "))
-            if undiverted
-            else ()
-        )
-        for name in list(liars)[:_MOST_LIES]:
-            if not attempt(f"a {name} that lies", f"{objects.before}; {shadows.lying(name)}"):
-                break  # one lie that is recorded is enough
+        # one object that diverts a record, or runs with other rights, is enough
+        is_harmed = is_harmed or bool(elevated) or not undiverted
+        liars = [name for name in dict.fromkeys(report.name for report in reports) if not name.startswith("type ")]
+        for name in liars[:_MOST_LIES]:
+            is_harmed = is_harmed or not attempt(f"a {name} that lies", f"{objects.before}; {shadows.lying(name)}")
         outcome, changes = writer.write(client)
         label = f"a plain write after one with {objects.what}"
         ctx.expect(label, outcome if outcome != "done" else _compared(changes, plain), equals=_SAME)
-        client.close()
+        listener.take()
     ctx.expect("objects of the writer that ran with other rights", sorted(elevated), equals=[])
     ctx.fact("writes that failed", failed or "none")
+
+
+def _call(client: Client, called: list[Attempt], objects: Round) -> None:
+    """Call functions of the trail with objects of the writer, and undo it."""
+    if not called:
+        return
+    with contextlib.suppress(SqlError), client.transaction(force_rollback=True):
+        client.run(f"DISCARD PLANS; {objects.before}")
+        for call in called:
+            with contextlib.suppress(SqlError), client.transaction(force_rollback=True):
+                client.run(f"{LIMIT}; {call.statement}")
 
 
 @check(
@@ -182,7 +199,7 @@ def temp_views_are_read_by_the_owner(ctx: CheckContext) -> None:
 
 @check(
     "capture.shadowed-names",
-    claim="functions, operators, types and tables of the writer's own, first on its search_path, neither divert nor change records, nor run with other rights",
+    claim="functions, aggregates, operators, types and tables of the writer's own, first on its search_path, neither divert nor change records, nor run with other rights",
     section=_HERE,
     severity=P0,
     item="1.1",
@@ -195,6 +212,7 @@ def shadowed_names(ctx: CheckContext) -> None:
     functions, operators = shadows.functions(ctx.admin, names), shadows.operators(ctx.admin, names)
     kinds = {
         "own_tables": ("tables of its own", shadows.tables(ctx.admin, ctx.target)),
+        "own_aggregates": ("aggregates of its own", shadows.aggregates(ctx.admin, names)),
         "own": (
             "functions, operators and views of its own",
             [*functions, *operators, *shadows.catalogues(ctx.admin, names)],
@@ -225,6 +243,22 @@ _PATHS = f"""
     WHERE setting LIKE 'search\\_path=%'
 """
 _PUBLIC_FIRST = re.compile(r"^(?!.*pg_catalog.*\bpublic\b).*\bpublic\b.*\bpg_catalog\b")
+
+
+@breaks(shadowed_names, at="changes with aggregates of its own")
+def shadowed_aggregates_are_called(ctx: CheckContext) -> None:
+    ctx.sabotage(
+        "CREATE FUNCTION public.tamper() RETURNS trigger LANGUAGE plpgsql AS "
+        "$t$ BEGIN NEW.title := coalesce(max(NEW.title), 'another'); RETURN NEW; END $t$;"
+        "CREATE TRIGGER tamper BEFORE INSERT ON public.posts FOR EACH ROW EXECUTE FUNCTION public.tamper()"
+    )
+
+
+@breaks(shadowed_names, at="objects of the writer that ran with other rights")
+def shadowed_names_are_called_by_a_function(ctx: CheckContext) -> None:
+    ctx.sabotage(
+        "CREATE FUNCTION public.normalized(name text) RETURNS text LANGUAGE sql STABLE SECURITY DEFINER AS 'SELECT lower($1)'"
+    )
 
 
 @breaks(shadowed_names, at="objects of the writer that ran with other rights")

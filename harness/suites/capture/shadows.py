@@ -1,7 +1,8 @@
 """Objects of an attacker that bear the names of what a trail uses: functions, operators, types, views and tables.
 
 They are what any application may make in a schema of its own, or as temporary objects. Each of them returns what the
-genuine object returns, and reports the role that it runs as. If it is asked to lie, it returns something else.
+genuine object returns, and reports the role that it runs as. If it is asked to lie, it returns something else. An
+aggregate always returns NULL.
 """
 
 from __future__ import annotations
@@ -17,10 +18,12 @@ if TYPE_CHECKING:
 
 #: the schema of the application's own
 SCHEMA = "own"
+#: its other schemas, for objects that it has at another time
+OTHER_SCHEMAS = ("own_tables", "own_types", "own_aggregates")
 #: the setting that names the object that lies
 _LIAR = "own.liar"
 #: schemas whose functions are not the trail's: the server's, the attacker's, and those of other fixtures
-_FOREIGN = ("pg_catalog", "information_schema", SCHEMA, "own_tables", "own_types", "pooling", "tenant_a")
+_FOREIGN = ("pg_catalog", "information_schema", SCHEMA, *OTHER_SCHEMAS, "pooling", "tenant_a")
 
 #: the functions of the trail, without those of extensions
 OF_THE_TRAIL = f"""
@@ -34,38 +37,32 @@ _SOURCES = f"""
 """
 
 _SPY = f"""
-    CREATE SCHEMA {SCHEMA} AUTHORIZATION harness_app;
-    CREATE SCHEMA own_tables AUTHORIZATION harness_app;
-    CREATE SCHEMA own_types AUTHORIZATION harness_app;
+    {"; ".join(f"CREATE SCHEMA {schema} AUTHORIZATION harness_app" for schema in (SCHEMA, *OTHER_SCHEMAS))};
     SET ROLE harness_app;
-    GRANT USAGE ON SCHEMA {SCHEMA}, own_tables, own_types TO PUBLIC;
-    -- returns whether the object lies; INFO reaches the client whatever client_min_messages is
-    CREATE FUNCTION {SCHEMA}.spy(object text) RETURNS boolean LANGUAGE plpgsql SET search_path = pg_catalog, pg_temp AS $$
+    GRANT USAGE ON SCHEMA {", ".join((SCHEMA, *OTHER_SCHEMAS))} TO PUBLIC;
+    -- returns whether the object lies. It reports an object once in a transaction: an operator may run for each row of a
+    -- catalogue. INFO reaches the client whatever client_min_messages is. Qualified names are quicker than a pinned path
+    CREATE FUNCTION {SCHEMA}.spy(object text) RETURNS boolean LANGUAGE plpgsql AS $$
+    DECLARE
+        report pg_catalog.text := pg_catalog.concat('own ', object, ' ran as ', current_user, '.');
+        reported pg_catalog.text := coalesce(pg_catalog.current_setting('{SCHEMA}.reported', true), '');
     BEGIN
-        RAISE INFO 'own % ran as %', object, current_user;
-        RETURN object = coalesce(current_setting('{_LIAR}', true), '');
+        IF pg_catalog.strpos(reported, report) OPERATOR(pg_catalog.=) 0 THEN
+            RAISE INFO '%', report;
+            PERFORM pg_catalog.set_config('{SCHEMA}.reported', pg_catalog.concat(reported, report), true);
+        END IF;
+        RETURN object OPERATOR(pg_catalog.=) coalesce(pg_catalog.current_setting('{_LIAR}', true), '');
     END $$;
     RESET ROLE
 """
-_REPORT = re.compile(r"^own (.+) ran as (.+)$")
+_REPORT = re.compile(r"^own (.+) ran as (.+)\.$")
 #: the types of arguments that shadows of operators have: those that trails handle
 _TYPES = (
     *("text", "name", "oid", "int4", "int8", "int2", "bool", "jsonb", "json", "uuid", "timestamptz", "xid8", "char"),
     *("text[]", "name[]", "int2[]", "jsonb[]", "regclass", "oidvector", "int2vector", "bytea"),
 )
-#: types in place of pseudo-types, in signatures that match better than the server's own
-_POLYMORPHIC = (
-    "text",
-    "name",
-    "jsonb",
-    "json",
-    "public.posts",
-    "record",
-    "bigint",
-    "timestamp with time zone",
-    "bytea",
-)
-_VARIADIC = (
+#: arguments in place of the pseudo-type "any", which a function of a user cannot have
+_ANY = (
     *(", ".join(["text"] * count) for count in range(1, 7)),
     *("text, jsonb", "text, json", "text, name", "text, name, name", "text, text, text, jsonb"),
 )
@@ -85,6 +82,12 @@ _FUNCTIONS = """
     WHERE p.pronamespace = 'pg_catalog'::regnamespace AND p.prokind = 'f' AND p.proname = ANY (%s)
       AND NOT p.proargtypes::oid[] && ARRAY['internal', 'cstring']::regtype[]::oid[]
       AND p.prorettype <> ALL (ARRAY['internal', 'cstring', 'trigger', 'event_trigger', 'void']::regtype[])
+    ORDER BY 1, 2
+"""
+_AGGREGATES = """
+    SELECT DISTINCT p.proname::text, pg_get_function_identity_arguments(p.oid), pg_get_function_result(p.oid)
+    FROM pg_proc p JOIN pg_aggregate a ON a.aggfnoid = p.oid
+    WHERE p.pronamespace = 'pg_catalog'::regnamespace AND a.aggkind = 'n' AND p.proname = ANY (%s)
     ORDER BY 1, 2
 """
 _OPERATORS = """
@@ -154,24 +157,18 @@ def names_of(admin: Client) -> Names:
 
 
 def functions(admin: Client, names: Names) -> list[Shadow]:
-    """Return functions named like those of the server that the trail calls, also with better matching signatures."""
+    """Return functions named like those of the server that the trail calls, with the same signatures.
+
+    Of two functions with one signature, PostgreSQL calls the one whose schema is first on the path. Others than these
+    could be ambiguous, and the write would fail.
+    """
     found = []
     for name, arguments, identity, result, is_set, count in admin.rows(_FUNCTIONS, [list(names.called)]):
         if '"any"' in identity:
-            found += [_function(name, types, types.count(",") + 1, result, is_set=is_set) for types in _VARIADIC]
-        elif "any" in identity:
-            for concrete in _POLYMORPHIC[:3] if "," in identity else _POLYMORPHIC:
-                types, returned = (_concrete(text, concrete) for text in (identity, result))
-                if "[][]" not in types and not (concrete == "record" and "[]" in types):
-                    found.append(_function(name, types, count, returned, is_set=is_set))
+            found += [_function(name, types, types.count(",") + 1, result, is_set=is_set) for types in _ANY]
         else:
             found.append(_function(name, arguments, count, result, is_set=is_set))
     return list({shadow.create: shadow for shadow in found}.values())
-
-
-def _concrete(text: str, concrete: str) -> str:
-    text = re.sub(r"\bany(compatible)?array\b", f"{concrete}[]", text)
-    return re.sub(r"\bany(compatible|element|nonarray|compatiblenonarray)\b", concrete, text)
 
 
 def _function(name: str, arguments: str, count: int, result: str, *, is_set: bool) -> Shadow:
@@ -187,13 +184,31 @@ def _function(name: str, arguments: str, count: int, result: str, *, is_set: boo
     return Shadow(
         label,
         f'CREATE FUNCTION {{place}}."{name}"({arguments}) RETURNS {result} LANGUAGE plpgsql '
-        f"SET search_path = pg_catalog, pg_temp AS $own$ BEGIN {body} END $own$",
+        f"AS $own$ BEGIN {body} END $own$",
     )
 
 
 def _answering(label: str, result: str, genuine: str) -> str:
     lie = _LIES.get(result, "NULL").format(genuine)
     return f"IF {SCHEMA}.spy('{label}') THEN RETURN {lie}; END IF; RETURN {genuine};"
+
+
+def aggregates(admin: Client, names: Names) -> list[Shadow]:
+    """Return aggregates named like those of the server that the trail calls."""
+    found: list[Shadow] = []
+    for name, arguments, result in admin.rows(_AGGREGATES, [list(names.called)]):
+        pseudo = arguments.count('"any"')
+        for types in [types for types in _ANY if types.count(",") + 1 == pseudo] if pseudo else [arguments]:
+            step, label = f"{{place}}.step_{len(found)}", f"aggregate {name}"
+            found.append(
+                Shadow(
+                    label,
+                    f"CREATE FUNCTION {step}({', '.join(filter(None, (result, types)))}) RETURNS {result} LANGUAGE plpgsql "
+                    f"AS $own$ BEGIN PERFORM {SCHEMA}.spy('{label}'); RETURN $1; END $own$; "
+                    f'CREATE AGGREGATE {{place}}."{name}"({types or "*"}) (SFUNC = {step}, STYPE = {result})',
+                )
+            )
+    return found
 
 
 def operators(admin: Client, names: Names) -> list[Shadow]:
@@ -207,7 +222,7 @@ def operators(admin: Client, names: Names) -> list[Shadow]:
             Shadow(
                 label,
                 f"CREATE FUNCTION {{place}}.operator_{number}({left}, {right}) RETURNS {result} LANGUAGE plpgsql "
-                f"SET search_path = pg_catalog, pg_temp AS $own$ BEGIN {body} END $own$; "
+                f"AS $own$ BEGIN {body} END $own$; "
                 f"CREATE OPERATOR {{place}}.{name} (LEFTARG = {left}, RIGHTARG = {right}, "
                 f"FUNCTION = {{place}}.operator_{number})",
             )
