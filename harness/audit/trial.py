@@ -15,7 +15,7 @@ from harness.audit.target_file import Recorded
 from harness.database import SqlError, cancelled_after, describe_in_full
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Iterable, Iterator
 
     from harness.audit.target import AuditTarget
     from harness.database import Client
@@ -68,12 +68,12 @@ def try_trail(target: AuditTarget, application: Client, admin: Client) -> Trial:
     :raises SqlError: for a statement of the target that does not run.
     :raises DatabaseError: for rows of the trail that have no canonical form.
     """
+    last = (Recorded.DELETES,) if Recorded.DELETES in target.omits else ()
     for number, actor in enumerate((_ADA, _BOB)):
-        if problem := _write(target, application, actor, f"trial-{number}"):
+        writes = [at for at in _WRITES if at not in last]
+        if problem := _write(target, application, actor, f"trial-{number}", writes):
             return problem
-    changes = tuple(
-        change for change in target.changes(admin) if (change.table_schema, change.table_name) == (_SCHEMA, _TABLE)
-    )
+    changes = _changes(target, admin)
     expected = [shown for shown in _OPERATIONS if shown not in target.omits]
     if not changes and expected:
         return Trial(
@@ -82,10 +82,22 @@ def try_trail(target: AuditTarget, application: Client, admin: Client) -> Trial:
     missing = {
         property_: sentence for property_, sentence in _missing(target, changes) if property_ not in target.omits
     }
+    if last:  # a history in a column of the row goes with the row
+        if problem := _write(target, application, _ADA, "trial-0", last):
+            return problem
+        changes += tuple(change for change in _changes(target, admin) if change.op == "delete")
     return Trial(missing=missing, changes=changes)
 
 
-def _write(target: AuditTarget, client: Client, actor: Actor, slug: str) -> Trial | None:
+def _changes(target: AuditTarget, admin: Client) -> tuple[Change, ...]:
+    return tuple(
+        change for change in target.changes(admin) if (change.table_schema, change.table_name) == (_SCHEMA, _TABLE)
+    )
+
+
+def _write(
+    target: AuditTarget, client: Client, actor: Actor, slug: str, writes: Iterable[Recorded]
+) -> Trial | None:
     """Write in one transaction; return the trial's end when a statement fails or does not end."""
     convention = target.actor
     declaration = convention.declaration(actor)
@@ -97,9 +109,9 @@ def _write(target: AuditTarget, client: Client, actor: Actor, slug: str) -> Tria
             with client.transaction():
                 if declaration and convention.is_local:
                     client.execute(declaration.encode(), prepare=False)
-                for at, statement in _WRITES.items():
+                for at in writes:
                     doing = f"audited {_OPERATIONS[at]}"
-                    client.run(statement.format(slug=slug))
+                    client.run(_WRITES[at].format(slug=slug))
                 doing = "commit of an audited transaction"
         except SqlError as error:
             what = f"did not end within {_LONGEST_S:g} s" if late.is_set() else f"failed: {describe_in_full(error)}"

@@ -257,6 +257,12 @@ def test_a_trail_is_closed_in_a_schema_that_the_application_may_not_use(
     assert (result.status, result.reason) == (status, reason)
 
 
+def test_a_built_in_setting_that_holds_the_actor_is_set_on_every_connection(judged: Judge) -> None:
+    text, sql = (given.replace("app.who", "application_name") for given in (toml(), SQL))
+    [result] = judged(text, sql, "environment.no-actor-left")
+    assert (result.status, result.reason) == (Status.NA, "no setting of the application's own holds the actor")
+
+
 def test_statements_that_the_server_logs_by_its_settings_are_no_fault_of_the_trail(some_engine: Engine) -> None:
     topology = replace(DIRECT, postgres=replace(DIRECT.postgres, settings={"log_statement": "all"}))
     lab = stand_up(some_engine, topology, Owner.me(new_run_id()), Redactor())

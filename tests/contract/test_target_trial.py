@@ -331,6 +331,35 @@ def test_columns_of_the_trail_are_left_out_and_capture_is_attached_again(provisi
         assert set(change.data_after) == {"id", "slug", "title", "views"}
 
 
+#: the history of a row in a column of it, which goes with the row
+_IN_THE_ROW = """
+CREATE SCHEMA trail;
+CREATE SEQUENCE trail.numbers;
+CREATE FUNCTION trail.keep() RETURNS trigger LANGUAGE plpgsql SECURITY DEFINER SET search_path = pg_catalog, pg_temp AS $$
+BEGIN
+    NEW.history := coalesce(CASE WHEN TG_OP = 'UPDATE' THEN OLD.history END, '[]') || jsonb_build_array(jsonb_build_object(
+        'id', nextval('trail.numbers'), 'tx', pg_current_xact_id()::text, 'who', current_setting('app.who', true),
+        'kind', current_setting('app.kind', true), 'op', lower(TG_OP), 'after', to_jsonb(NEW) - 'history'));
+    RETURN NEW;
+END $$;
+"""
+_FROM_THE_ROWS = """
+SELECT h -> 'id' AS id, h ->> 'tx' AS transaction_id, 'public' AS table_schema, 'posts' AS table_name,
+       jsonb_build_object('id', t.id) AS table_pk, h ->> 'op' AS op, h -> 'after' AS data_after,
+       jsonb_build_object('type', h ->> 'kind', 'id', h ->> 'who') AS actor
+FROM public.posts t, jsonb_array_elements(to_jsonb(t) -> 'history') h ORDER BY (h -> 'id')::int"""
+
+
+def test_a_trail_that_keeps_a_history_in_the_row_is_tried_without_a_delete(provisioned: Callable[..., Workspace]) -> None:
+    attach = (
+        "ALTER TABLE {table} ADD COLUMN IF NOT EXISTS history jsonb; CREATE OR REPLACE TRIGGER keep BEFORE INSERT OR UPDATE "
+        "ON {table} FOR EACH ROW EXECUTE FUNCTION trail.keep()"
+    )
+    text = toml(attach=attach, changes=_FROM_THE_ROWS, keys='own_columns = ["history"]\nomits = ["deletes"]')
+    workspace = provisioned(text.replace('"trail.log"', '"public.posts"'), _IN_THE_ROW)
+    assert missing(workspace) == {}
+
+
 # --- what is missing -----------------------------------------------------------------------------------------
 
 _NO_WRITE = SQL.replace("BEGIN\n    INSERT", "BEGIN\n    RETURN NULL;\n    INSERT")

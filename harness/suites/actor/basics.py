@@ -101,7 +101,7 @@ def unset_but_there_is_a_default(ctx: CheckContext) -> None:
 )
 def residue(ctx: CheckContext) -> None:
     if "." not in ctx.application.setting:
-        raise NotApplicableError("no setting of the application's own holds the actor, so none is left behind")
+        raise NotApplicableError("no setting of the application's own holds the actor")
 
     def read(client: Client) -> Any:
         return client.value("SELECT current_setting(%s, true)", [ctx.application.setting])
