@@ -159,9 +159,9 @@ _REDACTION = tuple(f"redaction.{name}" for name in ("insert", "delete", "json-wh
             toml(op="upper(op)"), SQL, ("capture.key-values", "capture.bulk", "capture.hostile-values"),
             id="operations-in-upper-case",
         ),
-        pytest.param(toml(key=_TEXTS.format("key")), SQL, ("capture.key-values",), id="keys-of-texts"),
+        pytest.param(toml(key=_TEXTS.format("key")), SQL, ("capture.key-values", "redaction.delete"), id="keys-of-texts"),
         pytest.param(
-            toml(image=_TEXTS.format("after")), SQL, ("continuity.cutover-under-load", "capture.values"),
+            toml(image=_TEXTS.format("after")), SQL, ("continuity.cutover-under-load", "capture.values", "redaction.insert"),
             id="images-of-texts",
         ),
         pytest.param(

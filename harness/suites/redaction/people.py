@@ -37,6 +37,11 @@ def images(ctx: CheckContext) -> list[Any]:
     return [change.data_after for change in ctx.changes("people")]
 
 
+def as_texts(row: Any) -> dict[str, str]:
+    """Return the values of a row by column, as texts: a trail may keep all of them so."""
+    return {column: str(value) for column, value in (row or {}).items()}
+
+
 def keep_everything(ctx: CheckContext) -> None:
     """Make capture ignore the redaction rules."""
     ctx.rewrite_capture(("public.threadline_redacted(TG_RELID, v_after, v_rules)", "v_after"))
