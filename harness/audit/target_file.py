@@ -68,7 +68,8 @@ class TrailFeature(StrEnum):
     #: it keeps. The application cannot purge
     RETENTION = "retention"
     #: `export` returns the changes that earlier exports do not have, once and unchanged, in the order of `changes`;
-    #: also those of a transaction that was open during an earlier export
+    #: also those of a transaction that was open during an earlier export. It may hold changes back while an older
+    #: transaction is open
     EXPORT = "export"
     #: `public.audit_transactions` has one record for each transaction, with the columns txid, occurred_at and
     #: actor_ref. The first write decides the transaction's actor; a record of another cluster with the same txid is
