@@ -7,13 +7,14 @@ from __future__ import annotations
 
 import contextlib
 from concurrent.futures import ThreadPoolExecutor, wait
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 from harness.audit.actor import Actor
 from harness.audit.target_file import Recorded, TrailFeature
 from harness.checks.record import NotApplicableError, NotExercisedError
 from harness.checks.registry import P0, P1, TRANSACTION_BLOCKS, Safety, breaks, check
-from harness.database import SqlError, describe, quote_literal, quote_name, roll_back
+from harness.database import SqlError, describe, load_queries, quote_literal, quote_name, roll_back
 from harness.errors import TimedOutError
 from harness.model import EndedBy, Section
 from harness.suites.actors import ATTRIBUTED_ROWS
@@ -29,54 +30,7 @@ if TYPE_CHECKING:
     from harness.database import Client
     from harness.host.canary import Canary
 
-# to_regclass would fail in a schema that the role may not use
-_OID = """
-SELECT c.oid FROM pg_catalog.pg_class AS c JOIN pg_catalog.pg_namespace AS n ON n.oid = relnamespace
-WHERE ARRAY[nspname, relname]::text[] = parse_ident(%s)"""
-# The rights of a role on a table and its partitions. The role can have them itself, as a role that it can become, as
-# the owner of the schema, who may drop the table, or through views, also nested ones, that write with the rights of
-# their owner (https://www.postgresql.org/docs/current/rules-privileges.html). A right on a single column counts, too
-_RIGHTS = """
-WITH RECURSIVE given (become, trail) AS (VALUES (%s, %s::oid)),
-wanted (name, bit) AS (VALUES ('INSERT', 8), ('UPDATE', 4), ('DELETE', 16), ('TRUNCATE', 0), ('TRIGGER', 0)),
-me AS (SELECT oid FROM pg_catalog.pg_roles WHERE rolname = current_user),
-become AS (SELECT oid, rolname FROM pg_catalog.pg_roles, given WHERE pg_has_role(current_user, oid, given.become)),
-trail AS (
-    SELECT oid, relnamespace, '' AS part FROM pg_catalog.pg_class, given WHERE oid = given.trail
-    UNION
-    SELECT inhrelid, child.relnamespace, ' in its child table ' || inhrelid::regclass::text
-    FROM trail JOIN pg_catalog.pg_inherits ON inhparent = trail.oid JOIN pg_catalog.pg_class AS child ON child.oid = inhrelid
-),
-own AS (
-    SELECT wanted.name, part, become.oid, become.rolname FROM wanted, become, trail
-    WHERE has_schema_privilege(become.oid, relnamespace, 'USAGE')
-      AND CASE WHEN wanted.name IN ('INSERT', 'UPDATE') THEN has_any_column_privilege(become.oid, trail.oid, wanted.name)
-               ELSE has_table_privilege(become.oid, trail.oid, wanted.name) END
-),
-way (name, relation, is_view) AS (
-    SELECT name, trail.oid, false FROM wanted, trail WHERE bit > 0
-    UNION
-    SELECT way.name, view.oid, true
-    FROM way JOIN wanted USING (name)
-    JOIN pg_catalog.pg_depend ON refclassid = 'pg_class'::regclass AND refobjid = way.relation
-    JOIN pg_catalog.pg_rewrite ON classid = 'pg_rewrite'::regclass AND objid = pg_rewrite.oid
-    JOIN pg_catalog.pg_class AS view ON view.oid = ev_class AND view.relkind = 'v' AND view.oid <> way.relation
-    WHERE pg_relation_is_updatable(view.oid, false) & wanted.bit > 0
-      AND has_table_privilege(view.relowner, way.relation, way.name)
-      AND NOT coalesce(view.reloptions && '{security_invoker=true,security_invoker=on,security_invoker=1,security_invoker=yes}', false)
-)
-SELECT name, part || CASE WHEN oid = (SELECT oid FROM me) THEN '' ELSE ' as role ' || quote_ident(rolname) END FROM own
-WHERE oid = (SELECT oid FROM me) OR name NOT IN (SELECT name FROM own WHERE oid = (SELECT oid FROM me))
-UNION ALL
-SELECT 'DROP', part || ' as owner of the schema'
-FROM given, trail JOIN pg_catalog.pg_namespace ON pg_namespace.oid = relnamespace
-WHERE pg_has_role(current_user, nspowner, 'USAGE') OR pg_has_role(current_user, nspowner, given.become)
-UNION ALL
-SELECT DISTINCT way.name, ' through the view ' || relation::regclass::text FROM way, become
-WHERE is_view AND CASE WHEN way.name = 'DELETE' THEN has_table_privilege(become.oid, relation, 'DELETE')
-                       ELSE has_any_column_privilege(become.oid, relation, way.name) END
-ORDER BY 1, 2
-"""
+_QUERIES = load_queries(Path(__file__).with_name("environment.sql"))
 #: the server version that separated the right to SET ROLE from membership
 #: (https://www.postgresql.org/docs/16/release-16.html)
 _HAS_SET_RIGHT = 160000
@@ -152,10 +106,10 @@ def trail_closed(ctx: CheckContext | EnvironmentContext) -> None:
     if not ctx.target.tables:
         raise NotExercisedError("the query for the tables of the trail finds none; check `statements.tables`")
     for table in ctx.target.tables:
-        oid = client.value(_OID, [table])
+        oid = client.value(_QUERIES["table"], [table])
         if oid is None:
             raise NotExercisedError(f"table {table} is missing; check audit_target")
-        for right, how in client.rows(_RIGHTS, [_set_role_right(client), oid]):
+        for right, how in client.rows(_QUERIES["rights"], [_set_role_right(client), oid]):
             if right == "INSERT":
                 insertable.append(table + how)
             else:
