@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 
 import click
 
-from harness.audit.target_file import Recorded
+from harness.audit.target_file import Recorded, TrailFeature
 from harness.audit.target_loading import load_target
 from harness.audit.trial import Trial, spelled
 from harness.checks.claims import unjudged_claims
@@ -94,16 +94,17 @@ def try_target(invocation: Invocation, named: str, *, topology: str, sql: tuple[
     (chosen,) = named_topologies(settings, [topology])
     require_used(settings, [chosen])
     require_transactions([chosen])
+    unjudged = unjudged_claims(settings.catalogue.checks, target)
     stop = Event()
     wrong: list[str] = []
     with standing(invocation, chosen, Owner.me(new_run_id()), stop) as lab:
         try:
-            wrong = _tried(invocation, lab, target, stop)
+            wrong = _tried(invocation, lab, target, unjudged, stop)
         except DatabaseError as error:
             if not _is_of(target, error):
                 raise
             wrong = [str(error)]
-    for claim in unjudged_claims(settings.catalogue.checks, target):
+    for claim in unjudged:
         _print(f"note: no check can judge the claim {claim} of this target", invocation.redactor)
     for sentence in wrong:
         _print(f"missing: {sentence}", invocation.redactor)
@@ -117,9 +118,12 @@ def _is_of(target: AuditTarget, error: DatabaseError) -> bool:
     return any(error.where.startswith(str(path)) for path in (Path(target.where), *target.install))
 
 
-def _tried(invocation: Invocation, lab: Lab, target: AuditTarget, stop: Event) -> list[str]:
+def _tried(
+    invocation: Invocation, lab: Lab, target: AuditTarget, unjudged: list[TrailFeature], stop: Event
+) -> list[str]:
     """Run the trial in a lab, and return what is missing, in one sentence each.
 
+    :param unjudged: the claims that are not tried.
     :raises InterruptedRunError: after Ctrl-C.
     :raises HarnessError: when nothing could be tried.
     """
@@ -131,7 +135,7 @@ def _tried(invocation: Invocation, lab: Lab, target: AuditTarget, stop: Event) -
             wrong = [*_missing(workspace.target.trial), *try_writes(ctx, show.write)]
         with workspace.context("target.claims") as ctx:
             ctx.ends_with(stop)
-            wrong += [f"the claim {claim}: {sentence}" for claim, sentence in try_claims(ctx).items()]
+            wrong += [f"the claim {claim}: {sentence}" for claim, sentence in try_claims(ctx, unjudged).items()]
     except NotExercisedError as error:
         if stop.is_set():
             raise InterruptedRunError("interrupted: the servers are removed") from None

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 from harness.audit.actor import Actor
 from harness.audit.exporting import export_trail
-from harness.audit.target_file import TrailFeature
+from harness.audit.target_file import Recorded, TrailFeature
 from harness.audit.trial import spelled
 from harness.checks.judging import describe_answer
 from harness.database import SqlError
@@ -17,6 +17,8 @@ from harness.suites.redaction.people import MASK, create_redacted_people
 from harness.suites.retention.purging import age, purge_before
 
 if TYPE_CHECKING:
+    from collections.abc import Collection
+
     from harness.audit.target import Change
     from harness.checks.context import CheckContext
 
@@ -24,14 +26,16 @@ if TYPE_CHECKING:
 _Trial = Callable[["CheckContext"], str]
 
 
-def try_claims(ctx: CheckContext) -> dict[TrailFeature, str]:
+def try_claims(ctx: CheckContext, unjudged: Collection[TrailFeature] = ()) -> dict[TrailFeature, str]:
     """Return what is missing for the claims of the target, in one sentence each, without the claims that hold.
 
     The trials change the whole database of the context.
+
+    :param unjudged: claims that are not tried, because the trail leaves out what their trials look at.
     """
     missing = {}
     for claim, trial in _TRIALS.items():
-        if claim not in ctx.target.claims:
+        if claim not in ctx.target.claims or claim in unjudged:
             continue
         try:
             sentence = trial(ctx)
@@ -61,6 +65,15 @@ def _insert(slug: str) -> str:
     return f"INSERT INTO public.posts (slug, title) VALUES ('{slug}', 'a title')"
 
 
+def _recorded(ctx: CheckContext, insert: str, update: str) -> str:
+    """Return an insert, with an update of its row for a trail that records no inserts."""
+    return insert if ctx.records(Recorded.INSERTS) else f"{insert}; {update}"
+
+
+def _post(ctx: CheckContext, slug: str) -> str:
+    return _recorded(ctx, _insert(slug), f"UPDATE public.posts SET views = views + 1 WHERE slug = '{slug}'")
+
+
 def _no_change(what: str) -> str:
     return f"no change was recorded for {what}"
 
@@ -87,9 +100,9 @@ def _changed_from(ctx: CheckContext) -> str:
 
 def _actor_types(ctx: CheckContext) -> str:
     grace = Actor("admin", "grace")
-    change = _latest(ctx, "posts", _insert("types"), grace)
+    change = _latest(ctx, "posts", _post(ctx, "types"), grace)
     if change is None:
-        return _no_change("an insert")
+        return _no_change("a write")
     return "" if change.actor == grace.reference else f"{spelled(grace.reference)} is kept as {spelled(change.actor)}"
 
 
@@ -128,11 +141,12 @@ def _coverage(ctx: CheckContext) -> str:
 
 def _redaction(ctx: CheckContext) -> str:
     create_redacted_people(ctx)
-    change = _latest(
-        ctx, "people", "INSERT INTO public.people VALUES (1, 'Ada', 'ada@example.org', 'a token', '{}', 5)"
-    )
+    insert = "INSERT INTO public.people VALUES (1, 'Ada', 'ada@example.org', 'a token', '{}', 5)"
+    change = _latest(ctx, "people", _recorded(ctx, insert, "UPDATE public.people SET name = 'Ada L.'"))
     if change is None:
-        return _no_change("an insert into a redacted table")
+        return _no_change("a write to a redacted table")
+    if not ctx.records(Recorded.IMAGE):
+        return ""
     image = change.data_after or {}
     if "token" in image:
         return "an excluded column is in the row image"
@@ -149,18 +163,18 @@ def _retention(ctx: CheckContext) -> str:
 
 
 def _export(ctx: CheckContext) -> str:
-    _latest(ctx, "posts", _insert("exported"))
+    _latest(ctx, "posts", _post(ctx, "exported"))
     first = export_trail(ctx.target, ctx.admin)
-    _latest(ctx, "posts", _insert("exported later"))
+    expected = _latest(ctx, "posts", _post(ctx, "exported later"))
     second = export_trail(ctx.target, ctx.admin, first.cursor)
-    later = [change.value("slug") for change in second.changes if change.table_name == "posts"]
-    return (
-        "" if first.changes and later == ["exported later"] else f"an export after one more insert has {spelled(later)}"
-    )
+    later = [change.id for change in second.changes if change.table_name == "posts"]
+    if first.changes and expected and later == [expected.id]:
+        return ""
+    return f"an export after one more write has {spelled(later)} instead of {spelled(expected and [expected.id])}"
 
 
 def _contract_tables(ctx: CheckContext) -> str:
-    _latest(ctx, "posts", _insert("contract"))
+    _latest(ctx, "posts", _post(ctx, "contract"))
     return (
         "" if ctx.admin.value("SELECT count(*) FROM public.audit_transactions") else "the table is empty after a write"
     )

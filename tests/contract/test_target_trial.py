@@ -7,9 +7,10 @@ from typing import TYPE_CHECKING
 import pytest
 
 from harness.audit import statements, trial
-from harness.audit.target_file import Recorded
+from harness.audit.target_file import Recorded, TrailFeature
 from harness.audit.target_loading import load_target
 from harness.checks import provisioning
+from harness.checks.claims import unjudged_claims
 from harness.checks.execution import run_check
 from harness.checks.workspace import _TEMPLATE, Workspace
 from harness.cli.planning import planned
@@ -229,6 +230,16 @@ def test_what_a_trail_omits_and_records_is_an_issue(provisioned: Callable[..., W
             f"{words}, which `omits` has: expected not recorded, observed recorded",
         )
     assert judged(workspace, "trail.order") == (Status.OK, "")  # an order that a few changes have is no promise
+
+
+def test_claims_are_tried_with_what_the_trail_records(provisioned: Callable[..., Workspace]) -> None:
+    changes = CHANGES.replace("FROM trail.log", "FROM trail.log WHERE op <> 'INSERT'")
+    keys = 'omits = ["inserts"]\nclaims = ["actor-types", "partitions"]'
+    workspace = provisioned(toml(changes=changes, keys=keys))
+    unjudged = unjudged_claims(CHECKS.values(), workspace.target)
+    assert unjudged == [TrailFeature.PARTITIONS]
+    with workspace.context("target.claims") as ctx:
+        assert try_claims(ctx, unjudged) == {}
 
 
 # --- where the rows are --------------------------------------------------------------------------------------
