@@ -5,11 +5,11 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from harness.audit.target_file import Recorded, TrailFeature
-from harness.checks.registry import P0, P1, SEVERAL_SERVER_CONNECTIONS, TRANSACTION_BLOCKS, breaks, check
+from harness.checks.registry import P0, TRANSACTION_BLOCKS, breaks, check
 from harness.model import Section
 from harness.suites.actors import ADA
 from harness.suites.areas import CAPTURE_TRIGGER
-from harness.suites.capture.stored import in_order, insert_row, stored_rows
+from harness.suites.capture.stored import in_order, stored_rows
 from harness.suites.sabotage import capture_by_statement
 
 if TYPE_CHECKING:
@@ -180,42 +180,3 @@ def _differing(image: dict[str, object] | None, row: dict[str, object]) -> list[
 @breaks(stored_values, at="columns that differ after the update")
 def stored_values_image_altered(ctx: CheckContext) -> None:
     ctx.tamper("audit_changes", """NEW.data_after := NEW.data_after || '{"title": "a title!"}'""")
-
-
-@check(
-    "capture.occurred-at",
-    claim="in overlapping transactions the time of a change is not before the time of the row's previous change",
-    section=_HERE,
-    severity=P1,
-    item="1.1",
-    area="transaction record",
-    needs=(TRANSACTION_BLOCKS, SEVERAL_SERVER_CONNECTIONS),
-    records=(Recorded.TIME, Recorded.UPDATES, Recorded.IMAGE),
-)
-def occurred_at(ctx: CheckContext) -> None:
-    first, second = ctx.clients(2)
-    insert_row(ctx, first, "shared")
-    moments = []
-    with ctx.audited(first, ADA):
-        first.run("INSERT INTO public.posts (slug) VALUES ('begun earlier')")
-        with ctx.audited(second, ADA):
-            second.run("UPDATE public.posts SET title = 'first' WHERE slug = 'shared'")
-        moments.append(ctx.admin.value("SELECT clock_timestamp()"))
-        first.run("UPDATE public.posts SET title = 'second' WHERE slug = 'shared'")
-    times = [(change.captured_at, change.value("title")) for change in ctx.changes("posts") if change.op == "update"]
-    titles = [title for _, title in sorted(pair for pair in times if pair[0] is not None)]
-    ctx.expect("updates in the order of their times", titles, equals=["first", "second"])
-    if ctx.target.is_reference:
-        later = "SELECT count(*) FROM public.audit_transactions WHERE occurred_at >= %s"
-        ctx.expect("transactions with a later time than their first change", ctx.admin.value(later, moments), equals=0)
-        ctx.trail_limit("occurred_at is the time of a transaction's first change; it commits later")
-
-
-@breaks(occurred_at, at="updates in the order of their times")
-def occurred_at_the_begin_of_the_transaction(ctx: CheckContext) -> None:
-    ctx.tamper("audit_changes", "NEW.captured_at := now()")
-
-
-@breaks(occurred_at, at="transactions with a later time than their first change")
-def occurred_at_is_made_up(ctx: CheckContext) -> None:
-    ctx.tamper("audit_transactions", "NEW.occurred_at := '2036-01-01'")

@@ -9,26 +9,20 @@ from typing import TYPE_CHECKING
 
 from harness.audit.target_file import Recorded, TrailFeature
 from harness.checks.record import NotExercisedError
-from harness.checks.registry import P0, SEVERAL_SERVER_CONNECTIONS, TRANSACTION_BLOCKS, breaks, check
+from harness.checks.registry import P0, TRANSACTION_BLOCKS, breaks, check
 from harness.database import SqlError
 from harness.model import Section
 from harness.suites.actors import ADA
-from harness.suites.capture.stored import insert_row
 
 if TYPE_CHECKING:
-    from datetime import datetime
 
     from harness.checks.context import CheckContext
-    from harness.database import Client
 
 _HERE = Section.CAPTURE
 #: what a check of single inserts looks at
 _RECORDED = (Recorded.INSERTS, Recorded.IMAGE)
 #: hexadecimal digits of an id that may be a hash
 _HASHED = 16
-
-
-# --- transactions ----------------------------------------------------------------------------------------
 
 
 @check(
@@ -277,82 +271,3 @@ def reused_txid_as_the_whole_id(ctx: CheckContext) -> None:
             "uuid := lpad(to_hex(txid_current()), 32, '0')::uuid",
         )
     )
-
-
-# --- time and order --------------------------------------------------------------------------------------
-
-
-@check(
-    "capture.times",
-    claim="the time of each change is between the begin of its transaction and its commit",
-    section=_HERE,
-    severity=P0,
-    item="1.1",
-    area="transaction record",
-    needs=(TRANSACTION_BLOCKS,),
-    records=(Recorded.TIME, Recorded.IMAGE, Recorded.INSERTS, Recorded.UPDATES),
-)
-def times(ctx: CheckContext) -> None:
-    client = ctx.client()
-    between: dict[str, tuple[datetime, datetime]] = {}
-    for slug in ("first", "second", "third"):
-        began = _now(ctx)
-        with ctx.audited(client, ADA):
-            ctx.insert_post(client, slug)
-            client.run("UPDATE public.posts SET title = 'new' WHERE slug = %s", [slug])
-        between[slug] = began, _now(ctx)
-    changes = ctx.changes("posts")
-    ctx.expect("changes", sorted(change.text("slug") for change in changes), equals=sorted([*between] * 2))
-    wrong = [
-        f"{change.op} of {slug}: {change.captured_at}, expected {began} to {ended}"
-        for change in changes
-        if (slug := change.text("slug")) in between
-        for began, ended in [between[slug]]
-        if not (change.captured_at and began <= change.captured_at <= ended)
-    ]
-    ctx.expect("changes at another time", wrong, equals=[])
-
-
-def _now(ctx: CheckContext) -> datetime:
-    now: datetime = ctx.admin.value("SELECT clock_timestamp()")
-    return now
-
-
-@breaks(times, at="changes at another time")
-def times_of_another_zone(ctx: CheckContext) -> None:
-    ctx.tamper("audit_changes", "NEW.captured_at := NEW.captured_at + interval '1 hour'")
-
-
-@check(
-    "capture.overlapping",
-    claim="when overlapping transactions update one row, both succeed, and the trail has the updates in their order",
-    section=_HERE,
-    severity=P0,
-    item="1.1",
-    area="transaction record",
-    needs=(TRANSACTION_BLOCKS, SEVERAL_SERVER_CONNECTIONS),
-    records=(Recorded.UPDATES, Recorded.IMAGE, Recorded.ORDER),
-)
-def overlapping(ctx: CheckContext) -> None:
-    first, second = ctx.clients(2)
-    insert_row(ctx, first, "shared")
-
-    def update(client: Client, title: str) -> None:
-        client.run("UPDATE public.posts SET title = %s WHERE slug = 'shared'", [title])
-
-    def late() -> None:
-        with ctx.audited(first, ADA):
-            first.value("SELECT now()")  # the transaction began before the other one
-            with ctx.audited(second, ADA):
-                update(second, "by the transaction that began later")
-            update(first, "by the transaction that commits later")
-
-    ctx.expect("the later update", ctx.attempt(late), equals="done")
-    titles = [change.value("title") for change in ctx.changes("posts") if change.op == "update"]
-    written = ["by the transaction that began later", "by the transaction that commits later"]
-    ctx.expect("updates in their order", titles, equals=written)
-
-
-@breaks(overlapping, at="updates in their order")
-def overlapping_in_the_order_of_their_begins(ctx: CheckContext) -> None:
-    ctx.tamper("audit_changes", "NEW.captured_at := now()")
