@@ -110,6 +110,13 @@ def test_an_attempt_that_ends_its_session_hides_no_later_one(judged: Callable[..
     assert "the trail after second_of_all()" in result.reason
 
 
+def test_an_attempt_that_does_not_end_shows_nothing(judged: Callable[..., dict[str, Result]]) -> None:
+    slow = "CREATE FUNCTION public.slow() RETURNS void LANGUAGE sql AS 'SELECT pg_sleep(30)'"
+    result = judged(reference_target(), "forgery", sabotage=slow)["forgery"]
+    assert result.status is Status.NOT_RUN
+    assert result.reason == "an attempt did not end within 3 s: slow() with insert"
+
+
 def test_a_row_that_a_constraint_refuses_shows_the_right_to_write(judged: Callable[..., dict[str, Result]]) -> None:
     result = judged(
         reference_target(),

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING
 from msgspec import Struct
 
 from harness.audit.target_file import Recorded
+from harness.checks.record import NotExercisedError
 from harness.database import SqlError, describe, is_lost, quote_literal, raised_within
 from harness.suites.actors import ADA
 from harness.suites.capture.shadows import OF_THE_TRAIL
@@ -25,8 +26,10 @@ if TYPE_CHECKING:
 REFUSED, UNHARMED = "refused", "as before, and the next write is in it"
 #: of an integrity constraint
 _CONSTRAINT = "23"
+_CANCELLED = "57014"
 #: no statement of the trail takes that long
-LIMIT = "SET LOCAL statement_timeout = '3s'"
+_LONGEST_S = 3
+LIMIT = f"SET LOCAL statement_timeout = '{_LONGEST_S}s'"
 
 _COLUMNS = """
     SELECT a.attname::text, a.attgenerated <> '' OR a.attidentity = 'a' AS is_made,
@@ -100,6 +103,8 @@ class Trail:
     def __init__(self, ctx: CheckContext, client: Client) -> None:
         self._ctx, self._client = ctx, client
         self._writes = 0
+        #: the names of the attempts that were cancelled
+        self._cancelled: list[str] = []
         self.write()
         self._before = self._read()
 
@@ -122,6 +127,14 @@ class Trail:
         self._writes += 1
         self._ctx.write(self._client, ADA, f"genuine {self._writes}")
 
+    def require_ended(self) -> None:
+        """Require that no attempt was cancelled: what it would have done is not known.
+
+        :raises NotExercisedError: with the name of one that was.
+        """
+        if self._cancelled:
+            raise NotExercisedError(f"an attempt did not end within {_LONGEST_S} s: {self._cancelled[0]}")
+
     def after(self, attempt: Attempt) -> str:
         """Run an attempt, and return `refused`, or how the trail is after it."""
         try:
@@ -136,6 +149,8 @@ class Trail:
         except SqlError as error:
             if is_lost(error):  # the attempt ended its own session, and the next one needs another
                 self._client = self._ctx.client()
+            if error.sqlstate == _CANCELLED:
+                self._cancelled.append(attempt.name)
             return REFUSED
         try:
             if not attempt.with_write:

@@ -61,6 +61,7 @@ def forgery(ctx: CheckContext) -> None:
         seen = trail.after(attempt)
         ctx.expect(f"the trail after {attempt.name}", UNHARMED if seen == REFUSED else seen, equals=UNHARMED)
     ctx.fact("attempts", len(attempts))
+    trail.require_ended()
 
 
 def _triggers_of_its_own(ctx: CheckContext) -> list[Attempt]:
@@ -156,6 +157,7 @@ def switches(ctx: CheckContext) -> None:
     for attempt in attempts:
         seen = trail.after(attempt)
         ctx.expect(f"the trail with {attempt.name}", UNHARMED if seen == REFUSED else seen, equals=UNHARMED)
+    trail.require_ended()
 
 
 @breaks(switches, at="the trail with threadline.off = on")
@@ -208,6 +210,7 @@ def table_owner(ctx: CheckContext) -> None:
     with_more = {f"{report.name} as {report.role}" for report in listener.take() if report.role != "harness_app"}
     casts = {seen for seen in with_more if seen.startswith(_CAST)}
     ctx.expect("objects of the owner that ran with other rights", sorted(with_more - casts), equals=[])
+    trail.require_ended()
     ctx.documented_limit("the owner of a table may disable, drop and redefine its triggers", _OWNER_MAY)
     if casts:  # documented by trails that convert rows to JSON with the rights of their owner
         ctx.trail_limit("a cast to json of the owner's type runs with the rights of another role")
