@@ -197,8 +197,13 @@ class Expansion:
             yield from self._node(command, source, fate)
         elif command and command[0] in {"make", "gmake"}:
             yield from self._make(command, source, fate)
+        elif command and command[0] == "eval":
+            inner = replace(source, text=" ".join(command[1:]), line=ran.line, fate=fate, partial=False)
+            yield replace(inner, errexit=ran.errexit, pipefail=ran.pipefail)
         elif command and (script := own_script(command)):
-            yield from self._script(command, script[0], source, fate)
+            for called in self._script(command, script[0], source, fate):
+                is_same_shell = command[0] in {"source", "."}
+                yield replace(called, errexit=ran.errexit, pipefail=ran.pipefail) if is_same_shell else called
 
     def _missing(self, command: list[str], source: Source) -> str:
         """Return that a shell script is not there: its name alone checks nothing; "" for every other command."""
@@ -222,8 +227,7 @@ class Expansion:
             text=text,
             path=path,
             line=1,
-            errexit=bool(re.search(r"(?:^|\s)-[a-z]*e|errexit", flags))
-            or (command[0] in {"source", "."} and source.errexit),
+            errexit=bool(re.search(r"(?:^|\s)-[a-z]*e|errexit", flags)),
             pipefail="pipefail" in flags,
             folder=source.folder,
             fate=fate,

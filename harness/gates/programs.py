@@ -80,6 +80,8 @@ _ASSIGNMENT = re.compile(r"[A-Za-z_]\w*=.*", re.DOTALL)
 _ALWAYS_ZERO = re.compile(
     r"--exit-zero|--issues-exit-code[= ]0|--exit-code[= ]0|--no-fail|--if-present|--passWithNoTests"
 )
+#: a command by a variable, or by an expression of the workflow, of which only the length is left
+_VARIABLE = re.compile(r"\$|_{8}")
 _SHELLS = frozenset({"bash", "sh", "zsh"})
 _HARMLESS = frozenset(
     {
@@ -193,7 +195,8 @@ def is_unseen(words: Sequence[str]) -> bool:
     if RUNNERS.fullmatch(command[0].removeprefix("./")):
         rest = [word for word in command[1:] if word != "run"]
         return not rest or not _NOT_TASKS.fullmatch(rest[0])
-    return bool(own_script(command)) or command[:2] in (["docker", "compose"], ["docker", "run"])
+    is_container = command[:2] in (["docker", "compose"], ["docker", "run"])
+    return bool(own_script(command)) or bool(_VARIABLE.match(command[0])) or is_container
 
 
 def is_harmless(words: Sequence[str]) -> bool:

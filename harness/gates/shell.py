@@ -37,6 +37,8 @@ if TYPE_CHECKING:
 _ASSIGNMENT = re.compile(r"(?:export |local |declare )?([A-Za-z_]\w*)=(.*)", re.DOTALL)
 #: functions that call each other
 _DEEPEST_CALLS = 4
+#: scripts that set up tools, and leave the options of the shell
+_OF_TOOLS = frozenset({"nvm.sh", "conda.sh", "sdkman-init.sh"})
 _GOES_ON = "the script goes on after its failure: `set -e` is off"
 #: what may run more than once, or never
 _REPEATED = {"function": "function", **dict.fromkeys(("for", "while", "until", "select"), "loop")}
@@ -57,6 +59,9 @@ class Ran(Struct, frozen=True):
     decides: bool = False
     #: whether its output is an argument of another command
     for_output: bool = False
+    #: whether `set -e` and `set -o pipefail` are on there, for what it runs in the same shell
+    errexit: bool = False
+    pipefail: bool = False
 
 
 def commands_of(text: str, first_line: int, *, errexit: bool, pipefail: bool) -> list[Ran]:
@@ -100,6 +105,12 @@ def _of_calls(name: str, calls: list[Ran], unguarded: set[str]) -> Fate:
     return Fate(unclear=why)
 
 
+def _if_it_ends(fate: Fate) -> Fate:
+    """Return a fate without that of a script that goes on."""
+    lost = "" if fate.lost == _GOES_ON else fate.lost
+    return Fate(lost, "" if fate.unclear.startswith(_GOES_ON) else fate.unclear)
+
+
 class _Reader:
     def __init__(self, text: str, options: Options, bodies: dict[str, list[tuple[str, ...]]]) -> None:
         self._text = text
@@ -107,6 +118,8 @@ class _Reader:
         #: what a trap does to the failure of the commands after it
         self._trap = Fate()
         self._options = options
+        #: the last script that was read with `source`, if it may be one of the project
+        self._sourced = ""
         self._functions: tuple[str, ...] = ()
         #: commands before `&&` and `||` and in conditions: if one is a function, `set -e` has no effect inside of it
         self.unguarded: set[str] = set()
@@ -150,7 +163,7 @@ class _Reader:
             return Fate(unclear="`set -e` is off in a function, a branch or a loop")
         if any("$?" in word or "PIPESTATUS" in word for word in first_words(later[:1])):
             return Fate(unclear="the next command looks at its exit code")
-        return Fate(lost=_GOES_ON)
+        return self._unless_sourced(_GOES_ON)
 
     def _is_kept(self, later: tuple[AndOr, ...]) -> bool:
         """Say whether the next command keeps the exit code for an `exit`."""
@@ -211,10 +224,14 @@ class _Reader:
         words = command.words
         if words[0] == "set":
             self._options.update(words)
+        elif words[0] in {"source", "."} and len(words) > 1:
+            name = words[1].rpartition("/")[2]
+            self._sourced = name if name.endswith((".sh", ".bash")) and name not in _OF_TOOLS else self._sourced
         elif words[0] == "trap":
             self._trap = trap_fate(words, self._bodies) or self._trap
         fate = fate.within(self._trap)
-        yield Ran(words, command.line, fate.lost, fate.unclear, self._functions, command.document)
+        ran = Ran(words, command.line, fate.lost, fate.unclear, self._functions, command.document)
+        yield replace(ran, errexit=self._options.errexit, pipefail=self._options.pipefail)
         if not command.inner:
             return
         options = Options(self._options.errexit, self._options.pipefail)
@@ -233,7 +250,11 @@ class _Reader:
     def _before_pipe(self) -> Fate:
         if "PIPESTATUS" in self._text:
             return Fate(unclear="the pipe hides its failure, unless the script looks at it in PIPESTATUS")
-        return Fate(lost="the pipe hides its failure: `set -o pipefail` is off")
+        return self._unless_sourced("the pipe hides its failure: `set -o pipefail` is off")
+
+    def _unless_sourced(self, lost: str) -> Fate:
+        unclear = f"{lost}, unless {self._sourced}, which is read with `source`, switches it on"
+        return Fate(unclear=unclear) if self._sourced else Fate(lost=lost)
 
     def _of_compound(self, compound: Compound, fate: Fate, *, is_last: bool, depth: int) -> Iterator[Ran]:
         deeper = depth + (compound.kind not in {"{", "("})
@@ -244,14 +265,15 @@ class _Reader:
             if part.is_condition and self._options.errexit:
                 self.unguarded.update(words[0] for words, _ in flat(part))
             if part.is_condition and (branch := fails_then(compound, position)):  # `if ! check; then exit 1; fi`
-                left = Fate(unclear=fate.unclear) if branch == "exit" and fate.lost == _GOES_ON else fate
+                left = _if_it_ends(fate) if branch == "exit" else fate
+                pipefail = self._options.pipefail
                 yield from (
-                    Ran(words, line, left.lost, left.unclear, self._functions, decides=True)
+                    Ran(words, line, left.lost, left.unclear, self._functions, decides=True, pipefail=pipefail)
                     for words, line in flat(part)
                 )
                 continue
             if part.is_condition and compound.kind == "if":
-                left = Fate(unclear=fate.unclear) if fate.lost == _GOES_ON else fate  # a branch may keep it
+                left = _if_it_ends(fate)  # a branch may keep it
                 inner = self._in_compound(compound, part).within(left)
                 found = self.of_list(part.body, inner, is_last=True, depth=deeper)
                 yield from (replace(ran, decides=True) for ran in found)

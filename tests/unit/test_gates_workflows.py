@@ -258,8 +258,12 @@ MAKE = "PYTHON ?= python3\nvars:\n\t$(PYTHON) -m ruff check . || true\nlint:\n\t
         ("- run: pytest\n  continue-on-error: ${{ matrix.experimental }}", "unit", NOT_RUN),
         ("- run: pytest\n  continue-on-error: false", "unit", OK),
         ("- run: pytest\n  shell: pwsh", "unit", NOT_RUN),
-        ("- run: ${{ matrix.command }}", "unit", ISSUE),
+        ("- run: ${{ matrix.command }}", "unit", NOT_RUN),
         ("- run: ./ci everything", "unit", NOT_RUN),
+        ("- run: $CHECK", "unit", NOT_RUN),
+        ("- run: ${{ inputs.command }}", "unit", NOT_RUN),
+        ("- run: echo ${{ inputs.command }}", "unit", ISSUE),
+        ("- run: $(npm bin)/eslint .", "lint", NOT_RUN),
         ("- uses: ./.github/actions/test", "unit", ISSUE),
         ("- uses: golangci/golangci-lint-action@v6", "lint", OK),
         ("- uses: someone/unknown@v1", "lint", NOT_RUN),
@@ -407,6 +411,31 @@ def test_a_script_that_calls_itself_is_read_once(tmp_path: Path) -> None:
     for end, status in (("", OK), (" || true", ISSUE)):
         files = {CI: workflow("- run: ./ci/test.sh"), "ci/test.sh": script.format(end)}
         assert [rows(tmp_path, None, **files)[gate].status for gate in ("unit", "failures")] == [status, status]
+
+
+@pytest.mark.parametrize(
+    ("script", "library", "status"),
+    [
+        ("set -euo pipefail\nsource ./lib.sh\n", "pytest\necho done\n", OK),
+        ("set -euo pipefail\n. ./lib.sh\n", "pytest | tee log\n", OK),
+        (". ./lib.sh\n", "pytest\necho done\n", ISSUE),
+        ("set -e\n. ./lib.sh || true\n", "pytest\n", ISSUE),
+        (". ./lib.sh\npytest\necho done\n", "set -e\n", NOT_RUN),
+        (". ./lib.sh\npytest | tee log\n", "set -e -o pipefail\n", NOT_RUN),
+        (". ./lib.sh\npytest || true\n", "set -e\n", ISSUE),
+        (". ./lib.sh\nif ! pytest; then exit 1; fi\necho done\n", "set -e\n", OK),
+        (". venv/bin/activate\npytest\necho done\n", "", ISSUE),
+        ('. "$NVM_DIR/nvm.sh"\npytest\necho done\n', "", ISSUE),
+        ("set -e\neval 'pytest'\necho done\n", "", OK),
+        ("eval 'pytest || true'\n", "", ISSUE),
+        ('eval "$CHECK"\n', "", NOT_RUN),
+    ],
+)
+def test_a_script_that_runs_in_the_same_shell_has_its_options(
+    tmp_path: Path, script: str, library: str, status: Status
+) -> None:
+    files = {"ci.sh": f"#!/bin/bash\n{script}", "lib.sh": library}
+    assert status_of(tmp_path, "unit", workflow("- run: ./ci.sh"), **files) is status
 
 
 def test_a_large_makefile_and_one_with_another_name_are_read(tmp_path: Path) -> None:
