@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 import hashlib
+from types import SimpleNamespace
+from typing import Any, cast
 
 import pytest
 
-from harness.checks.hanging import lock_in_words
+from harness.checks import hanging
+from harness.checks.hanging import HangWatch, lock_in_words, was_held_up
 from harness.suites.capture.transactions import stands_for
 
 _NUMBER = 4711
@@ -25,6 +28,28 @@ _NUMBER = 4711
 )
 def test_a_lock_is_named_by_its_object(lock: tuple[str, str, str | None, str, list[str]], words: str) -> None:
     assert lock_in_words(*lock) == words
+
+
+@pytest.mark.parametrize(("now", "held_up"), [(1010.0, False), (1011.5, False), (1060.0, True)])
+def test_a_harness_that_did_not_run_itself_is_held_up(
+    monkeypatch: pytest.MonkeyPatch, now: float, *, held_up: bool
+) -> None:
+    monkeypatch.setattr(hanging, "time", SimpleNamespace(time=lambda: now))
+    assert was_held_up(1000.0, 10.0) is held_up
+
+
+def test_no_write_is_blamed_while_the_harness_was_stopped(monkeypatch: pytest.MonkeyPatch) -> None:
+    answers, looks = iter([True, True, False]), []
+
+    def blame(_ctx: object) -> bool:
+        looks.append("a look")
+        return True
+
+    monkeypatch.setattr(hanging, "HANGS_S", 0.0)
+    monkeypatch.setattr(hanging, "was_held_up", lambda *_: next(answers))
+    monkeypatch.setattr(hanging, "end_hung_write", blame)
+    HangWatch()._look(cast("Any", SimpleNamespace(is_ended=False)))
+    assert (list(answers), looks) == ([], ["a look"])
 
 
 @pytest.mark.parametrize(
