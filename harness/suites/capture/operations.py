@@ -107,9 +107,11 @@ def replica_role(ctx: CheckContext) -> None:
 
 #: the bit of pg_trigger.tgtype, by the operation that a trigger fires for
 _FIRES_FOR = {"insert": 4, "update": 16}
+#: whether the functions that see a write are called by ordinary triggers only. A guard has a function of its own
 _ORDINARY = """
     SELECT bool_and(tgenabled = 'O') FROM pg_trigger
-    WHERE tgrelid = 'public.posts'::regclass AND NOT tgisinternal AND tgtype & %s <> 0
+    WHERE tgrelid = 'public.posts'::regclass AND NOT tgisinternal AND tgfoid IN (
+        SELECT tgfoid FROM pg_trigger WHERE tgrelid = 'public.posts'::regclass AND NOT tgisinternal AND tgtype & %s <> 0)
 """
 _TRIGGERS = "SELECT quote_ident(tgname) FROM pg_trigger WHERE tgrelid = 'public.posts'::regclass AND NOT tgisinternal"
 
