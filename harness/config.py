@@ -97,10 +97,11 @@ def convert(raw: dict[str, Any], kind: type[T], *, where: str, given: Mapping[st
         raise _explained(str(error), raw, kind, where, hidden=tuple(given)) from None
 
 
-def at_key(path: str, key: str) -> str:
+def at_key(path: str, key: str, value: str = "") -> str:
     """Return `path:line` of the first line that sets a key; only the path when no line does.
 
     :param key: after the name of its table and a dot, lines below the table's heading count first.
+    :param value: of a key in a list of tables: only a line that sets it to this text counts.
     """
     try:
         lines = Path(path).read_text(encoding="utf-8").splitlines()
@@ -109,7 +110,7 @@ def at_key(path: str, key: str) -> str:
     table, _, last = key.rpartition(".")
     heading = re.compile(rf"\s*\[\[?{re.escape(table)}\]") if table else None
     start = next((n for n, line in enumerate(lines) if heading and heading.match(line)), 0)
-    sets = re.compile(rf"\s*[\"']?{re.escape(last)}[\"']?\s*=")
+    sets = re.compile(rf"\s*[\"']?{re.escape(last)}[\"']?\s*=" + (rf"\s*[\"']{re.escape(value)}[\"']" if value else ""))
     found = [n for n, line in enumerate(lines) if sets.match(line)]
     number = next((n for n in found if n >= start), found[0] if found else None)
     return path if number is None else f"{path}:{number + 1}"

@@ -154,7 +154,7 @@ def _named(declaration: ReadinessArea | Workflow) -> str:
     return f"workflows: {declaration.name}"
 
 
-def _require_all_known(mistake: str, names: Iterable[str], known: Iterable[str], path: Path) -> None:
+def _require_all_known(mistake: str, names: Iterable[str], known: Iterable[str], path: Path | str) -> None:
     for name in names:
         if name not in known:
             raise ConfigError(f"{mistake} {name!r}", where=str(path), hint=config.nearest(name, known))
@@ -170,12 +170,13 @@ def require_current(
     :raises ConfigError: for the first such entry.
     """
     for entry in known_issues:
-        _require_all_known(f"{key}: unknown check", (entry.check,), checks, path)
-        _require_date(key, entry.expires, path)
+        where = config.at_key(str(path), f"{key}.check", entry.check)
+        _require_all_known(f"{key}: unknown check", (entry.check,), checks, where)
+        _require_date(key, entry.expires, where)
         if entry.expires < today:
             raise ConfigError(
                 f"{key}: the entry for {entry.check} expired on {entry.expires}",
-                where=str(path),
+                where=where,
                 hint="fix the Issue, or enter a later date and give the reason at the linked address",
             )
 
@@ -218,7 +219,7 @@ def _require_past(where: str, day: str, path: Path, today: str) -> None:
         raise ConfigError(f"{where}: signed on {day}, which is in the future", where=str(path))
 
 
-def _require_date(where: str, day: str, path: Path) -> None:
+def _require_date(where: str, day: str, path: Path | str) -> None:
     try:
         date.fromisoformat(day)
     except ValueError:

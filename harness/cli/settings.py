@@ -179,7 +179,7 @@ def _require_known_checks(target: AuditTarget, today: str) -> None:
     require_current(target.accepted, known, Path(target.where), today, "accepted")
     for limit in target.limits:
         if limit.check not in known:
-            where = config.at_key(target.where, "limits.check")
+            where = config.at_key(target.where, "limits.check", limit.check)
             raise ConfigError(
                 f"limits: unknown check {limit.check!r}", where=where, hint=config.nearest(limit.check, known)
             )

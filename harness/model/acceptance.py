@@ -25,7 +25,8 @@ class KnownIssue(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     link: Link
     #: who accepts it
     owner: Owner
-    #: the last day on which it is accepted, YYYY-MM-DD; empty for a defect that ends with a version
+    #: the last day on which it is accepted, YYYY-MM-DD; in evidence, empty for a defect of a pooler, whose entry ends
+    #: with a version
     expires: Annotated[str, Meta(pattern=r"^(\d{4}-\d{2}-\d{2})?$")]
     #: names of topologies and environments; all when empty
     topologies: tuple[str, ...] = ()

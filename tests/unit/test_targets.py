@@ -190,9 +190,9 @@ def test_limits_and_accepted_issues_of_a_target_count(tmp_path: Path, monkeypatc
 @pytest.mark.parametrize(
     ("more", "today", "message"),
     [
-        (LIMIT.replace("truncate", "trunkate", 1), "2026-12-01", "limits: unknown check 'capture.trunkate'"),
+        (LIMIT + LIMIT.replace("truncate", "trunkate", 1), "2026-12-01", "toml:18: limits: unknown check 'capture.trunkate'"),
         (ACCEPTED.replace("keys", "kees"), "2026-12-01", "accepted: unknown check 'capture.kees'"),
-        (ACCEPTED, "2027-01-02", "accepted: the entry for capture.keys expired on 2027-01-01"),
+        (ACCEPTED, "2027-01-02", "toml:14: accepted: the entry for capture.keys expired on 2027-01-01"),
         (ACCEPTED.replace("2027-01-01", "2027-31-01"), "2026-12-01", "accepted: invalid date '2027-31-01'"),
     ],
 )
