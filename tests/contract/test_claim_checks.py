@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 import pytest
 from msgspec.structs import replace
 
+from harness.audit import statements
 from harness.audit.target_loading import load_target
 from harness.checks.execution import run_check
 from harness.checks.workspace import _TEMPLATE, Workspace
@@ -278,6 +279,15 @@ def test_a_trail_is_closed_in_a_schema_that_the_application_may_not_use(
 ) -> None:
     [result] = judged(toml(), f"{SQL}{granted}", "environment.trail-closed")
     assert (result.status, result.reason) == (status, reason)
+
+
+def test_a_purge_that_never_ends_is_cancelled(judged: Judge, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(statements, "LONGEST_S", 1.0)
+    sql = SQL.replace("AS 'DELETE FROM trail.log WHERE", "AS 'SELECT pg_sleep(1000) FROM trail.log; DELETE FROM trail.log WHERE")
+    [result] = judged(toml(), sql, "retention.old-gone")
+    assert result.status is Status.ISSUE
+    assert "statements.purge did not end within 1 s, and was cancelled" in result.reason
+    assert "mine.toml:" in result.reason
 
 
 def test_a_built_in_setting_that_holds_the_actor_is_set_on_every_connection(judged: Judge) -> None:
