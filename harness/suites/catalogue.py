@@ -18,7 +18,6 @@ from harness.suites import (
     drivers,
     environment,
     export,
-    exports,
     investigation,
     observability,
     pooling,
@@ -28,6 +27,7 @@ from harness.suites import (
     soak,
     trail,
     trail_breaks,
+    trail_exports,
 )
 from harness.suites.commands import command_checks
 from harness.suites.ingest.rows import ingest_checks
@@ -103,7 +103,7 @@ def _suites() -> Catalogue:
             *redaction.MODULES,
             *retention.MODULES,
             export,
-            exports,
+            trail_exports,
             investigation,
             observability,
             continuity,
