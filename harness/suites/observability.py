@@ -29,10 +29,12 @@ if TYPE_CHECKING:
 
 _HERE = Section.OBSERVABILITY
 _CANARY = "canary-4711"
-#: whether the server's log has statements that did not fail, with their values
+#: whether the server's log has statements that did not fail, with their values: by its own settings or an extension's
 _LOGS_STATEMENTS = """
 SELECT current_setting('log_statement') IN ('mod', 'all') OR current_setting('log_min_duration_statement') <> '-1'
-    OR current_setting('log_min_duration_sample') <> '-1' OR current_setting('log_transaction_sample_rate') <> '0'"""
+    OR current_setting('log_min_duration_sample') <> '-1' OR current_setting('log_transaction_sample_rate') <> '0'
+    OR coalesce(nullif(current_setting('auto_explain.log_min_duration', true), ''), '-1') <> '-1'
+    OR coalesce(nullif(current_setting('pgaudit.log', true), ''), 'none') <> 'none'"""
 
 
 def _recorded_telemetry() -> tuple[Telemetry, list[Event]]:

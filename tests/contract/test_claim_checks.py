@@ -296,8 +296,18 @@ def test_a_built_in_setting_that_holds_the_actor_is_set_on_every_connection(judg
     assert (result.status, result.reason) == (Status.NA, "no setting of the application's own holds the actor")
 
 
-def test_statements_that_the_server_logs_by_its_settings_are_no_fault_of_the_trail(some_engine: Engine) -> None:
-    topology = replace(DIRECT, postgres=replace(DIRECT.postgres, settings={"log_statement": "all"}))
+@pytest.mark.parametrize(
+    "settings",
+    [
+        {"log_statement": "all"},
+        {"session_preload_libraries": "auto_explain", "auto_explain.log_min_duration": "0"},
+    ],
+    ids=["log_statement", "auto_explain"],
+)
+def test_statements_that_the_server_logs_by_its_settings_are_no_fault_of_the_trail(
+    some_engine: Engine, settings: dict[str, str]
+) -> None:
+    topology = replace(DIRECT, postgres=replace(DIRECT.postgres, settings=settings))
     lab = stand_up(some_engine, topology, Owner.me(new_run_id()), Redactor())
     try:
         workspace = Workspace(lab, load_target("reference"), catalogue().fixtures)
