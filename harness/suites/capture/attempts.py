@@ -29,7 +29,9 @@ _CONSTRAINT = "23"
 _CANCELLED = "57014"
 #: no statement of the trail takes that long
 _LONGEST_S = 3
-LIMIT = f"SET LOCAL statement_timeout = '{_LONGEST_S}s'"
+#: an attempt that sets it is cancelled by itself
+_TIMEOUT = "statement_timeout"
+LIMIT = f"SET LOCAL {_TIMEOUT} = '{_LONGEST_S}s'"
 
 _COLUMNS = """
     SELECT a.attname::text, a.attgenerated <> '' OR a.attidentity = 'a' AS is_made,
@@ -149,7 +151,7 @@ class Trail:
         except SqlError as error:
             if is_lost(error):  # the attempt ended its own session, and the next one needs another
                 self._client = self._ctx.client()
-            if error.sqlstate == _CANCELLED:
+            if error.sqlstate == _CANCELLED and _TIMEOUT not in attempt.statement:
                 self._cancelled.append(attempt.name)
             return REFUSED
         try:
