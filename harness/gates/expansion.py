@@ -17,6 +17,7 @@ from harness.gates.programs import (
     declares,
     is_harmless,
     is_unseen,
+    kinds_inside,
     kinds_of,
     only_prints,
     own_script,
@@ -104,9 +105,9 @@ class Expansion:
 
     def _of_command(self, ran: Ran, source: Source, depth: int) -> Iterator[Executed]:
         fate = Fate(ran.lost, ran.unclear).within(source.fate)
-        if option := always_zero(ran.words):
+        if not ran.for_output and (option := always_zero(ran.words)):
             fate = Fate(lost=f"`{option}` hides what it finds").within(fate)
-        kinds = kinds_of(ran.words, self._declared) or self._inside_container(ran.words)
+        kinds = kinds_of(ran.words, self._declared) or kinds_inside(ran.words, self._declared)
         inner, inside, unread, idle = self._called(ran, source, fate, depth)
         command = unwrapped(ran.words)
         if not command:
@@ -133,11 +134,6 @@ class Expansion:
             folder=source.folder,
         )
         yield from inner
-
-    def _inside_container(self, words: tuple[str, ...]) -> frozenset[Kind]:
-        if words[0] not in {"docker", "podman", "docker-compose", "kubectl", "ssh"}:
-            return frozenset()
-        return frozenset().union(*(kinds_of(words[at:], self._declared) for at in range(1, min(len(words), 40))))
 
     def _called(
         self, ran: Ran, source: Source, fate: Fate, depth: int

@@ -28,7 +28,10 @@ _COMMANDS = {
         "prettier -c", "stylelint", "standard", "rubocop", "standardrb", "golangci-lint", "go vet", "staticcheck",
         "shellcheck", "hadolint", "yamllint", "markdownlint", "cargo clippy", "cargo fmt --check", "mix credo",
         "mix format --check-formatted", "pre-commit run", "ktlint", "checkstyle", "phpcs", "actionlint", "zizmor",
-        "sqlfluff lint", "deno lint", "lint-imports",
+        "sqlfluff lint", "deno lint", "deno fmt --check", "lint-imports", "gofmt", "terraform fmt -check",
+        "trunk check",
+        "clang-format", "clang-tidy", "dotnet format --verify-no-changes", "swiftlint", "swiftformat --lint",
+        "pint --test", "php-cs-fixer", "hatch fmt --check",
     ),
     Kind.TYPES: (
         "mypy", "dmypy", "pyright", "basedpyright", "pytype", "pyre", "ty check", "tsc", "vue-tsc", "flow check",
@@ -42,7 +45,8 @@ _COMMANDS = {
         "pytest", "py.test", "unittest", "nose2", "jest", "vitest", "mocha", "ava", "tap", "node --test", "go test",
         "cargo test", "cargo nextest", "mix test", "rspec", "minitest", "phpunit", "pest", "mvn test", "mvn verify",
         "gradle test", "gradle check", "gradlew test", "gradlew check", "dotnet test", "deno test", "bun test",
-        "ctest", "bats", "prove", "rails test",
+        "ctest", "bats", "prove", "rails test", "php artisan test", "swift test", "flutter test", "dart test",
+        "cabal test", "stack test", "meson test", "zig build test", "cmake test", "ginkgo", "gotestsum", "R CMD check",
     ),
     Kind.SMOKE: ("playwright test", "cypress run", "newman run", "k6 run", "hurl"),
 }  # fmt: skip
@@ -75,10 +79,26 @@ _WRAPPERS = {
     "pnpm exec": 2, "pnpm dlx": 2, "npm exec": 2, "yarn exec": 2, "bundle exec": 2, "coverage run": 2,
     "python -m": 2, "python3 -m": 2, "coverage run -m": 3, "mix do": 2, "doppler run": 2,
 }  # fmt: skip
+#: programs that run a command which is an argument of theirs, at some place
+_RUN_OTHERS = frozenset(
+    {
+        *("docker", "podman", "docker-compose", "kubectl", "ssh", "uv", "uvx", "poetry", "pipenv", "rye", "pixi"),
+        *("hatch", "pdm", "conda", "mamba", "micromamba", "nix", "nix-shell", "direnv", "devbox", "mise", "xargs"),
+        *("retry", "unbuffer", "script", "dotenv", "doppler", "op", "chronic", "yarn", "pnpm"),
+    }
+)
+#: what they do with the names after it, in place of running them
+_INSTALLS = frozenset(
+    {"install", "add", "pip", "sync", "lock", "build", "pull", "push", "remove", "update", "create", "cp"}
+)
+#: how the wrappers of two build tools are called
+_WRAPPED = {"./gradlew": "gradle", "gradlew": "gradle", "./mvnw": "mvn", "mvnw": "mvn"}
+#: they run what a file of theirs says, or a text in another language
+_UNREAD = frozenset({"nix", "julia", "Rscript"})
 _ASSIGNMENT = re.compile(r"[A-Za-z_]\w*=.*", re.DOTALL)
 #: options with which a check succeeds whatever it finds
 _ALWAYS_ZERO = re.compile(
-    r"--exit-zero|--issues-exit-code[= ]0|--exit-code[= ]0|--no-fail|--if-present|--passWithNoTests"
+    r"--exit-zero|--issues-exit-code[= ]0|--exit-code[= ]0|--no-fail|--if-present|--passWithNoTests|gofmt -[ld]"
 )
 #: a command by a variable, or by an expression of the workflow, of which only the length is left
 _VARIABLE = re.compile(r"\$|_{8}")
@@ -141,10 +161,23 @@ def kinds_of(words: Sequence[str], declared: Steps) -> frozenset[Kind]:
     command = unwrapped(words)
     if not command:
         return frozenset()
-    found = {kind for kind, beginnings in _COMMANDS.items() if _begins(command, beginnings)}
+    program = [_WRAPPED.get(command[0], command[0]), *command[1:]]
+    found = {kind for kind, beginnings in _COMMANDS.items() if _begins(program, beginnings)}
     if found & {Kind.UNIT} and _said(Kind.SMOKE, command[1:]):
         found = found - {Kind.UNIT} | {Kind.SMOKE}
-    return frozenset(found or _task_kinds(command))
+    return frozenset(found or _task_kinds(command) or _task_kinds(list(words)))
+
+
+def kinds_inside(words: Sequence[str], declared: Steps) -> frozenset[Kind]:
+    """Return what a command checks that another program runs, such as one in a container; otherwise nothing."""
+    found: frozenset[Kind] = frozenset()
+    for at in range(1, min(len(words), 40) if words[0] in _RUN_OTHERS else 0):
+        if words[at] in _INSTALLS:
+            break
+        # an option, or the path that is its value
+        if not words[at].startswith("-") and not (words[at - 1].startswith("-") and "/" in words[at]):
+            found |= kinds_of(words[at:], declared)
+    return found
 
 
 def declares(declared: Sequence[str], text: str) -> bool:
@@ -189,14 +222,14 @@ def own_script(command: Sequence[str]) -> list[str]:
 
 def is_unseen(words: Sequence[str]) -> bool:
     """Say whether a command runs a task or a script whose content decides what it checks."""
-    command = unwrapped(words)
+    command = unwrapped(words) if list(words[:1]) not in (["hatch"], ["pdm"]) else list(words)
     if not command:
         return False
     if RUNNERS.fullmatch(command[0].removeprefix("./")):
         rest = [word for word in command[1:] if word != "run"]
         return not rest or not _NOT_TASKS.fullmatch(rest[0])
     is_container = command[:2] in (["docker", "compose"], ["docker", "run"])
-    return bool(own_script(command)) or bool(_VARIABLE.match(command[0])) or is_container
+    return bool(own_script(command)) or bool(_VARIABLE.match(command[0])) or is_container or command[0] in _UNREAD
 
 
 def is_harmless(words: Sequence[str]) -> bool:

@@ -11,7 +11,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from harness.gates.declaration import Steps
-from harness.gates.programs import kinds_of
+from harness.gates.programs import kinds_inside, kinds_of
 from harness.gates.shell import commands_of
 from harness.gates.shell_words import UnreadableScriptError
 from harness.gates.tree import Tree
@@ -208,10 +208,39 @@ def test_deep_and_long_scripts_are_refused(text: str) -> None:
         ("make build test", {"unit"}),
         ("${PREFIX}ruff check", {"lint"}),
         ("$VENV/bin/pytest", {"unit"}),
+        ("./gradlew check", {"unit", "types"}),
+        ("./mvnw -B verify", {"unit", "types"}),
+        ("hatch run lint:all", {"lint"}),
+        ("pdm run test", {"unit"}),
+        ("php artisan test", {"unit"}),
+        ("swift test", {"unit"}),
+        ("swift build", set()),
     ],
 )
 def test_what_a_command_checks(command: str, kinds: set[str]) -> None:
     assert {str(kind) for kind in kinds_of(command.split(), Steps())} == kinds
+
+
+@pytest.mark.parametrize(
+    ("command", "kinds"),
+    [
+        ("uv run --group dev pytest", {"unit"}),
+        ("conda run -n x mypy .", {"types"}),
+        ("xargs ruff check", {"lint"}),
+        ("docker compose exec -T app make test", {"unit"}),
+        ("yarn workspace web jest", {"unit"}),
+        ("uv pip install pytest", set()),
+        ("poetry add --group dev ruff", set()),
+        ("conda create -n x pytest", set()),
+        ("docker compose run app pip install pytest", set()),
+        ("docker run -v ./tests:/tests image", set()),
+        ("docker run --volume=./tests:/tests image", set()),
+        ("docker pull pytest", set()),
+        ("echo uv run pytest", set()),
+    ],
+)
+def test_what_a_command_checks_that_another_program_runs(command: str, kinds: set[str]) -> None:
+    assert {str(kind) for kind in kinds_inside(command.split(), Steps())} == kinds
 
 
 def rows(root: Path, steps: Steps | None = None, **files: str) -> dict[str, GateRow]:
@@ -261,6 +290,10 @@ MAKE = "PYTHON ?= python3\nvars:\n\t$(PYTHON) -m ruff check . || true\nlint:\n\t
         ("- run: ${{ matrix.command }}", "unit", NOT_RUN),
         ("- run: ./ci everything", "unit", NOT_RUN),
         ("- run: $CHECK", "unit", NOT_RUN),
+        ('- run: test -z "$(gofmt -l .)"', "lint", NOT_RUN),
+        ("- run: gofmt -l .", "lint", ISSUE),
+        ("- run: nix flake check", "unit", NOT_RUN),
+        ("- run: hatch run cov", "unit", NOT_RUN),
         ("- run: ${{ inputs.command }}", "unit", NOT_RUN),
         ("- run: echo ${{ inputs.command }}", "unit", ISSUE),
         ("- run: $(npm bin)/eslint .", "lint", NOT_RUN),
