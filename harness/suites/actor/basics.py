@@ -1,6 +1,6 @@
-"""Actor: every write is attributed to its actor, for every value of the setting and every way to send it.
+"""Actor: every write is attributed to its actor, in every isolation level and in every way to send it.
 
-Shared connections are in `sharing`, careless uses in `misuse`.
+Ids and writers are in `identities`, types in `kinds`, shared connections in `sharing`, careless uses in `misuse`.
 """
 
 from __future__ import annotations
