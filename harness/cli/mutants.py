@@ -21,7 +21,7 @@ from harness.engine.owner import Owner
 from harness.errors import HarnessError, InterruptedRunError
 from harness.mutants.variants import chosen, noticed_by
 from harness.printable import one_line
-from harness.store import new_run_id, write_atomically
+from harness.store import new_run_id, require_writable, write_atomically
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -80,6 +80,7 @@ def mutants(invocation: Invocation, topologies: Sequence[str], only: tuple[str, 
     named = named_topologies(settings, topologies or _TOPOLOGIES)
     require_used(settings, named)
     require_transactions(named)
+    require_writable(settings.reports)  # before minutes of work
     file = settings.reports / _FILE
     found = _Found(invocation, len(selected), file)
     jobs, stop = settings.jobs or derived_jobs(), Event()
@@ -130,11 +131,11 @@ class _Found:
             self._terminal.say(f"{found.topology}: {len(done)} of {self._count} variants, {_rate(done)} noticed")
 
     def write(self) -> None:
-        """Write all findings to a file, and print them."""
+        """Print all findings, and write them to a file."""
+        sys.stdout.write("".join(f"{one_line(self._redact(line))}\n" for line in lines_of(self.judged)))
         text = msgspec.json.format(msgspec.json.encode(self.judged), indent=2).decode()
         write_atomically(self._file, f"{self._redact(text)}\n")
         self._terminal.say(f"evidence: {self._file}")
-        sys.stdout.write("".join(f"{one_line(self._redact(line))}\n" for line in lines_of(self.judged)))
 
 
 def lines_of(judged: Judged) -> list[str]:

@@ -113,3 +113,12 @@ def test_findings_are_kept_when_a_later_topology_does_not_start(
     shown = capsys.readouterr()
     assert shown.out == "direct: noticed 1 of 1 (100.0 %); written without the checks: 1 of 1 (100.0 %)\n"
     assert "direct: sound row-json: ok=70 issue=0 not_run=0" in shown.err
+
+
+def test_a_folder_that_cannot_be_written_is_found_before_any_server_starts(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.delattr("harness.cli.mutants.standing")
+    (tmp_path / "file").touch()
+    assert main(["mutants", "direct", "--reports", str(tmp_path / "file" / "reports")]) == ExitCode.NOTHING_VERIFIED
+    assert "the evidence cannot be written" in capsys.readouterr().err
