@@ -30,6 +30,8 @@ def write_atomically(path: Path, text: str, *, instead: str = _REPORTS) -> None:
     :param instead: what the user can name in its place.
     :raises StoreError: when the folder is not writable, or the disk is full.
     """
+    if not path.name:
+        raise cannot_write(path, IsADirectoryError(errno.EISDIR, os.strerror(errno.EISDIR)), instead)
     temporary = path.with_name(f".{path.name}.{os.getpid()}.{secrets.token_hex(3)}")
     try:
         path.parent.mkdir(parents=True, exist_ok=True)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import errno
 import os
 from io import FileIO
+from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
 
 import msgspec
@@ -29,7 +30,6 @@ from tests.unit.made_up import CHECKS, NAMES, PLAN, mixed, record, result, store
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
-    from pathlib import Path
 
     from typing_extensions import Buffer
 
@@ -287,3 +287,6 @@ def test_a_file_that_cannot_be_written_has_a_hint_about_the_option_that_named_it
         with pytest.raises(StoreError) as raised:
             write_atomically(tmp_path, "text", **words)
         assert raised.value.hint.endswith(expected)
+    for name in ("", ".", "/"):
+        with pytest.raises(StoreError, match="Is a directory"):
+            write_atomically(Path(name), "text")
