@@ -37,9 +37,21 @@ _COLUMNS = """
     SELECT a.attname::text, a.attgenerated <> '' OR a.attidentity = 'a' AS is_made,
            a.atthasdef AND EXISTS (SELECT FROM pg_index i WHERE i.indrelid = a.attrelid AND i.indisunique
                                    AND a.attnum = ANY (i.indkey)) OR a.attidentity <> '' AS is_numbered,
-           has_column_privilege('harness_app', a.attrelid, a.attnum, 'INSERT'),
-           has_column_privilege('harness_app', a.attrelid, a.attnum, 'UPDATE')
-    FROM pg_attribute a WHERE a.attrelid = %s::regclass AND a.attnum > 0 AND NOT a.attisdropped ORDER BY a.attnum
+           has_column_privilege('harness_app', a.attrelid, a.attnum, 'INSERT') AND u.is_updatable,
+           has_column_privilege('harness_app', a.attrelid, a.attnum, 'UPDATE') AND u.is_updatable
+    FROM pg_attribute a, pg_column_is_updatable(a.attrelid, a.attnum, true) AS u (is_updatable)
+    WHERE a.attrelid = %s::regclass AND a.attnum > 0 AND NOT a.attisdropped ORDER BY a.attnum
+"""
+#: what leads to rows of these tables: their partitions and children, and the views on any of them
+_LEADING = """
+    WITH RECURSIVE given (id) AS (SELECT name::regclass::oid FROM unnest(%s::text[]) AS t (name)),
+    step (of, id) AS (
+        SELECT inhparent, inhrelid FROM pg_inherits
+        UNION SELECT d.refobjid, r.ev_class FROM pg_depend d JOIN pg_rewrite r ON r.oid = d.objid
+        WHERE d.classid = 'pg_rewrite'::regclass AND d.refclassid = 'pg_class'::regclass AND r.rulename = '_RETURN'),
+    found (id) AS (SELECT id FROM given UNION SELECT s.id FROM step s JOIN found f ON f.id = s.of)
+    SELECT format('%%I.%%I', n.nspname, c.relname) FROM pg_class c JOIN pg_namespace n ON n.oid = c.relnamespace
+    WHERE c.oid IN (SELECT id FROM found EXCEPT SELECT id FROM given) AND c.relkind <> 'm' ORDER BY 1
 """
 _RIGHTS = """
     SELECT has_table_privilege('harness_app', %s, 'INSERT') OR has_any_column_privilege('harness_app', %s, 'INSERT'),
@@ -196,8 +208,9 @@ class Trail:
 
 
 def direct_writes(ctx: CheckContext, client: Client) -> Iterator[tuple[str, str]]:
-    """Try to write to each table of the trail, and yield each attempt with its result; all are undone."""
-    for table in ctx.target.tables:
+    """Try to write to each table of the trail, and to views on it; yield each attempt with its result. All are undone."""
+    leading = [name for (name,) in ctx.admin.rows(_LEADING, [list(ctx.target.tables)])]
+    for table in (*ctx.target.tables, *leading):
         columns = ctx.admin.rows(_COLUMNS, [table])
         quoted = {name: '"' + name.replace('"', '""') + '"' for name, *_ in columns}
         row = ctx.admin.rows(f"SELECT {', '.join(f'{name}::text' for name in quoted.values())} FROM {table} LIMIT 1")

@@ -97,6 +97,14 @@ def forgery_by_the_usual_grants(ctx: CheckContext) -> None:
     ctx.sabotage("GRANT SELECT, INSERT ON public.audit_transactions, public.audit_changes TO harness_app")
 
 
+@breaks(forgery, at="update public.audit_view")
+def forgery_through_a_view(ctx: CheckContext) -> None:
+    ctx.sabotage(
+        "CREATE VIEW public.audit_view AS SELECT id, op, now() AS seen FROM public.audit_changes; "
+        "GRANT SELECT, UPDATE ON public.audit_view TO harness_app"
+    )
+
+
 @breaks(forgery, at="the trail after a temporary table posts with a trigger that calls threadline_capture, 1")
 def forgery_by_a_trigger_of_its_own(ctx: CheckContext) -> None:
     ctx.sabotage("GRANT EXECUTE ON FUNCTION public.threadline_capture() TO PUBLIC")
