@@ -117,6 +117,26 @@ def test_an_attempt_that_does_not_end_shows_nothing(judged: Callable[..., dict[s
     assert result.reason == "an attempt did not end within 3 s: slow() with insert"
 
 
+def test_a_setting_that_holds_a_declared_actor_switches_nothing_off(
+    judged: Callable[..., dict[str, Result]], tmp_path: Path
+) -> None:
+    """An application may declare any actor, whether by the trail's function or by the setting that it changes."""
+    sound = target_file_of("row-json")
+    shutil.copy(sound.with_suffix(".sql"), tmp_path)
+    with (tmp_path / "row-json.sql").open("a", encoding="utf-8") as sql:
+        sql.write(
+            "CREATE FUNCTION public.declare(text, text) RETURNS void LANGUAGE sql AS $$ SELECT pg_catalog.set_config("
+            "'rowlog.actor', pg_catalog.jsonb_build_object('type', $1, 'id', $2)::pg_catalog.text, true) $$;"
+        )
+    text = sound.read_text(encoding="utf-8")
+    declared = text.replace('setting = "rowlog.actor"\nvalue = "json"', 'declare = "SELECT public.declare({type}, {id})"')
+    assert declared != text
+    (tmp_path / "mine.toml").write_text(declared, encoding="utf-8")
+    result = judged(load_target(str(tmp_path / "mine.toml")), "switches")["switches"]
+    assert (result.status, result.reason) == (Status.OK, "")
+    assert "rowlog.actor" in result.facts["settings that the trail reads"]
+
+
 def test_a_row_that_a_constraint_refuses_shows_the_right_to_write(judged: Callable[..., dict[str, Result]]) -> None:
     result = judged(
         reference_target(),

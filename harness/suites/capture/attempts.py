@@ -107,6 +107,8 @@ class Attempt(Struct, frozen=True):
     statement: str
     #: the write that has to be captured is in the same transaction
     with_write: bool = False
+    #: it may declare another actor: any application may declare any
+    may_declare: bool = False
     #: undoes it, as superuser, if it was not refused
     undo: str = ""
 
@@ -172,19 +174,19 @@ class Trail:
         except SqlError as error:
             return f"the next write fails: {describe(error)}"
         now = self._read()
-        seen = self._compared(now)
+        seen = self._compared(now, may_declare=attempt.may_declare)
         if attempt.undo and seen != UNHARMED:
             with contextlib.suppress(SqlError):  # capture that is still attached may refuse to be attached again
                 self._ctx.admin.run(attempt.undo)
         self._before = now
         return seen
 
-    def _compared(self, now: list[tuple[object, ...]]) -> str:
+    def _compared(self, now: list[tuple[object, ...]], *, may_declare: bool) -> str:
         old = {row[0]: row for row in self._before}
         new = {row[0]: row for row in now}
         kept = [row for key, row in old.items() if key in new]
         added = [row for key, row in new.items() if key not in old]
-        genuine = [row for row in added if self._is_of_the_write(row)]
+        genuine = [row for row in added if self._is_of_the_write(row, may_declare=may_declare)]
         unattached = [row for row in added if str(row[1]).startswith("pg_temp")]
         found = {
             "records that are gone": len(old) - len(kept),
@@ -196,14 +198,14 @@ class Trail:
         }
         return ", ".join(f"{what}: {count}" for what, count in found.items() if count) or UNHARMED
 
-    def _is_of_the_write(self, row: tuple[object, ...]) -> bool:
+    def _is_of_the_write(self, row: tuple[object, ...], *, may_declare: bool) -> bool:
         """Return whether a record is that of the last write, as far as the trail records it."""
         ctx, (_, schema, table, operation, _, image, actor) = self._ctx, row
         is_slug = isinstance(image, dict) and image.get("slug") == f"genuine {self._writes}"
         return (
             (schema, table, operation) == ("public", "posts", "insert")
             and (is_slug or not ctx.records(Recorded.IMAGE))
-            and (actor == ADA.reference or not ctx.records(Recorded.ACTOR))
+            and (may_declare or actor == ADA.reference or not ctx.records(Recorded.ACTOR))
         )
 
 

@@ -37,6 +37,8 @@ _SETTING_READERS = f"""
     UNION ALL SELECT pg_get_expr(adbin, adrelid) FROM pg_attrdef
 """
 _SETTING = re.compile(r"(?:current_setting|set_config)\s*\(\s*'([A-Za-z_][\w.]*)'", re.IGNORECASE)
+#: a literal that may be a value of a setting, and one that may be the name of a setting of the trail's own
+_LITERAL, _NAME = re.compile(r"'([^'\n]{1,40})'"), re.compile(r"[A-Za-z_]\w*\.[A-Za-z_]\w*")
 _VALUES = ("on", "off", "true", "false", "1", "0", "yes", "no", "disabled", "replica")
 
 
@@ -140,15 +142,18 @@ def forgery_by_a_function(ctx: CheckContext) -> None:
 )
 def switches(ctx: CheckContext) -> None:
     trail = Trail(ctx, ctx.client())
-    names = {name for (source,) in ctx.admin.rows(_SETTING_READERS) for name in _SETTING.findall(source or "")}
-    # any application may declare any actor: that is what these settings are for
-    settings = sorted(names - set(ctx.target.actor.names))
+    settings = _settings(ctx)
     ctx.fact("settings that the trail reads", ", ".join(settings) or "none")
     attempts = [
         *(
-            Attempt(f"{name} = {value}", f"SELECT set_config({quote_literal(name)}, '{value}', true)", with_write=True)
-            for name in settings
-            for value in _VALUES
+            Attempt(
+                f"{name} = {value}",
+                f"SELECT set_config({quote_literal(name)}, {quote_literal(value)}, true)",
+                with_write=True,
+                may_declare=True,
+            )
+            for name, values in settings.items()
+            for value in values
         ),
         Attempt("session_replication_role = replica", "SET LOCAL session_replication_role = replica", with_write=True),
         Attempt("ALTER TABLE … DISABLE TRIGGER", "ALTER TABLE public.posts DISABLE TRIGGER ALL", with_write=True),
@@ -166,6 +171,29 @@ def switches(ctx: CheckContext) -> None:
         seen = trail.after(attempt)
         ctx.expect(f"the trail with {attempt.name}", UNHARMED if seen == REFUSED else seen, equals=UNHARMED)
     trail.require_ended()
+
+
+def _settings(ctx: CheckContext) -> dict[str, list[str]]:
+    """Return the settings that the trail may read, without those of the actor, each with the values to try."""
+    schemas = {name for (name,) in ctx.admin.rows("SELECT nspname FROM pg_namespace")}
+    found: dict[str, dict[str, None]] = {}
+    for (source,) in ctx.admin.rows(_SETTING_READERS):
+        literals = _LITERAL.findall(source or "")
+        own = [text for text in literals if _NAME.fullmatch(text) and text.partition(".")[0] not in schemas]
+        for name in {*_SETTING.findall(source or ""), *own} - set(ctx.target.actor.names):
+            # what the source compares the setting with is another literal in it
+            found.setdefault(name, dict.fromkeys(_VALUES)).update(dict.fromkeys(literals))
+    return {name: list(values) for name, values in sorted(found.items())}
+
+
+@breaks(switches, at="the trail with app.mode = bulk")
+def switches_by_a_value_of_an_argument(ctx: CheckContext) -> None:
+    ctx.sabotage(
+        "CREATE FUNCTION public.tamper() RETURNS trigger LANGUAGE plpgsql AS "
+        "$t$ BEGIN IF current_setting(TG_ARGV[0], true) = TG_ARGV[1] THEN RETURN NULL; END IF; RETURN NEW; END $t$;"
+        "CREATE TRIGGER tamper BEFORE INSERT ON public.audit_changes FOR EACH ROW "
+        "EXECUTE FUNCTION public.tamper('app.mode', 'bulk')"
+    )
 
 
 @breaks(switches, at="the trail with threadline.off = on")
