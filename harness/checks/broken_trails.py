@@ -156,12 +156,12 @@ class BrokenTrails:
         workspace = self._workspace(target, trail)
         checks = self._checks_of(workspace.target)
 
-        def run(check: Check) -> Result:
-            return self._result(check, workspace)
+        def run(check: Check) -> Result | None:
+            return None if self._stop.is_set() else self._result(check, workspace)
 
         try:
             with ThreadPoolExecutor(self._jobs, thread_name_prefix="sound") as pool:
-                results = list(pool.map(run, checks))
+                results = list(filter(None, pool.map(run, checks)))
         finally:
             self._remove(workspace)
         if self._stop.is_set():

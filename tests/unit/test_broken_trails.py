@@ -107,3 +107,18 @@ def test_a_check_that_is_not_ok_on_the_sound_trail_is_not_tried(monkeypatch: pyt
     sound, _, tried = judged(monkeypatch, result, on_sound)
     assert sound.issues == {NOTICES: "operations: expected 1, observed 0"}
     assert NOTICES not in tried
+
+
+def test_no_check_begins_after_an_interruption(monkeypatch: pytest.MonkeyPatch) -> None:
+    stop, began = Event(), []
+
+    def run(check: Check, *_: object, **__: object) -> Result:
+        began.append(check.id)
+        stop.set()
+        return result(check.id)
+
+    monkeypatch.setattr(broken_trails, "run_check", run)
+    monkeypatch.setattr(broken_trails, "Workspace", Provisioned)
+    found: list[Any] = []
+    BrokenTrails(catalogue(), LAB, stop, found.append, jobs=1, earlier={}).judge([VARIANT])
+    assert (len(began), found) == (1, [])
