@@ -6,6 +6,7 @@ import sys
 from typing import TYPE_CHECKING
 
 from harness.checks.observing import TRAIL_SUITES
+from harness.checks.registry import TRANSACTION_BLOCKS
 from harness.cli import options
 from harness.cli.evidence import evidence_here
 from harness.cli.exit_codes import ExitCode, exit_code, rows_of
@@ -60,7 +61,7 @@ def prove(
         return 0
     run = run_selection(invocation, selection, proving=True)
     fill(evidence_here(settings.of_project), settings)
-    _print_counts(selection, run)
+    _print_counts(selection, run, of_reference=settings.target.is_reference)
     all_proven = _print_unproven(invocation, run)
     code = exit_code(invocation, rows_of(run), [run], strict=strict)
     if code not in {ExitCode.OK, ExitCode.NOT_RUN}:
@@ -71,7 +72,7 @@ def prove(
 def _selected(settings: Settings, topologies: Sequence[str], suites: Sequence[str], checks: Sequence[str]) -> Selection:
     """Return what to prove. Of another trail than the reference layer, the checks that read its rows.
 
-    :raises UsageError: when only some of these are named.
+    :raises UsageError: when only some of these are named, or no mutation could be tried.
     """
     if settings.target.is_reference:
         return select_rows(settings, topologies, suites, checks)
@@ -81,17 +82,22 @@ def _selected(settings: Settings, topologies: Sequence[str], suites: Sequence[st
             "checks",
             hint="leave --suite and --check out",
         )
-    return select_rows(
-        settings, topologies, [suite for suite in settings.catalogue.suites() if suite in TRAIL_SUITES], ()
-    )
+    of_trail = [suite for suite in settings.catalogue.suites() if suite in TRAIL_SUITES]
+    selection = select_rows(settings, topologies, of_trail, ())
+    if not any(map(TRANSACTION_BLOCKS.given, selection.topologies)):
+        names = ", ".join(topology.name for topology in selection.topologies)
+        raise UsageError(
+            f"{names}: {TRANSACTION_BLOCKS.lacking}, so no mutation is tried there", hint="name transaction or direct"
+        )
+    return selection
 
 
-def _print_counts(selection: Selection, run: StoredRun) -> None:
+def _print_counts(selection: Selection, run: StoredRun, *, of_reference: bool) -> None:
     width = name_width(topology.name for topology in selection.topologies)
     for topology in selection.topologies:
         proofs = [proof for proof in run.proofs if proof.topology == topology.name]
         observed = [proof for proof in run.observed_proofs if proof.topology == topology.name]
-        if proofs or not observed:
+        if of_reference:
             proven = sum(proof.proven for proof in proofs)
             unproven = sum(proof.applicable and not proof.proven for proof in proofs)
             na = len(proofs) - proven - unproven
@@ -100,6 +106,9 @@ def _print_counts(selection: Selection, run: StoredRun) -> None:
             states = [proof.state for proof in observed]
             counts = " ".join(f"{state.value.replace(' ', '-')}={states.count(state)}" for state in MutationState)
             sys.stdout.write(f"{topology.name:<{width}} mutated rows: {counts}\n")
+        elif not of_reference:
+            reason = "" if TRANSACTION_BLOCKS.given(topology) else f": {TRANSACTION_BLOCKS.lacking}"
+            sys.stdout.write(f"{topology.name:<{width}} mutated rows: none tried{reason}\n")
     if run.trail_proofs:
         exact = sum(proof.exact for proof in run.trail_proofs)
         sys.stdout.write(f"breaks of the trail: {exact} of {len(run.trail_proofs)} turned exactly their checks\n")

@@ -118,6 +118,7 @@ def _elsewhere(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
         (["verify", "direct", "--environment", "staging"], "found topologies and --environment"),
         (["verify", "--environment", "staging"], "[environments.staging]"),
         (["prove", "--audit-target", "plain-trigger", "--suite", "capture"], "controls break the reference layer only"),
+        (["prove", "statement", "--audit-target", "row-diff"], "statement: statement pooling refuses transaction blocks, so"),
         (["verify", "--under", "insert-trigger-disabled"], "selected checks, expected one"),
         (
             ["verify", "--check", "capture.insert", "--under", "insert-triger-disabled"],
