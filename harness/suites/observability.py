@@ -237,7 +237,7 @@ def no_values(ctx: CheckContext) -> None:
     with _logged() as lines:
         purge(ctx.owner, policy_of(ctx), to=telemetry)
     ctx.expect("kinds of events", len({event.name for event in events}), equals=6)
-    ctx.expect("log lines written", len(lines), equals=2)
+    ctx.expect("log lines written: of changes, of actions, of the end", len(lines), equals=3)
     ctx.expect("events with a value", [event.name for event in events if _CANARY in repr(event)], equals=[])
     ctx.expect("log lines with a value", [line for line in lines if _CANARY in line], equals=[])
 
