@@ -41,7 +41,11 @@ def gitlab_workflow(tree: Tree, expansion: Expansion) -> Workflows | None:
     triggers: list[Place] = []
     all_jobs = _decided(root, root["workflow"])
     for name, job in root.items():
-        if name in _RESERVED or name.startswith(".") or not _of(root, job, "script").exists:
+        if name in _RESERVED or name.startswith("."):
+            continue
+        if _of(root, job, "trigger")["include"].exists:
+            unread.append(Place(_FILE, job.line - 1, f"the pipeline that job {name} starts is not read"))
+        if not _of(root, job, "script").exists:
             continue
         decision = _decided(root, job)
         decision = Decision(decision.fate.within(all_jobs.fate), all_jobs.never or decision.never)

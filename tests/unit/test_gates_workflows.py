@@ -744,6 +744,8 @@ GITLAB = "unit:\n  script:\n    - pytest{}\n"
         ("include: other.yml\n" + GITLAB.format(""), "lint", NOT_RUN),
         (GITLAB.format(""), "lint", ISSUE),
         ("unit: [\n", "present", ISSUE),
+        ("child:\n  trigger:\n    include: child.yml\n", "unit", NOT_RUN),
+        ("deploy:\n  trigger: group/deploy\ntest:\n  script: [pytest]\n", "failures", OK),
     ],
 )
 def test_gitlab(tmp_path: Path, text: str, gate: str, status: Status) -> None:
