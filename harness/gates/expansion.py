@@ -112,6 +112,8 @@ class Expansion:
         command = unwrapped(ran.words)
         if not command:
             return
+        if "--if-present" in command and command[0] in _NODE and not (inside or inner):
+            unread = unread or "`--if-present`: whether the script is there is not known"
         if idle := idle or self._idle(command, source):
             fate = Fate(lost=idle).within(fate)
         unread = unread or self._missing(command, source)

@@ -70,7 +70,7 @@ RUNNERS = re.compile(
 )
 #: task runners, without what they run by default or install
 _NOT_TASKS = re.compile(
-    r"install|i|ci|add|update|upgrade|audit|cache|config|login|publish|pack|prune|clean|version|--version|--help|-[vV]"
+    r"install|add|update|upgrade|audit|cache|config|login|publish|pack|prune|clean|version|--version|--help|-[vV]"
 )
 #: wrappers, each with the number of words before the command that it runs
 _WRAPPERS = {
@@ -98,7 +98,7 @@ _UNREAD = frozenset({"nix", "julia", "Rscript"})
 _ASSIGNMENT = re.compile(r"[A-Za-z_]\w*=.*", re.DOTALL)
 #: options with which a check succeeds whatever it finds
 _ALWAYS_ZERO = re.compile(
-    r"--exit-zero|--issues-exit-code[= ]0|--exit-code[= ]0|--no-fail|--if-present|--passWithNoTests|gofmt -[ld]"
+    r"--exit-zero|--issues-exit-code[= ]0|--exit-code[= ]0|--no-fail|gofmt -[ld]"
 )
 #: a command by a variable, or by an expression of the workflow, of which only the length is left
 _VARIABLE = re.compile(r"\$|_{8}")
@@ -138,6 +138,7 @@ def unwrapped(words: Sequence[str]) -> list[str]:
             rest = rest[1:]
             continue
         rest[0] = re.sub(r"\A\$\{\w+\}(?=\w)", "", rest[0])  # ${PREFIX}ruff
+        rest[0] = re.sub(r"\A(?:python|pypy)3?(?:\.\d+)?\Z", "python", rest[0])
         rest[0] = rest[0].rpartition("/")[2] if re.fullmatch(r"(\S*/)?(bin|\.bin)/[\w.-]+", rest[0]) else rest[0]
         count = next((_WRAPPERS[key] for n in (3, 2, 1) if (key := " ".join(rest[:n])) in _WRAPPERS), 0)
         options = count
@@ -200,13 +201,20 @@ def _said(kind: Kind, words: Sequence[str]) -> bool:
 def _task_kinds(command: list[str]) -> set[Kind]:
     """Return the kinds that the name of a task, or of a script of the repository, says."""
     if RUNNERS.fullmatch(command[0].removeprefix("./")):
-        words = [word for word in command[1:] if word != "run"]
-        if not words or _NOT_TASKS.fullmatch(words[0]):
+        words = _tasks(command)
+        if not words:
             return set()
     elif not (words := own_script(command)):
         return set()
     found = {kind for kind in Kind if _said(kind, words)}
     return found - {Kind.UNIT} if Kind.SMOKE in found else found
+
+
+def _tasks(command: list[str]) -> list[str]:
+    """Return the tasks of a task runner, and its options; nothing for an installation."""
+    words = [word for word in command[1:] if word != "run"]
+    is_installation = not words or _NOT_TASKS.fullmatch(words[0]) or command[:2] in (["npm", "ci"], ["npm", "i"])
+    return [] if is_installation or command[:2] == ["pnpm", "i"] else words
 
 
 def own_script(command: Sequence[str]) -> list[str]:
@@ -226,8 +234,7 @@ def is_unseen(words: Sequence[str]) -> bool:
     if not command:
         return False
     if RUNNERS.fullmatch(command[0].removeprefix("./")):
-        rest = [word for word in command[1:] if word != "run"]
-        return not rest or not _NOT_TASKS.fullmatch(rest[0])
+        return len(command) == 1 or bool(_tasks(command))
     is_container = command[:2] in (["docker", "compose"], ["docker", "run"])
     return bool(own_script(command)) or bool(_VARIABLE.match(command[0])) or is_container or command[0] in _UNREAD
 
