@@ -42,6 +42,10 @@ COMPARING = (
 )
 
 
+_FROM = "FROM rowlog.changes"
+_ORDERED = f"{_FROM} ORDER"
+
+
 @pytest.fixture(scope="module")
 def server(some_engine: Engine) -> Iterator[Lab]:
     lab = stand_up(some_engine, DIRECT, Owner.me(new_run_id()), Redactor())
@@ -73,28 +77,57 @@ def judged(server: Lab) -> Callable[..., dict[str, Result]]:
     return judge
 
 
+@pytest.fixture
+def without(tmp_path: Path) -> Callable[..., AuditTarget]:
+    """Return a function that returns a sound trail that leaves properties out by design."""
+
+    def leave_out(omitted: str, replaced: str, by: str) -> AuditTarget:
+        sound = target_file_of("row-json")
+        shutil.copy(sound.with_suffix(".sql"), tmp_path)
+        text = sound.read_text(encoding="utf-8").replace('"redaction", ', "").replace(replaced, by)
+        omits = f"omits = {omitted.split()}\ndocumentation ="
+        file = tmp_path / "mine.toml"
+        file.write_text(text.replace("documentation =", omits, 1), encoding="utf-8")
+        return load_target(str(file))
+
+    return leave_out
+
+
 @pytest.mark.parametrize(
     ("omitted", "replaced", "by"),
     [
         ("order", "ORDER BY id", "ORDER BY md5(id::text)"),
         ("image", "new_row AS data_after", "NULL::json AS data_after"),
-        ("inserts", "FROM rowlog.changes ORDER", "FROM rowlog.changes WHERE operation <> 'INSERT' ORDER"),
+        ("inserts", _ORDERED, f"{_FROM} WHERE operation <> 'INSERT' ORDER"),
     ],
 )
 def test_a_sound_trail_that_leaves_a_property_out_has_no_issue(
-    judged: Callable[..., dict[str, Result]], tmp_path: Path, omitted: str, replaced: str, by: str
+    judged: Callable[..., dict[str, Result]], without: Callable[..., AuditTarget], omitted: str, replaced: str, by: str
 ) -> None:
-    sound = target_file_of("row-json")
-    shutil.copy(sound.with_suffix(".sql"), tmp_path)
-    text = sound.read_text(encoding="utf-8").replace('"redaction", ', "").replace(replaced, by)
-    file = tmp_path / "mine.toml"
-    file.write_text(text.replace("documentation =", f'omits = ["{omitted}"]\ndocumentation =', 1), encoding="utf-8")
-    results = judged(load_target(str(file)), *COMPARING)
+    results = judged(without(omitted, replaced, by), *COMPARING)
     assert {name: result.reason for name, result in results.items() if result.status is Status.ISSUE} == {}
     assert {name for name, result in results.items() if result.status is Status.OK} >= {
         *("canary", "coverage", "attach", "install", "no-recursion", "shadowed-names"),
         *(("update", "delete", "changed-from") if omitted != "image" else ("upsert", "delete")),
     }
+
+
+@pytest.mark.parametrize(
+    ("kept", "ok"),
+    [
+        ("INSERT", {"bulk", "cascade", "upsert", "views"}),
+        ("UPDATE", {"bulk", "cascade", "upsert", "views"}),
+        ("DELETE", {"bulk", "cascade"}),
+    ],
+)
+def test_a_sound_trail_of_one_operation_has_no_issue(
+    judged: Callable[..., dict[str, Result]], without: Callable[..., AuditTarget], kept: str, ok: set[str]
+) -> None:
+    omitted = {"INSERT": "updates deletes", "UPDATE": "inserts deletes", "DELETE": "inserts updates image"}[kept]
+    target = without(omitted, _ORDERED, f"{_FROM} WHERE operation IN ('{kept}', 'TRUNCATE') ORDER")
+    results = judged(target, "bulk", "cascade", "upsert", "views")
+    assert {name for name, result in results.items() if result.status is Status.OK} == ok
+    assert {result.status for result in results.values()} <= {Status.OK, Status.NA}
 
 
 def test_an_attempt_that_ends_its_session_hides_no_later_one(judged: Callable[..., dict[str, Result]]) -> None:

@@ -16,6 +16,9 @@ if TYPE_CHECKING:
 
 T = TypeVar("T")
 
+#: why a check that deletes no row does not apply
+DELETES_ALONE = "the trail records neither inserts nor updates, by design (`omits` of the target file)"
+
 
 def insert_row(ctx: CheckContext, client: Client, slug: str) -> None:
     """Insert a post in one audited unit of work, and change nothing else, whatever the trail records."""

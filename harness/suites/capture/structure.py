@@ -5,11 +5,12 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from harness.audit.target_file import Recorded, TrailFeature
+from harness.checks.record import NotApplicableError
 from harness.checks.registry import P0, P1, TRANSACTION_BLOCKS, breaks, check
 from harness.model import Section
 from harness.suites.actors import ADA
 from harness.suites.areas import CAPTURE_TRIGGER
-from harness.suites.capture.stored import News, in_order, records_of
+from harness.suites.capture.stored import DELETES_ALONE, News, in_order, records_of
 from harness.suites.sabotage import blind_coverage, capture_by_statement
 
 if TYPE_CHECKING:
@@ -263,6 +264,8 @@ def schema_change_loses_the_capture(ctx: CheckContext) -> None:
     needs=(TRANSACTION_BLOCKS,),
 )
 def views(ctx: CheckContext) -> None:
+    if not ctx.expected_ops("insert", "update"):
+        raise NotApplicableError(DELETES_ALONE)
     ctx.owner.run(
         "CREATE VIEW public.titles AS SELECT id, slug, title FROM public.posts; GRANT ALL ON public.titles TO harness_app;"
         "CREATE UNLOGGED TABLE public.sessions (id int PRIMARY KEY, data text); GRANT ALL ON public.sessions TO harness_app"
