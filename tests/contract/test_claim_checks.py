@@ -281,6 +281,27 @@ def test_a_trail_is_closed_in_a_schema_that_the_application_may_not_use(
     assert (result.status, result.reason) == (status, reason)
 
 
+#: actions with the job that did them, which their statement does not return
+_ACTIONS = """
+CREATE TABLE trail.actions (id bigint GENERATED ALWAYS AS IDENTITY PRIMARY KEY, tx text, name text, correlation text, job text);
+CREATE FUNCTION trail.act(name text, correlation text, job text) RETURNS void LANGUAGE sql SECURITY DEFINER
+AS 'INSERT INTO trail.actions (tx, name, correlation, job) VALUES (pg_current_xact_id()::text, $1, $2, $3)';
+GRANT USAGE ON SCHEMA trail TO harness_app;
+"""
+_READ_ACTIONS = """
+record_action = "SELECT trail.act(%(name)s, %(correlation_id)s, %(job_id)s)"
+actions = "SELECT id, name, correlation AS correlation_id FROM trail.actions"
+"""
+
+
+def test_jobs_that_the_statement_of_actions_does_not_return_are_not_compared(judged: Judge) -> None:
+    linked = "at AS captured_at, (SELECT a.id FROM trail.actions a WHERE a.tx = log.tx) AS action_id\nFROM trail.log"
+    text = toml().replace('"redaction"', '"redaction", "actions"').replace("at AS captured_at\nFROM trail.log", linked)
+    checks = ("actor.jobs", "actor.action-recorded", "actor.correlation-stored", "actor.action-rolled-back")
+    results = judged(text + _READ_ACTIONS, SQL + _ACTIONS, *checks)
+    assert {result.check: result.reason for result in results if result.status is not Status.OK} == {}
+
+
 def test_a_purge_that_never_ends_is_cancelled(judged: Judge, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(statements, "LONGEST_S", 1.0)
     sql = SQL.replace("AS 'DELETE FROM trail.log WHERE", "AS 'SELECT pg_sleep(1000) FROM trail.log; DELETE FROM trail.log WHERE")
