@@ -224,8 +224,9 @@ def _in_table(path: str, raw: Any, kind: type, where: str) -> ConfigError | None
     info = _walk_type(kind, before) if named else None
     value_type = getattr(_one_of(getattr(info, "value_type", None)), "cls", None)
     entries = _walk_data(raw, before)
-    if isinstance(entries, dict) and isinstance(getattr(info, "value_type", None), msgspec.inspect.StrType):
-        return _not_a_text(before, entries, where)
+    text = _one_of(getattr(info, "value_type", None))
+    if isinstance(entries, dict) and isinstance(text, msgspec.inspect.StrType):
+        return _not_a_text(before, entries, text, where)
     if value_type is None or not isinstance(entries, dict):
         return None
     for name, value in entries.items():
@@ -239,13 +240,15 @@ def _in_table(path: str, raw: Any, kind: type, where: str) -> ConfigError | None
     return None
 
 
-def _not_a_text(table: str, entries: dict[str, Any], where: str) -> ConfigError | None:
-    """Return the error of the first entry of a table of texts that is none."""
+def _not_a_text(table: str, entries: dict[str, Any], kind: msgspec.inspect.StrType, where: str) -> ConfigError | None:
+    """Return the error of the first entry of a table of texts that is none, or has another form."""
     for name, value in entries.items():
         if not isinstance(value, str):
             what = f"{table}.{_key(name)}: found {_shown(value)}, allowed: a text in quotes"
             hint = f'write {_key(name)} = "{str(value).lower()}"' if isinstance(value, int | float) else ""
             return ConfigError(what, where=where, hint=hint)
+        if kind.pattern and not re.search(kind.pattern, value):  # it may be a secret
+            return ConfigError(f"{table}.{_key(name)}: found another text, allowed: {_allowed(kind)}", where=where)
     return None
 
 

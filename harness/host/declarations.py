@@ -20,6 +20,10 @@ _Table = Annotated[str, Meta(pattern=r"^[A-Za-z_][A-Za-z0-9_$]*\.[A-Za-z_][A-Za-
 #: a table of which the harness only compares the name: neither part has quotes, whatever SQL needs
 _LedgerTable = Annotated[str, Meta(pattern=r'^[^\s".]+\.[^\s"]+$')]
 _Variable = Annotated[str, Meta(pattern=r"^env:[A-Za-z_][A-Za-z0-9_]*$")]
+#: headers of HTTP, as RFC 9110 writes them: the harness cannot send others
+Headers = dict[
+    Annotated[str, Meta(pattern=r"^[A-Za-z0-9!#$%&'*+.^_`|~-]+\Z")], Annotated[str, Meta(pattern=r"^[\t -~]*\Z")]
+]
 _Seconds = Annotated[float, Meta(gt=0, le=300)]
 _Rows = Annotated[int, Meta(ge=1, le=10_000)]
 _Status = Annotated[int, Meta(ge=100, le=599)]
@@ -34,9 +38,9 @@ class Step(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     #: the method of the request
     method: Literal["GET", "POST", "PUT", "PATCH", "DELETE"] = "POST"
     #: appended to the base URL; may have a query
-    path: Annotated[str, Meta(pattern=r"^/[^\r\n]*$")]
+    path: Annotated[str, Meta(pattern=r"^/[^\r\n]*\Z")]
     #: headers in addition to those of the caller
-    headers: dict[str, str] = {}
+    headers: Headers = {}
     #: the body as JSON
     json: Any = None
     #: the body as the fields of a form
@@ -140,7 +144,7 @@ class Caller(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     #: the actor, with its `type` and `id`
     actor: dict[str, str]
     #: sent with each of its requests; a secret is `env:NAME`
-    headers: dict[str, str] = {}
+    headers: Headers = {}
 
 
 class Production(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):

@@ -85,6 +85,8 @@ class GuardedProcess:
             raise UsageError(f"command {command[0]!r} not found", hint=hint) from None
         except OSError as error:
             raise UsageError(f"command {command[0]!r} cannot be started: {error.strerror}") from None
+        except ValueError as error:  # a NUL character in an argument or a variable
+            raise UsageError(f"command {command[0]!r} cannot be started: {error}") from None
         self._guard: subprocess.Popen[str] | None = None
         try:
             self._guard = start_guard(self._process.pid, mark)

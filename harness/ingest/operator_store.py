@@ -44,15 +44,15 @@ class StoreDeclaration(Struct, frozen=True, kw_only=True, forbid_unknown_fields=
     #: `https://HOST`, `http://HOST:PORT`, or `env:NAME`; without the bucket
     endpoint: Annotated[str, Meta(pattern=r"^(https?://[^\s@/?#]+/?|env:[A-Za-z_][A-Za-z0-9_]*)$")]
     #: an existing bucket
-    bucket: Annotated[str, Meta(pattern=r"^[a-z0-9][a-z0-9.-]{1,61}[a-z0-9]$")]
+    bucket: Annotated[str, Meta(pattern=r"^[a-z0-9][a-z0-9.-]{1,61}[a-z0-9]\Z")]
     #: keys that runs use begin with it; it ends with a slash, and has no empty part, `.` or `..`
-    prefix: Annotated[str, Meta(pattern=r"^(?!(.*/)?\.{0,2}/)[^\s][^\r\n\\]*/$", max_length=200)]
+    prefix: Annotated[str, Meta(pattern=r"^(?!(.*/)?\.{0,2}/)[^\s][^\r\n\\]*/\Z", max_length=200)]
     #: a login that may list, read, write and delete there
     access_key: _Variable
     #: its secret
     secret_key: _Variable
     #: of the signatures
-    region: Annotated[str, Meta(pattern=r"^[a-z0-9-]+$")] = "us-east-1"
+    region: Annotated[str, Meta(pattern=r"^[a-z0-9-]+\Z")] = "us-east-1"
 
     @property
     def identity(self) -> str:

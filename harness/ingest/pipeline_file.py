@@ -12,13 +12,13 @@ from typing import Annotated
 
 from msgspec import Meta, Struct, field
 
-from harness.host.declarations import Caller, Step
+from harness.host.declarations import Caller, Headers, Step
 from harness.job_engines.target_file import Packages
 
 _Line = Annotated[str, Meta(min_length=1, max_length=400)]
 _Seconds = Annotated[float, Meta(gt=0, le=86_400)]
 _Command = Annotated[tuple[str, ...], Meta(min_length=1)]
-_Path = Annotated[str, Meta(pattern=r"^(/[^\r\n]*)?$")]
+_Path = Annotated[str, Meta(pattern=r"^(/[^\r\n]*)?\Z")]
 _Header = Annotated[str, Meta(pattern=r"^([A-Za-z][A-Za-z0-9-]*)?$")]
 _Table = Annotated[str, Meta(pattern=r"^([A-Za-z_][A-Za-z0-9_$]*\.[A-Za-z_][A-Za-z0-9_$]*)?$")]
 
@@ -115,7 +115,7 @@ class Pipeline(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     #: `{unique}`. It keeps `id`, `url` and `key`: `keep = { id = "uploadId", url = "url", key = "objectKey" }`
     presign: Step
     #: headers of the upload itself, with the same placeholders
-    upload_headers: dict[str, str] = field(default_factory=lambda: {"Content-Type": "{content_type}"})
+    upload_headers: Headers = field(default_factory=lambda: {"Content-Type": "{content_type}"})
     #: answers 2xx while the process lives. "" where the pipeline has none, and what needs it is N/A, also below
     health: _Path = "/health"
     #: answers 2xx while uploads can be taken and indexed, and says when one was indexed

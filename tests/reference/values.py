@@ -112,7 +112,8 @@ def default_of(field: Field) -> str:
         case tuple() | list():
             return code(json.dumps(list(value)))
         case dict():
-            return code("{}")
+            keys = ", ".join(f"{json.dumps(name)} = {json.dumps(one)}" for name, one in value.items())
+            return code(f"{{ {keys} }}" if keys else "{}")
         case _:
             return code(json.dumps(value))
 

@@ -262,6 +262,13 @@ def test_a_file_that_is_not_executable_is_named(tmp_path: Path) -> None:
     assert caught.value.what == f"command {str(script)!r} cannot be started: Permission denied"
 
 
+@pytest.mark.parametrize(("argument", "given"), [("a\0b", {}), ("a", {"NAME": "a\0b"})])
+def test_a_character_that_no_command_can_hold_is_named(tmp_path: Path, argument: str, given: dict[str, str]) -> None:
+    with pytest.raises(UsageError) as caught:
+        run(["true", argument], folder=tmp_path, given=given, deadline_s=5, say=ignore, stopped=never)
+    assert caught.value.what == "command 'true' cannot be started: embedded null byte"
+
+
 @pytest.mark.parametrize("folder", ["a-file", "a-file/below"])
 def test_a_file_in_place_of_a_folder_is_named(tmp_path: Path, folder: str) -> None:
     (tmp_path / "a-file").write_text("")

@@ -173,6 +173,27 @@ def test_a_mistake_is_named_with_what_to_try(file: Path, old: str, new: str, mes
     assert str(file) in caught.value.where
 
 
+@pytest.mark.parametrize(
+    ("headers", "problem"),
+    [
+        ("[presign.headers]\nX = 'a'\n'X Y' = 'z'", "presign.headers: invalid key: expected text matching"),
+        ("[upload_headers]\n'' = 'x'", "upload_headers: invalid key: expected text matching"),
+        ("[presign.headers]\nX = 'a'\nY = 'hunter2 ☃'", "presign.headers.Y: found another text, allowed: text matching"),
+        ('[upload_headers]\nX = "hunter2\\n"', "upload_headers.X: found another text, allowed: text matching"),
+        (
+            '[[callers]]\nactor = { id = "1" }\nheaders = { X = "hunter2\\u0000" }',
+            "callers[0].headers.X: found another text, allowed: text matching",
+        ),
+    ],
+)
+def test_a_header_that_no_request_can_hold_is_named_and_not_repeated(file: Path, headers: str, problem: str) -> None:
+    written(file.parent, f"{TABLE}\n{headers}\n")
+    with pytest.raises(ConfigError) as caught:
+        load(file)
+    assert caught.value.what.startswith(problem)
+    assert "hunter2" not in str(caught.value)
+
+
 def _as_table() -> str:
     """Return the pipeline as the table of `harness.toml`."""
     lines = TABLE.strip().splitlines()

@@ -419,6 +419,7 @@ def test_an_endpoint_that_begins_with_the_bucket_is_refused(bucket: Bucket) -> N
         ("prefix", "./"),
         ("prefix", "a/./b/"),
         ("prefix", "a\\b/"),
+        ("prefix", "harness/\n"),
         ("region", ""),
     ],
 )
