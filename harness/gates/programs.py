@@ -79,12 +79,13 @@ _WRAPPERS = {
     "pnpm exec": 2, "pnpm dlx": 2, "npm exec": 2, "yarn exec": 2, "bundle exec": 2, "coverage run": 2,
     "python -m": 2, "python3 -m": 2, "coverage run -m": 3, "mix do": 2, "doppler run": 2,
 }  # fmt: skip
-#: programs that run a command which is an argument of theirs, at some place
-_RUN_OTHERS = frozenset(
+#: programs that run a command which is an argument of theirs: at once, or after a word such as `run`
+_RUN_OTHERS = frozenset({"uvx", "ssh", "nix-shell", "xargs", "retry", "unbuffer", "script", "chronic", "yarn", "pnpm"})
+_RUN_AFTER = frozenset({"run", "exec", "shell", "develop"})
+_RUNNERS_OF_OTHERS = frozenset(
     {
-        *("docker", "podman", "docker-compose", "kubectl", "ssh", "uv", "uvx", "poetry", "pipenv", "rye", "pixi"),
-        *("hatch", "pdm", "conda", "mamba", "micromamba", "nix", "nix-shell", "direnv", "devbox", "mise", "xargs"),
-        *("retry", "unbuffer", "script", "dotenv", "doppler", "op", "chronic", "yarn", "pnpm"),
+        *("docker", "podman", "docker-compose", "kubectl", "uv", "poetry", "pipenv", "rye", "pixi", "hatch", "pdm"),
+        *("conda", "mamba", "micromamba", "nix", "direnv", "devbox", "mise", "dotenv", "doppler", "op"),
     }
 )
 #: what they do with the names after it, in place of running them
@@ -93,6 +94,8 @@ _INSTALLS = frozenset(
 )
 #: how the wrappers of two build tools are called
 _WRAPPED = {"./gradlew": "gradle", "gradlew": "gradle", "./mvnw": "mvn", "mvnw": "mvn"}
+#: options with which a check prints something, and checks nothing
+_ASKS = frozenset({"--help", "--version", "--collect-only", "--list-tests"})
 #: they run what a file of theirs says, or a text in another language
 _UNREAD = frozenset({"nix", "julia", "Rscript"})
 _ASSIGNMENT = re.compile(r"[A-Za-z_]\w*=.*", re.DOTALL)
@@ -145,7 +148,7 @@ def unwrapped(words: Sequence[str]) -> list[str]:
         while count and options < len(rest) and rest[options].startswith("-") and rest[options] != "--":
             options += 1
         options += count > 0 and options < len(rest) and rest[options] == "--"
-        if not count or options >= len(rest):
+        if not count or options >= len(rest) or rest[:2] in (["command", "-v"], ["command", "-V"]):
             break
         rest = rest[options:]
     return rest
@@ -160,7 +163,7 @@ def kinds_of(words: Sequence[str], declared: Steps) -> frozenset[Kind]:
     if declares(declared.other, text):
         return frozenset()
     command = unwrapped(words)
-    if not command:
+    if not command or _ASKS & {*command}:
         return frozenset()
     program = [_WRAPPED.get(command[0], command[0]), *command[1:]]
     found = {kind for kind, beginnings in _COMMANDS.items() if _begins(program, beginnings)}
@@ -172,7 +175,10 @@ def kinds_of(words: Sequence[str], declared: Steps) -> frozenset[Kind]:
 def kinds_inside(words: Sequence[str], declared: Steps) -> frozenset[Kind]:
     """Return what a command checks that another program runs, such as one in a container; otherwise nothing."""
     found: frozenset[Kind] = frozenset()
-    for at in range(1, min(len(words), 40) if words[0] in _RUN_OTHERS else 0):
+    begins = 1 if words[0] in _RUN_OTHERS else len(words)
+    if words[0] in _RUNNERS_OF_OTHERS:
+        begins = next((at for at, word in enumerate(words) if word in _RUN_AFTER), begins) + 1
+    for at in range(begins, min(len(words), 40)):
         if words[at] in _INSTALLS:
             break
         # an option, or the path that is its value

@@ -128,6 +128,8 @@ class _Reader:
         for number, statement in enumerate(statements):
             later = statements[number + 1 :]
             yield from self._of_statement(statement, later, outer, is_last=is_last and not later, depth=depth)
+            if not statement.operators and first_words((statement,))[:1] == ["exit"]:
+                return  # nothing after it runs
 
     def _of_statement(
         self, statement: AndOr, later: tuple[AndOr, ...], outer: Fate, *, is_last: bool, depth: int
