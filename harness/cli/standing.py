@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import contextlib
+from threading import Event, Thread
 from typing import TYPE_CHECKING
 
+from harness.checks.record import NotExercisedError
 from harness.checks.registry import TRANSACTION_BLOCKS
+from harness.database import SqlError
 from harness.engine.choice import choose
-from harness.errors import UsageError
+from harness.errors import HarnessError, InterruptedRunError, UsageError
 from harness.events import Notice
 from harness.job_engines.scratch import reap_scratch_folders
 from harness.lab.lab import stand_up
@@ -16,7 +19,6 @@ from harness.lab.topologies import wanted_by
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator
-    from threading import Event
 
     from harness.cli.invocation import Invocation
     from harness.cli.terminal import Terminal
@@ -24,6 +26,9 @@ if TYPE_CHECKING:
     from harness.engine.protocol import Engine
     from harness.lab.lab import Lab
     from harness.model import Topology
+
+#: between two looks for a signal, seconds
+_LOOK_S = 0.2
 
 
 def require_transactions(topologies: Iterable[Topology]) -> None:
@@ -57,6 +62,33 @@ def standing(invocation: Invocation, topology: Topology, owner: Owner, stop: Eve
                 lab.close()
     finally:
         engine.close()
+
+
+@contextlib.contextmanager
+def removed_by(stop: Event, lab: Lab) -> Iterator[None]:
+    """Remove the servers as soon as a signal arrives in the block: a statement of an audit trail may take long.
+
+    :param stop: set by the signal.
+    :raises InterruptedRunError: after a signal, in place of the errors that follow from it.
+    """
+    over = Event()
+
+    def remove() -> None:
+        while not over.wait(_LOOK_S):
+            if stop.is_set():
+                lab.close()
+                return
+
+    Thread(target=remove, daemon=True, name="removal of servers").start()
+    try:
+        yield
+    except (SqlError, HarnessError, NotExercisedError):
+        if not stop.is_set():
+            raise
+    finally:
+        over.set()
+    if stop.is_set():
+        raise InterruptedRunError("interrupted: the servers are removed")
 
 
 def reap_leftovers(engine: Engine, terminal: Terminal) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import sys
 from pathlib import Path
 from threading import Event
@@ -21,10 +22,10 @@ from harness.cli.exit_codes import ExitCode
 from harness.cli.invocation import Invocation, command
 from harness.cli.parser import Group
 from harness.cli.planning import named_topologies, require_used
-from harness.cli.standing import require_transactions, standing
+from harness.cli.standing import removed_by, require_transactions, standing
 from harness.database import SqlError
 from harness.engine.owner import Owner
-from harness.errors import DatabaseError, HarnessError, InterruptedRunError
+from harness.errors import DatabaseError, HarnessError
 from harness.printable import one_line
 from harness.store import new_run_id
 from harness.suites.catalogue import FIXTURES
@@ -127,25 +128,18 @@ def _tried(
     :raises InterruptedRunError: after Ctrl-C.
     :raises HarnessError: when nothing could be tried.
     """
-    workspace = Workspace(lab, target, FIXTURES)
-    show = _Shown(workspace.target, invocation.redactor)
+    wrong: list[str] = []
     try:
-        with workspace.context("target.try") as ctx:
-            ctx.ends_with(stop)
-            wrong = [*_missing(workspace.target.trial), *try_writes(ctx, show.write)]
-        with workspace.context("target.claims") as ctx:
-            ctx.ends_with(stop)
-            wrong += [f"the claim {claim}: {sentence}" for claim, sentence in try_claims(ctx, unjudged).items()]
+        with removed_by(stop, lab), contextlib.closing(Workspace(lab, target, FIXTURES)) as workspace:
+            show = _Shown(workspace.target, invocation.redactor)
+            with workspace.context("target.try") as ctx:
+                wrong += [*_missing(workspace.target.trial), *try_writes(ctx, show.write)]
+            with workspace.context("target.claims") as ctx:
+                wrong += [f"the claim {claim}: {sentence}" for claim, sentence in try_claims(ctx, unjudged).items()]
     except NotExercisedError as error:
-        if stop.is_set():
-            raise InterruptedRunError("interrupted: the servers are removed") from None
         raise HarnessError(str(error), where=f"topology {lab.topology.name}") from None
     except SqlError as error:
-        if stop.is_set():
-            raise InterruptedRunError("interrupted: the servers are removed") from None
         raise DatabaseError(describe_answer(error), where=target.where) from None
-    finally:
-        workspace.close()
     return wrong
 
 

@@ -15,7 +15,7 @@ from harness.cli.exit_codes import ExitCode
 from harness.cli.invocation import Invocation, command
 from harness.cli.parser import OneOf
 from harness.cli.planning import named_topologies, require_used
-from harness.cli.standing import standing
+from harness.cli.standing import removed_by, standing
 from harness.database import quote_name
 from harness.engine.owner import Owner
 from harness.engine.protocol import log_tail
@@ -90,7 +90,8 @@ def up(invocation: Invocation, topology: str, *, role: CommandRole | None, trail
         settings.target.require_installable()
     with standing(invocation, chosen, owner, stop) as lab, login_files(owner) as files, ExitStack() as stack:
         if trail:
-            workspace = Workspace(lab, settings.target, FIXTURES)
+            with removed_by(stop, lab):
+                workspace = Workspace(lab, settings.target, FIXTURES)
             stack.callback(workspace.close)
             database = workspace.prepared(_DATABASE, lambda _: None)
             of_checks = {"owner": lab.roles.owner, "superuser": lab.roles.commands["superuser"]}

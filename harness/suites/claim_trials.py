@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Callable
 from typing import TYPE_CHECKING
 
@@ -10,17 +11,19 @@ from harness.audit.exporting import export_trail
 from harness.audit.target_file import Recorded, TrailFeature
 from harness.audit.trial import spelled
 from harness.checks.judging import describe_answer
-from harness.database import SqlError
+from harness.database import SqlError, cancelled_after
 from harness.errors import DatabaseError
+from harness.suites import target_trial
 from harness.suites.actors import ADA
 from harness.suites.redaction.people import MASK, create_redacted_people
 from harness.suites.retention.purging import age, purge_before
 
 if TYPE_CHECKING:
-    from collections.abc import Collection
+    from collections.abc import Collection, Iterator
 
     from harness.audit.target import Change
     from harness.checks.context import CheckContext
+    from harness.database import Client
 
 #: gets the context of a trial, and returns what is missing for a claim; "" when nothing is
 _Trial = Callable[["CheckContext"], str]
@@ -54,11 +57,27 @@ def _latest(ctx: CheckContext, tables: str, statement: str, actor: Actor = ADA) 
     :param tables: the names that the changes may be recorded under, with blanks between them.
     """
     before = {change.id for change in ctx.changes()}
-    client = ctx.direct_client()
-    with ctx.audited(client, actor):
+    with _writing(ctx, actor) as client:
         client.run(statement)
     new = [change for change in ctx.changes() if change.id not in before and change.table_name in tables.split()]
     return new[-1] if new else None
+
+
+@contextlib.contextmanager
+def _writing(ctx: CheckContext, actor: Actor = ADA) -> Iterator[Client]:
+    """Return a connection in an audited transaction, and cancel a write that does not end.
+
+    :raises DatabaseError: for a write that was cancelled.
+    """
+    client = ctx.direct_client()
+    with cancelled_after(client, target_trial.LONGEST_S) as late:
+        try:
+            with ctx.audited(client, actor):
+                yield client
+        except SqlError:
+            if not late.is_set():
+                raise
+            raise DatabaseError(f"its write did not end within {target_trial.LONGEST_S:g} s") from None
 
 
 def _insert(slug: str) -> str:
@@ -121,8 +140,7 @@ def _partitions(ctx: CheckContext) -> str:
 def _actions(ctx: CheckContext) -> str:
     if not ctx.target.statements.actions:
         return "statements.actions is missing, so nobody reads the actions that are recorded"
-    client = ctx.direct_client()
-    with ctx.audited(client, ADA):
+    with _writing(ctx) as client:
         client.run(_insert("action"))
         ctx.target.record_action(client, "tried", "correlation-of-the-trial")
     found = ctx.target.actions(ctx.admin).values()

@@ -24,7 +24,8 @@ if TYPE_CHECKING:
 _INSERT = "INSERT INTO public.posts (slug, title) VALUES ('{slug}', 'a title')"
 _UPDATE = "UPDATE public.posts SET title = 'another title' WHERE slug = '{slug}'"
 _DELETE = "DELETE FROM public.posts WHERE slug = '{slug}'"
-_LONGEST_S = 10.0
+#: of a write, which takes some milliseconds
+LONGEST_S = 10.0
 
 
 class TriedWrite(Struct, frozen=True, kw_only=True):
@@ -57,7 +58,8 @@ class _Writes:
         self._wrong: list[str] = []
 
     def run(self) -> list[str]:
-        client = self._ctx.client()
+        # both now: the deadline of a step is about the connections that are open when it begins
+        client, second = self._ctx.client(), self._ctx.client()
         for operation, statement in (("insert", _INSERT), ("update", _UPDATE), ("delete", _DELETE)):
             with self._step(operation, [operation]):
                 self._write(client, ADA, statement.format(slug="first"))
@@ -71,7 +73,7 @@ class _Writes:
         with self._step("insert of two rows", ["insert", "insert"]):
             self._write(client, ADA, f"{_INSERT.format(slug='one')}, ('two', 'a title')")
         with self._step("two concurrent updates", ["update", "update"]):
-            self._concurrently(client, self._ctx.client())
+            self._concurrently(client, second)
         return self._wrong
 
     def _concurrently(self, first: Client, second: Client) -> None:
@@ -100,12 +102,12 @@ class _Writes:
         expected = self._ctx.expected_ops(*expected)
         clients = list(self._ctx.clients_in_use)
         with contextlib.ExitStack() as stack:
-            late = [stack.enter_context(cancelled_after(client, _LONGEST_S)) for client in clients]
+            late = [stack.enter_context(cancelled_after(client, LONGEST_S)) for client in clients]
             try:
                 yield
             except SqlError as error:
                 ended = any(event.is_set() for event in late)
-                wrong = f"did not end within {_LONGEST_S:g} s" if ended else f"failed: {describe_in_full(error)}"
+                wrong = f"did not end within {LONGEST_S:g} s" if ended else f"failed: {describe_in_full(error)}"
                 for client in self._ctx.clients_in_use:
                     with contextlib.suppress(SqlError):
                         client.run("ROLLBACK")

@@ -22,6 +22,7 @@ from harness.lab.topologies import load_topologies
 from harness.model import Status
 from harness.redaction import Redactor
 from harness.store import new_run_id
+from harness.suites import target_trial
 from harness.suites.actors import ADA, BOB
 from harness.suites.catalogue import catalogue
 from harness.suites.claim_trials import try_claims
@@ -436,6 +437,27 @@ def test_a_trail_that_never_ends_a_write_ends_in_a_sentence(
     monkeypatch.setattr(trial, "_LONGEST_S", 0.5)
     workspace = provisioned(toml(), _HANGS)
     assert missing(workspace) == {Recorded.INSERTS: "the audited insert did not end within 0.5 s"}
+
+
+_LOCKS = SQL.replace("BEGIN\n    INSERT", "BEGIN\n    LOCK TABLE trail.log IN EXCLUSIVE MODE;\n    INSERT")
+_CLAIMS = 'claims = ["actor-types", "changed-fields"]'
+
+
+@pytest.mark.parametrize(
+    ("sql", "sentences"),
+    [
+        (_LOCKS, ["the two concurrent updates did not end within 0.3 s"]),
+        (_HANGS, ["the insert did not end within 0.3 s", "its write did not end within 0.3 s"]),
+    ],
+    ids=["locks", "hangs"],
+)
+def test_the_writes_of_target_try_end(
+    provisioned: Callable[..., Workspace], monkeypatch: pytest.MonkeyPatch, sql: str, sentences: list[str]
+) -> None:
+    monkeypatch.setattr(trial, "_LONGEST_S", 0.3)
+    monkeypatch.setattr(target_trial, "LONGEST_S", 0.3)
+    found = wrong(provisioned(toml(keys=_CLAIMS), sql))
+    assert set(sentences) <= set(found)
 
 
 @pytest.mark.parametrize(
