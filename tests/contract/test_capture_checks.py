@@ -181,6 +181,22 @@ def test_a_row_that_a_constraint_refuses_shows_the_right_to_write(judged: Callab
     assert result.reason.startswith("update public.audit_changes: expected refused, observed allowed (23514 ")
 
 
+def test_coverage_of_a_trail_that_refuses_to_be_weakened(judged: Callable[..., dict[str, Result]]) -> None:
+    results = judged(
+        reference_target(),
+        *("coverage", "canary"),
+        sabotage="CREATE FUNCTION public.guard() RETURNS event_trigger LANGUAGE plpgsql AS $$ BEGIN "
+        "IF EXISTS (SELECT FROM pg_trigger WHERE tgname LIKE '!threadline%' AND tgenabled IN ('D', 'R')) "
+        "THEN RAISE 'it stays enabled'; END IF; END $$;"
+        "CREATE EVENT TRIGGER guard ON ddl_command_end WHEN TAG IN ('ALTER TABLE') EXECUTE FUNCTION public.guard()",
+    )
+    assert {name: (result.status, result.reason) for name, result in results.items()} == {
+        "coverage": (Status.OK, ""),
+        "canary": (Status.OK, ""),
+    }
+    assert results["coverage"].facts["refused by the trail"].startswith("P0001 it stays enabled")
+
+
 def test_a_guard_that_fires_always_is_no_capture_of_replicated_rows(judged: Callable[..., dict[str, Result]]) -> None:
     result = judged(
         load_target("plain-trigger"),

@@ -10,6 +10,7 @@ from harness.checks.registry import P0, TRANSACTION_BLOCKS, breaks, check
 from harness.database import SqlError, describe, quote_identifier
 from harness.model import Section
 from harness.suites.actors import ADA
+from harness.suites.capture.uncaptured import weaken
 from harness.suites.sabotage import blind_coverage
 
 if TYPE_CHECKING:
@@ -103,7 +104,7 @@ def _compare(
     requires_features=(TrailFeature.COVERAGE,),
 )
 def canary(ctx: CheckContext) -> None:
-    ctx.owner.run("ALTER TABLE public.authors DISABLE TRIGGER USER")
+    weaken(ctx, ctx.owner, "ALTER TABLE public.authors DISABLE TRIGGER USER")
     judged = {table for table in _CANARIES if table != "public.measures" or ctx.claims(TrailFeature.PARTITIONS)}
     _compare(
         ctx,
@@ -152,17 +153,19 @@ def coverage(ctx: CheckContext) -> None:
             else f"ENABLE TRIGGER {quote_identifier(name)}"
         )
         _make(ctx, f"public.disabled_{number}", attach=True)
-        ctx.owner.run(f"ALTER TABLE public.disabled_{number} DISABLE TRIGGER {quote_identifier(name)}")
+        weaken(ctx, ctx.owner, f"ALTER TABLE public.disabled_{number} DISABLE TRIGGER {quote_identifier(name)}")
         cases.append((f"a table whose trigger {name} is disabled", f"public.disabled_{number}"))
         _make(ctx, f"public.replica_{number}", attach=True)
-        ctx.owner.run(f"ALTER TABLE public.replica_{number} ENABLE REPLICA TRIGGER {quote_identifier(name)}")
+        weaken(ctx, ctx.owner, f"ALTER TABLE public.replica_{number} ENABLE REPLICA TRIGGER {quote_identifier(name)}")
         cases.append((f"a table whose trigger {name} fires in a replica only", f"public.replica_{number}"))
         for kind, (what, partial) in _partial(definition).items():
             table = f"public.{kind}_{number}"
             _make(ctx, table, attach=True)
-            ctx.owner.run(
+            weaken(
+                ctx,
+                ctx.owner,
                 f"DROP TRIGGER {quote_identifier(name)} ON {table}; "
-                f"{partial.replace(' ON public.covered ', f' ON {table} ')}; ALTER TABLE {table} {always}"
+                f"{partial.replace(' ON public.covered ', f' ON {table} ')}; ALTER TABLE {table} {always}",
             )
             cases.append((f"a table whose trigger {name} {what}", table))
         idle = re.sub(r" EXECUTE FUNCTION .*$", " EXECUTE FUNCTION public.nothing()", definition)

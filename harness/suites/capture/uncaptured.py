@@ -1,12 +1,15 @@
-"""Copies of the audited tables without capture: what a write does there, it does without the trail."""
+"""Tables without capture: copies of the audited ones, whose writes show what the trail changes, and weakened ones."""
 
 from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+from harness.database import SqlError, describe, raised_within
+
 if TYPE_CHECKING:
     from harness.audit.actor import Actor
     from harness.checks.context import CheckContext
+    from harness.database import Client
 
 #: the schemas of the audited tables, and of their copies. Statements name a table as `{at}.posts`
 CAPTURED, UNCAPTURED = "public", "uncaptured"
@@ -27,6 +30,19 @@ def copy_tables(ctx: CheckContext) -> None:
     )
     for table in _TABLES:  # an event trigger of the trail may have attached it
         ctx.admin.run(f"ALTER TABLE {UNCAPTURED}.{table} DISABLE TRIGGER ALL")
+
+
+def weaken(ctx: CheckContext, owner: Client, statements: str) -> bool:
+    """Weaken the capture of a table as its owner, and return whether the trail allows it."""
+    try:
+        with owner.transaction():
+            owner.run(statements)
+    except SqlError as error:
+        if not raised_within(error):
+            raise
+        ctx.fact("refused by the trail", describe(error))
+        return False
+    return True
 
 
 def message(ctx: CheckContext, actor: Actor, statement: str) -> str:
