@@ -144,6 +144,7 @@ class ElementReader:
         self._parser.StartElementHandler = self._start
         self._parser.EndElementHandler = self._end
         self._parser.CharacterDataHandler = self._text
+        self._parser.buffer_text = True
 
     def feed(self, chunk: bytes, *, last: bool = False) -> bool:
         """Parse the next chunk.
