@@ -176,6 +176,8 @@ def _explained(message: str, raw: Any, kind: type, where: str, *, hidden: tuple[
         return ConfigError(f"{path}: found a table, allowed: a list of tables", where=where, hint=f"write [[{path}]]")
     allowed = _allowed(expected) or _in_words(problem)
     hint = close_to(found, allowed.split(", ")) if isinstance(found, str) and _is_choice(expected) else ""
+    if isinstance(found, date | time) and isinstance(expected, msgspec.inspect.StrType):
+        hint = f'write it in quotes: "{found.isoformat()}"'
     shown = _shown(found)
     if "env:" in allowed:  # only the name of a variable is allowed, so another text may be a secret
         shown = "another text"
@@ -322,4 +324,5 @@ def _form(info: msgspec.inspect.StrType) -> str:
         return f" matching {info.pattern}"
     if info.max_length:
         return f" of {info.min_length or 0} to {info.max_length} characters"
-    return f" of at least {info.min_length} characters" if info.min_length else ""
+    least = f"{info.min_length} character{'' if info.min_length == 1 else 's'}"
+    return f" of at least {least}" if info.min_length else ""

@@ -249,7 +249,8 @@ class TargetFile(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     install: tuple[str, ...] = ()
     #: who runs them: the owner of the audited tables, or a superuser, as an event trigger needs it
     install_as: Literal["owner", "superuser"] = "owner"
-    #: tables of the trail, as schema.table; only the capture may write to them. They exist after the installation
+    #: tables of the trail, as schema.table; only the capture may write to them. They exist after the installation.
+    #: `statements.tables` finds those whose names need quotes
     tables: tuple[_Table, ...] = ()
     #: what the trail does not record, by design: see the properties
     omits: tuple[_Omitted, ...] = ()

@@ -101,7 +101,11 @@ def test_a_topology_is_read_from_a_file_and_named_by_it(tmp_path: Path) -> None:
         ("[pooler]", "[[pooler]]", ["pooler: found a list, allowed: a table"]),
         ('[postgres]\nversion = "17"', "postgres = 17", ["postgres: found 17, allowed: a table"]),
         ('summary = "s"', 'summary = "s"\nverify = "pooling"', ["verify: found 'pooling', allowed: a list"]),
-        ('summary = "s"', "summary = 2026-01-01", ["summary: found the date or time 2026-01-01, allowed: text"]),
+        (
+            'summary = "s"',
+            "summary = 2026-01-01",
+            ["summary: found the date or time 2026-01-01, allowed: text", 'write it in quotes: "2026-01-01"'],
+        ),
         ('summary = "s"', "summary = true", ["summary: found true, allowed: text"]),
         ('summary = "s"', 'summary = "s"\n"" = 1', ['"": unknown key']),
         ('summary = "s"', 'summary = "s"\n"a\\nb`c" = 1', ['"a\\nb`c": unknown key']),
