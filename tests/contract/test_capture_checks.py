@@ -197,6 +197,31 @@ def test_coverage_of_a_trail_that_refuses_to_be_weakened(judged: Callable[..., d
     assert results["coverage"].facts["refused by the trail"].startswith("P0001 it stays enabled")
 
 
+def test_a_trail_that_keeps_its_tables_from_being_dropped_is_sound(judged: Callable[..., dict[str, Result]]) -> None:
+    results = judged(
+        reference_target(),
+        *("attach", "dropped-table", "schema-change"),
+        sabotage="CREATE FUNCTION public.guard() RETURNS event_trigger LANGUAGE plpgsql AS $$ BEGIN "
+        "IF EXISTS (SELECT FROM pg_event_trigger_dropped_objects() WHERE object_type = 'table') "
+        "THEN RAISE 'it stays'; END IF; END $$;"
+        "CREATE EVENT TRIGGER guard ON sql_drop EXECUTE FUNCTION public.guard()",
+    )
+    assert {name: result.reason for name, result in results.items() if result.status is not Status.OK} == {}
+
+
+def test_a_truncate_that_the_trail_refuses_removes_nothing(judged: Callable[..., dict[str, Result]]) -> None:
+    result = judged(
+        load_target("plain-trigger"),
+        "truncate",
+        sabotage="CREATE FUNCTION public.guard() RETURNS trigger LANGUAGE plpgsql AS $$ BEGIN RAISE 'no'; END $$;"
+        "DO $$ DECLARE captured regclass; BEGIN FOR captured IN SELECT oid FROM pg_class WHERE relkind IN ('r', 'p') "
+        "AND relnamespace IN ('public'::regnamespace, '\"Shop\"'::regnamespace) LOOP EXECUTE format("
+        "'CREATE TRIGGER guard BEFORE TRUNCATE ON %s EXECUTE FUNCTION public.guard()', captured); END LOOP; END $$",
+    )["truncate"]
+    assert (result.status, result.reason) == (Status.OK, "")
+    assert result.facts["a TRUNCATE of public.measures is refused"].startswith("P0001 no")
+
+
 def test_a_guard_that_fires_always_is_no_capture_of_replicated_rows(judged: Callable[..., dict[str, Result]]) -> None:
     result = judged(
         load_target("plain-trigger"),

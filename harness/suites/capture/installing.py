@@ -65,13 +65,14 @@ def attach_again(ctx: CheckContext) -> None:
         write("fourth")
         ctx.expect("changes after attaching once more", captured(), equals=4)
     before = captured()
-    ctx.owner.run(
+    anew = (
         "DROP TABLE public.authors; CREATE TABLE public.authors (code text PRIMARY KEY, name text NOT NULL);"
         "GRANT ALL ON public.authors TO harness_app"
     )
-    attach()
-    write("fifth")
-    ctx.expect("changes of a recreated table", captured(), equals=before + 1)
+    if weaken(ctx, ctx.owner, anew):
+        attach()
+        write("fifth")
+        ctx.expect("changes of a recreated table", captured(), equals=before + 1)
 
 
 def _of_one_kind(ctx: CheckContext, changes: list[Change]) -> list[Change]:

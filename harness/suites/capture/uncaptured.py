@@ -33,7 +33,7 @@ def copy_tables(ctx: CheckContext) -> None:
 
 
 def weaken(ctx: CheckContext, owner: Client, statements: str) -> bool:
-    """Weaken the capture of a table as its owner, and return whether the trail allows it."""
+    """Weaken or end the capture of a table as its owner, and return whether the trail allows it."""
     try:
         with owner.transaction():
             owner.run(statements)
