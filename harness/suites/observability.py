@@ -264,7 +264,8 @@ def messages(ctx: CheckContext) -> None:
     sent: list[str] = []
 
     def keep(notice: Any) -> None:
-        sent.append("; ".join(filter(None, (notice.message_primary, notice.message_detail, notice.message_hint))))
+        parts = (notice.message_primary, notice.message_detail, notice.message_hint, notice.context)
+        sent.append("; ".join(filter(None, parts)))
 
     client.add_notice_handler(keep)
     with ctx.audited(client, actor):

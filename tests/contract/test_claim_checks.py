@@ -235,6 +235,13 @@ def test_a_sound_trail_of_another_design_is_ok(judged: Judge, text: str, sql: st
             "retention.rights", "changes left: expected", id="everybody-purges-and-commits",
         ),
         pytest.param(
+            toml(),
+            SQL.replace("    RETURN NULL;", "    EXECUTE format('SELECT trail.note(%L)', held);\n    RETURN NULL;")
+            + "CREATE FUNCTION trail.note(held text) RETURNS void LANGUAGE plpgsql AS 'BEGIN RAISE NOTICE ''captured''; END';",
+            "observability.messages", 'messages with a value: expected [], observed ["captured; PL/pgSQL function',
+            id="values-in-the-context-of-a-notice",
+        ),
+        pytest.param(
             toml(), SQL.replace("at < cutoff", "at <= cutoff"), "retention.boundary",
             "changes left in the zone", id="the-cutoff-purged",
         ),
