@@ -546,6 +546,15 @@ def test_a_store_that_cannot_be_used_leaves_the_check_not_run(
     assert bucket.requests == []
 
 
+def test_a_mistake_in_the_declaration_is_named_with_its_key(
+    bucket: Bucket, context: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("S3_URL", "http://a..b")
+    said = "the object store cannot be used: harness.toml, store.endpoint: invalid address of an object store"
+    with pytest.raises(NotExercisedError, match=said):
+        CheckStore(context, declared()).__enter__()
+
+
 def test_keys_that_may_write_and_not_delete_leave_one_object_that_is_named(bucket: Bucket, context: Any) -> None:
     bucket.refused["DELETE"] = 403, "AccessDenied"
     with pytest.raises(NotExercisedError, match="the keys lack the right to delete there"):

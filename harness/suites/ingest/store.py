@@ -56,7 +56,9 @@ class CheckStore:
                 )
                 self.direct.put(self.other_key, _OTHERS)
             except HarnessError as error:
-                raise NotExercisedError(f"the object store cannot be used: {error.what}") from None
+                # of a store of the lab, the topology and the service are in the row
+                said = ": ".join(filter(None, (error.where if self._declared else "", error.what)))
+                raise NotExercisedError(f"the object store cannot be used: {said}") from None
             self.proxy = stack.enter_context(self._proxy_of(self.service))
             self._stack = stack.pop_all()
         return self
