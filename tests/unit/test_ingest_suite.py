@@ -142,19 +142,22 @@ def test_a_request_to_nowhere_has_not_arrived(url: str, failure: str) -> None:
 
 
 @pytest.mark.parametrize(
-    ("stored_s", "case", "status", "is_late"),
+    ("stored_s", "attempts", "case", "status", "is_late"),
     [
-        (9.0, IngestCase.TWO_WORKERS, Status.FAILED, True),
-        (1.2, IngestCase.TWO_WORKERS, Status.FAILED, False),
-        (9.0, IngestCase.TWO_WORKERS, Status.PROCESSING, False),
-        (9.0, IngestCase.LATE_UPLOAD, Status.FAILED, False),
+        (9.0, 4, IngestCase.TWO_WORKERS, Status.FAILED, True),
+        (1.2, 4, IngestCase.TWO_WORKERS, Status.FAILED, False),
+        (9.0, 1, IngestCase.TWO_WORKERS, Status.FAILED, True),
+        # a pipeline that gives a client no time at all
+        (1.2, 1, IngestCase.TWO_WORKERS, Status.FAILED, False),
+        (9.0, 4, IngestCase.TWO_WORKERS, Status.PROCESSING, False),
+        (9.0, 4, IngestCase.LATE_UPLOAD, Status.FAILED, False),
     ],
 )
 def test_a_file_that_a_slow_harness_stores_late_is_no_finding(
-    stored_s: float, case: IngestCase, status: Status, is_late: bool
+    stored_s: float, attempts: int, case: IngestCase, status: Status, is_late: bool
 ) -> None:
     sent = replace(upload(1), presigned_s=1.0, stored_s=stored_s)
-    settings = find(REFERENCE).file.settings
+    settings = replace(find(REFERENCE).file.settings, attempts=attempts)
     run = SimpleNamespace(uploads={1: sent}, case=case, settings=settings, status=lambda _: status)
     assert bool(late_file(cast("IngestRun", run))) is is_late
 

@@ -22,6 +22,8 @@ if TYPE_CHECKING:
 
 #: the last lines of a program's output that are kept
 _KEPT_LINES = 400
+#: a client that is not slow has uploaded a small file within, seconds
+_PROMPT_S = 1.0
 #: the outcome where the situation did not come about, or every finding may have another cause than the pipeline
 UNDECIDED = "undecided"
 #: the fact that names the requests which the harness refused, or the store did not answer as it should
@@ -74,14 +76,16 @@ def unnamed_state(run: IngestRun) -> str:
 def late_file(run: IngestRun) -> str:
     """Return why failed uploads show nothing: the harness itself uploaded a file so late that retries ended before; else "".
 
-    The case `late-upload` does this on purpose; in other cases it is a slow machine.
+    The case `late-upload` does this on purpose; in other cases it is a slow machine. A pipeline whose retries end sooner
+    than any client uploads has no such excuse.
     """
     if run.case is IngestCase.LATE_UPLOAD:
         return ""
     retries_s = sum(map(run.settings.nominal_s, range(run.settings.attempts - 1)))
+    longest_s = max(retries_s / 2, _PROMPT_S)
     for upload in run.uploads.values():
         late_s = (upload.stored_s or 0.0) - (upload.presigned_s or 0.0)
-        if upload.end == "indexed" and run.status(upload) is Status.FAILED and late_s > retries_s / 2:
+        if upload.end == "indexed" and run.status(upload) is Status.FAILED and late_s > longest_s:
             return f"a file was stored {late_s:.1f} s after its address was given, so retries may have ended before"
     return ""
 
