@@ -80,25 +80,24 @@ def _require_tables(target: AuditTarget, client: Client, key: str) -> None:
 
 
 def try_attaching(target: AuditTarget, owner: Client) -> None:
-    """Run the statements that attach with further properties or detach, on a scratch table, and roll them back.
+    """Run the statements that attach with further properties or detach, each on a scratch table, and undo them.
 
     :raises DatabaseError: with the statement that does not run.
     """
-    table, statements = "public.tried", target.statements
-    with owner.transaction(force_rollback=True):
-        owner.run(f"CREATE TABLE {table} (id int PRIMARY KEY, a text, b text)")
-        if statements.attach_with_changed_from:
-            with explained("attach_with_changed_from", target.at("attach_with_changed_from")):
-                target.attach(owner, table, changed_from=True)
-        if statements.attach_redacted:
-            with explained("attach_redacted", target.at("attach_redacted")):
-                for _ in range(2):
-                    target.attach_redacted(owner, table, exclude=["a"], mask=["b"])
-        if statements.detach:
-            with explained("attach", target.at("attach")):
-                target.attach(owner, table)
-            with explained("detach", target.at("detach")):
-                target.detach(owner, table)
+    table = "public.tried"
+    redact = partial(target.attach_redacted, owner, table, exclude=["a"], mask=["b"])
+    plain = partial(target.attach, owner, table)
+    for steps in (
+        [("attach_with_changed_from", partial(plain, changed_from=True))],
+        [("attach_redacted", redact), ("attach_redacted", redact)],
+        [("attach", plain), ("detach", partial(target.detach, owner, table))],
+    ):
+        if getattr(target.statements, steps[-1][0]):
+            with owner.transaction(force_rollback=True):
+                owner.run(f"CREATE TABLE {table} (id int PRIMARY KEY, a text, b text)")
+                for name, run in steps:
+                    with explained(name, target.at(name)):
+                        run()
 
 
 def try_as_superuser(target: AuditTarget, admin: Client) -> None:

@@ -93,7 +93,7 @@ def _try(lab: Lab, target: AuditTarget, admin: Client, template: str) -> Trial:
     try:
         with (
             connect(lab.direct(name), application_name="application") as application,
-            connect(lab.admin(name), application_name="pooler-harness trial") as reader,
+            connect(lab.admin(name), application_name="pooler-harness trial", options=_DEADLINES) as reader,
         ):
             try_as_superuser(target, reader)
             with explained("changes", target.at("changes")):

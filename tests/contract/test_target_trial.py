@@ -332,6 +332,12 @@ def test_an_event_trigger_needs_a_superuser(provisioned: Callable[..., Workspace
     assert wrong(workspace) == []
 
 
+def test_capture_that_cannot_be_attached_twice_is_no_mistake(provisioned: Callable[..., Workspace]) -> None:
+    once = ATTACH.replace("CREATE OR REPLACE", "CREATE")
+    also = f'''attach_with_changed_from = """{once}"""\ndetach = "DROP TRIGGER capture ON {{table}}"'''
+    assert missing(provisioned(toml(attach=once, more=also))) == {}
+
+
 def test_columns_of_the_trail_are_left_out_and_capture_is_attached_again(provisioned: Callable[..., Workspace]) -> None:
     attach = "ALTER TABLE {table} ADD COLUMN IF NOT EXISTS history jsonb;" + ATTACH
     workspace = provisioned(toml(attach=attach, keys='own_columns = ["history"]\nreattach = true'))
