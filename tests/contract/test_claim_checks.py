@@ -191,6 +191,10 @@ _REDACTION = tuple(f"redaction.{name}" for name in ("insert", "delete", "json-wh
         ),
         pytest.param(toml(), SQL, ("export.complete", "export.late-commit"), id="exports-what-no-open-transaction-precedes"),
         pytest.param(
+            toml(keys='omits = ["order"]').replace("FROM trail.log ORDER BY id", "FROM trail.log ORDER BY md5(id::text)"),
+            SQL, ("export.complete", "export.late-commit", "retention.old-gone"), id="changes-in-no-order",
+        ),
+        pytest.param(
             toml(purge="CALL"), PROCEDURE, ("retention.old-gone", "retention.boundary", "retention.rights"),
             id="a-purge-that-commits",
         ),
