@@ -331,3 +331,7 @@ def test_mutated_rows_are_a_query_with_the_same_columns() -> None:
     assert "it''s" in shown
     assert "left out" not in shown
     assert shown.startswith("SELECT (r ->> 'id')::text AS \"id\", CASE WHEN json_typeof(r -> 'data_after') <> 'null'")
+
+
+def test_a_mutated_operation_is_a_text_where_the_trail_has_a_type_of_its_own() -> None:
+    assert "(r ->> 'op')::text AS \"op\"" in query_of([{"op": "insertd"}], {"op": "log.operation"})
