@@ -222,6 +222,17 @@ def test_a_truncate_that_the_trail_refuses_removes_nothing(judged: Callable[...,
     assert result.facts["a TRUNCATE of public.measures is refused"].startswith("P0001 no")
 
 
+def test_waits_are_judged_for_a_trail_that_needs_an_actor(judged: Callable[..., dict[str, Result]]) -> None:
+    results = judged(
+        reference_target(),
+        *("waits", "isolation"),
+        sabotage="CREATE FUNCTION public.needed() RETURNS trigger LANGUAGE plpgsql AS $$ BEGIN "
+        "IF NEW.actor_ref IS NULL THEN RAISE 'an actor is needed'; END IF; RETURN NEW; END $$;"
+        "CREATE TRIGGER needed BEFORE INSERT ON public.audit_transactions FOR EACH ROW EXECUTE FUNCTION public.needed()",
+    )
+    assert {name: result.reason for name, result in results.items() if result.status is not Status.OK} == {}
+
+
 def test_a_guard_that_fires_always_is_no_capture_of_replicated_rows(judged: Callable[..., dict[str, Result]]) -> None:
     result = judged(
         load_target("plain-trigger"),

@@ -233,6 +233,12 @@ def test_what_a_trail_omits_and_records_is_an_issue(provisioned: Callable[..., W
     assert judged(workspace, "trail.order") == (Status.OK, "")  # an order that a few changes have is no promise
 
 
+def test_a_trail_may_refuse_a_truncate(provisioned: Callable[..., Workspace]) -> None:
+    refuse = "CREATE FUNCTION trail.refuse() RETURNS trigger LANGUAGE plpgsql AS 'BEGIN RAISE ''no''; END';"
+    attach = f"{ATTACH}; CREATE OR REPLACE TRIGGER keep BEFORE TRUNCATE ON {{table}} EXECUTE FUNCTION trail.refuse()"
+    assert wrong(provisioned(toml(attach=attach), SQL + refuse)) == []
+
+
 def test_claims_are_tried_with_what_the_trail_records(provisioned: Callable[..., Workspace]) -> None:
     changes = CHANGES.replace("FROM trail.log", "FROM trail.log WHERE op <> 'INSERT'")
     keys = 'omits = ["inserts"]\nclaims = ["actor-types", "partitions"]'

@@ -84,12 +84,13 @@ _RUNNING = """
     area=CAPTURE_TRIGGER,
 )
 def waits(ctx: CheckContext) -> None:
-    ctx.owner.run(
-        "INSERT INTO public.posts (id, slug, title) SELECT n, 'post ' || n, 'a title' FROM generate_series(1, 120) n"
-    )
-    copy_tables(ctx)
     writer = ctx.plain_client()
     application, superuser = ctx.direct_client(), ctx.connect(ctx.lab.admin(ctx.database))
+    with ctx.audited(application, ADA):
+        application.run(
+            "INSERT INTO public.posts (id, slug, title) SELECT n, 'post ' || n, 'a title' FROM generate_series(1, 120) n"
+        )
+    copy_tables(ctx)
     for number, holder in enumerate((*_WRITERS, *_MAINTENANCE)):
         held_by = superuser if holder in _MAINTENANCE else application
         found = [
@@ -257,7 +258,8 @@ def _run(ctx: CheckContext, clients: tuple[Client, ...], level: str, race: Race,
             step(number, partial(client.run, "COMMIT"))
         if outcomes[number] != "done":
             client.run("ROLLBACK")
-    ctx.owner.run(f"DELETE FROM {at}.posts; DELETE FROM {at}.authors; DELETE FROM {at}.profiles")
+    with ctx.audited(clients[-1], ADA):
+        clients[-1].run(f"DELETE FROM {at}.posts; DELETE FROM {at}.authors; DELETE FROM {at}.profiles")
     return outcomes
 
 
