@@ -18,7 +18,8 @@ _TABLES = """
     FROM pg_class c JOIN pg_namespace n ON n.oid = c.relnamespace
     LEFT JOIN LATERAL (SELECT own.oid FROM own WHERE own.oid = c.oid
                        UNION SELECT p.relid FROM own, pg_partition_tree(own.oid) p WHERE p.relid = c.oid) o ON true
-    WHERE c.relkind IN ('r', 'm') AND n.nspname NOT IN ('pg_catalog', 'information_schema') AND n.nspname NOT LIKE 'pg\\_temp%%'
+    WHERE c.relkind IN ('r', 'm') AND c.relispopulated
+      AND n.nspname NOT IN ('pg_catalog', 'information_schema') AND n.nspname NOT LIKE 'pg\\_temp%%'
 """
 
 
@@ -42,4 +43,4 @@ def _searched(ctx: CheckContext, own_table: str) -> Iterator[tuple[str, str]]:
         if not is_own:
             yield shown, f"count(*) FROM {table} t WHERE (t.*)::text LIKE %(text)s"
         for column in columns or () if is_own else ():
-            yield shown, f"count(*) FROM {table} t WHERE {column}::text LIKE %(text)s"
+            yield shown, f"count(*) FROM {table} t WHERE t.{column.replace('%', '%%')}::text LIKE %(text)s"

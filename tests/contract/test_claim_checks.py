@@ -195,6 +195,12 @@ _REDACTION = tuple(f"redaction.{name}" for name in ("insert", "delete", "json-wh
             SQL, ("export.complete", "export.late-commit", "retention.old-gone"), id="changes-in-no-order",
         ),
         pytest.param(
+            toml(),
+            f"{SQL} CREATE MATERIALIZED VIEW trail.empty AS TABLE trail.log WITH NO DATA;"
+            "CREATE MATERIALIZED VIEW trail.full AS TABLE trail.log",
+            ("redaction.canaries", "retention.old-gone"), id="materialized-views",
+        ),
+        pytest.param(
             toml(purge="CALL"), PROCEDURE, ("retention.old-gone", "retention.boundary", "retention.rights"),
             id="a-purge-that-commits",
         ),
