@@ -68,7 +68,7 @@ _SUMMARY = re.compile(
 #: a line that cannot fail
 _PRINTS = re.compile(r"\s*(?:(?:echo|printf)\b(?!.*(?:[;|&]|\$\().*).*|true|:|exit 0)\s*")
 _MATRIX = re.compile(r"\$\{\{\s*matrix\.([\w-]+)\s*\}\}")
-_CHOICE = re.compile(r"matrix\.([\w-]+)\s*==\s*'([^']*)'")
+_CHOICE = re.compile(r"matrix\.([\w-]+)(?:\s*==\s*'([^']*)')?")
 
 
 class _Around(Struct, frozen=True, kw_only=True):
@@ -309,7 +309,9 @@ def _matrix(node: Node) -> dict[str, tuple[str, ...]]:
 def _is_of_matrix(condition: str, matrix: dict[str, tuple[str, ...]]) -> bool:
     """Say whether a condition selects one of the values of the matrix, so that one of its jobs runs the step."""
     match = _CHOICE.fullmatch(condition)
-    return match is not None and match[2] in matrix.get(match[1], ())
+    values = matrix.get(match[1], ()) if match else ()
+    # without a comparison, any value counts that is not false
+    return match is not None and (match[2] in values if match[2] is not None else bool({*values} - {"false", "0"}))
 
 
 def _shell_options(shell: str, *, windows: bool) -> tuple[bool, bool] | None:

@@ -671,6 +671,24 @@ def test_values_of_a_matrix_are_read(tmp_path: Path) -> None:
     assert [found[gate].status for gate in ("lint", "smoke", "types", "unit")] == [OK, OK, OK, NOT_RUN]
 
 
+@pytest.mark.parametrize(
+    ("values", "condition", "status"),
+    [
+        ("lint: lint", "${{ matrix.lint }}", OK),
+        ("lint: true", "matrix.lint", OK),
+        ("lint: false", "matrix.lint", NOT_RUN),
+        ("other: x", "matrix.lint", NOT_RUN),
+    ],
+)
+def test_a_value_of_a_matrix_that_is_not_false_runs_a_step(
+    tmp_path: Path, values: str, condition: str, status: Status
+) -> None:
+    text = workflow(f"- run: mix credo\n  if: {condition}").replace(
+        "    steps:", f"    strategy:\n      matrix:\n        include:\n          - {values}\n    steps:"
+    )
+    assert status_of(tmp_path, "lint", text) is status
+
+
 def test_reusable_workflows_are_read_and_circles_end(tmp_path: Path) -> None:
     reused = (
         WORKFLOW.replace("pull_request:", "workflow_call:") + "  again:\n    uses: ./.github/workflows/shared.yml\n"
