@@ -15,6 +15,7 @@ from harness.audit.retention import purge
 from harness.audit.target_file import TrailFeature
 from harness.audit.telemetry import Event, Telemetry
 from harness.audit.work import Action, audited
+from harness.checks.record import NotApplicableError
 from harness.checks.registry import P0, P1, TRANSACTION_BLOCKS, breaks, check
 from harness.database import SqlError
 from harness.model import Section
@@ -275,9 +276,8 @@ def messages(ctx: CheckContext) -> None:
     ctx.fact("messages to the client", len(sent))
     ctx.expect("messages with a value", _naming(secret, sent), equals=[])
     if client.value(_LOGS_STATEMENTS):
-        ctx.fact("lines of the log", "not judged: by its settings, the server logs the statements of the application")
-    else:
-        ctx.expect("lines of the log with a value", _naming(secret, ctx.lab.postgres.logs().splitlines()), equals=[])
+        raise NotApplicableError("the server's settings log the application's own statements, with their values")
+    ctx.expect("lines of the log with a value", _naming(secret, ctx.lab.postgres.logs().splitlines()), equals=[])
 
 
 def _naming(secret: Iterable[str], texts: Iterable[str]) -> list[str]:
