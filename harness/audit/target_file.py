@@ -43,7 +43,8 @@ class TrailFeature(StrEnum):
     #: with `attach_with_changed_from`. NULL for other tables and operations
     CHANGED_FROM = "changed-from"
     #: each of the types user, admin, service_account, job, system and anonymous is kept as declared; anonymous has no
-    #: id. A write with an invalid actor fails, with an SQLSTATE that begins with 22 or P0, or with 23514
+    #: id, also where one is declared. A write with an invalid actor fails, with an SQLSTATE that begins with 22 or P0,
+    #: or with 23514
     ACTOR_TYPES = "actor-types"
     #: one change with the operation truncate for each captured table that a TRUNCATE empties, also by CASCADE, with its
     #: actor; without a row after the change. A partition that is truncated alone counts, too

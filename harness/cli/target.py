@@ -100,11 +100,11 @@ def try_target(invocation: Invocation, named: str, *, topology: str, sql: tuple[
     wrong: list[str] = []
     with standing(invocation, chosen, Owner.me(new_run_id()), stop) as lab:
         try:
-            wrong = _tried(invocation, lab, target, unjudged, stop)
+            wrong.extend(_tried(invocation, lab, target, unjudged, stop))
         except DatabaseError as error:
             if not _is_of(target, error):
                 raise
-            wrong = [str(error)]
+            wrong.append(str(error))
     for claim in unjudged:
         _print(f"note: no check can judge the claim {claim} of this target", invocation.redactor)
     for sentence in wrong:
@@ -121,26 +121,26 @@ def _is_of(target: AuditTarget, error: DatabaseError) -> bool:
 
 def _tried(
     invocation: Invocation, lab: Lab, target: AuditTarget, unjudged: list[TrailFeature], stop: Event
-) -> list[str]:
-    """Run the trial in a lab, and return what is missing, in one sentence each.
+) -> Iterator[str]:
+    """Run the trial in a lab, and yield what is missing, in one sentence each.
 
     :param unjudged: the claims that are not tried.
     :raises InterruptedRunError: after Ctrl-C.
     :raises HarnessError: when nothing could be tried.
     """
-    wrong: list[str] = []
     try:
         with removed_by(stop, lab), contextlib.closing(Workspace(lab, target, FIXTURES)) as workspace:
             show = _Shown(workspace.target, invocation.redactor)
+            yield from _missing(workspace.target.trial)
             with workspace.context("target.try") as ctx:
-                wrong += [*_missing(workspace.target.trial), *try_writes(ctx, show.write)]
+                yield from try_writes(ctx, show.write)
             with workspace.context("target.claims") as ctx:
-                wrong += [f"the claim {claim}: {sentence}" for claim, sentence in try_claims(ctx, unjudged).items()]
+                for claim, sentence in try_claims(ctx, unjudged).items():
+                    yield f"the claim {claim}: {sentence}"
     except NotExercisedError as error:
         raise HarnessError(str(error), where=f"topology {lab.topology.name}") from None
     except SqlError as error:
         raise DatabaseError(describe_answer(error), where=target.where) from None
-    return wrong
 
 
 def _missing(trial: Trial | None) -> Iterator[str]:

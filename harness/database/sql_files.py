@@ -112,6 +112,8 @@ def _failing_line(connection: AnyConnection, text: str, error: SqlError) -> int 
 
     It runs the statements one at a time, and rolls them back.
     """
+    if connection.closed:
+        return None
     with connection.transaction(force_rollback=True):
         for start, end in _statements(text):
             try:

@@ -173,6 +173,7 @@ def test_threadline_is_judged_by_the_users_own_sql(tmp_path: Path, name: str) ->
             MINE, SQL + "DO $$ BEGIN RAISE EXCEPTION 'never' USING ERRCODE = '22023'; END $$;",
             ("mine.sql:3", "22023 never"),
         ),
+        (MINE, SQL + "SELECT pg_terminate_backend(pg_backend_pid());", ("mine.sql: this SQL failed: 57P01",)),
         (MINE.replace("public.log", "public.lgo", 1), SQL, ("mine.toml:4", "missing table public.lgo")),
         (MINE.replace("AS actor", "AS actr"), SQL, ("mine.toml:10", "missing column actor")),
         (MINE.replace("FROM public.log", "FROM public.lgo"), SQL, ("mine.toml:10", "42P01")),
