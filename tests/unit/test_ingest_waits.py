@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
-from typing import Any
+from types import SimpleNamespace
+from typing import Any, cast
 
 import pytest
 from msgspec.structs import replace
+from psycopg.errors import AdminShutdown
 
 from harness.checks.record import NotApplicableError, NotExercisedError
 from harness.ingest.cases import IngestCase
@@ -75,3 +77,48 @@ def test_a_lease_or_a_longest_delay_that_a_case_does_not_need_changes_nothing(ca
 def test_a_pipeline_with_a_single_attempt_need_not_repeat_a_download(case: str) -> None:
     with pytest.raises(NotApplicableError, match="a single attempt"):
         _CASES[case](_Planned(attempts=1))
+
+
+class _Connection:
+    """A connection to the tables of a pipeline; it may have ended with its server."""
+
+    closed = False
+    info = SimpleNamespace(dbname="shop")
+
+    def __init__(self, *, ended: bool) -> None:
+        self._ended = ended
+
+    def execute(self, _query: bytes) -> Any:
+        if self._ended:
+            raise AdminShutdown("terminating connection")
+        columns = [SimpleNamespace(name=name) for name in ("id", "key", "status")]
+        return _Rows(columns, [("u1", "p/u1", "indexed")])
+
+    def close(self) -> None: ...
+
+
+class _Rows(list[tuple[str, ...]]):
+    def __init__(self, columns: list[SimpleNamespace], rows: list[tuple[str, ...]]) -> None:
+        super().__init__(rows)
+        self.description = columns
+
+
+def _reading(*connections: _Connection) -> IngestRun:
+    run, made = _Planned(), iter(connections)
+    run._admin, run.database, run.rows, run.uploads, run.worker_names = None, "shop", {}, {}, set()
+    run._fits, run._lost = True, ""
+    lab = SimpleNamespace(connect_admin=lambda _database: next(made), answers=lambda: True)
+    run.ctx = cast("Any", SimpleNamespace(lab=lab))
+    return run
+
+
+def test_a_connection_that_ended_with_a_server_that_is_back_says_nothing_about_the_query() -> None:
+    run = _reading(_Connection(ended=True), _Connection(ended=False))
+    run.require_found()
+    assert [row.word for row in run.rows.values()] == ["indexed"]
+
+
+def test_a_query_that_ends_each_connection_is_a_mistake_of_the_description() -> None:
+    run = _reading(_Connection(ended=True), _Connection(ended=True))
+    with pytest.raises(NotExercisedError, match=r"sql\.uploads: the query ends its connection"):
+        run.require_found()

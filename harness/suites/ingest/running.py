@@ -145,7 +145,9 @@ class IngestRun(Uploading):
         """
         self.look()
         if self._lost and self.ctx.lab.answers():
-            raise self._wrong_query(f"the query ends its connection: {self._lost}")
+            self.look()  # the connection may have ended with a server that is back
+            if self._lost:
+                raise self._wrong_query(f"the query ends its connection: {self._lost}")
         if self._fits or self._admin is None:
             return
         for upload in self.uploads.values():
