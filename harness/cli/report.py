@@ -36,6 +36,7 @@ if TYPE_CHECKING:
     from collections.abc import Collection, Sequence
 
     from harness.cli.settings import Settings
+    from harness.model import Result
     from harness.report.changes import Changes
     from harness.report.evidence import Evidence
     from harness.store import StoredRun
@@ -208,10 +209,12 @@ def report(
     say_issues(invocation, answers)
     if compared is not None:
         say_baseline(invocation, compared)
-    if os.environ.get("GITHUB_ACTIONS") == "true":
-        for line in workflow_commands(issue_groups(answers)):
-            invocation.terminal.say(line)
     new_issues = failing(compared, answers) if compared else _new_issues(changes)
+    if os.environ.get("GITHUB_ACTIONS") == "true":
+        # an error would mark what does not fail the report
+        shown = (row for row in answers if new_issues is None or not row[1].gates or _key(row[1]) in new_issues)
+        for line in workflow_commands(issue_groups(shown)):
+            invocation.terminal.say(line)
     code = exit_code(invocation, answers, runs, strict=strict, new_issues=new_issues)
     # an edited run is a finding, whatever the other runs show
     if evidence.edited and code is not ExitCode.INTERRUPTED:
@@ -239,6 +242,10 @@ def _require_compatible(*pairs: dict[str, bool]) -> None:
     for pair in pairs:
         if all(pair.values()):
             raise UsageError(f"found {' and '.join(pair)}, expected one of them")
+
+
+def _key(result: Result) -> tuple[str, str]:
+    return result.target, result.check
 
 
 def _new_issues(changes: Changes | None) -> Collection[tuple[str, str]] | None:

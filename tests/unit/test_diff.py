@@ -261,6 +261,21 @@ def test_an_edited_run_excuses_no_issue(tmp_path: Path, monkeypatch: pytest.Monk
     assert main(["report", "--since", str(old.folder)]) == ExitCode.ISSUE
 
 
+def test_an_annotation_is_an_error_only_for_what_fails_the_report(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("GITHUB_ACTIONS", "true")
+    monkeypatch.setattr("harness.cli.evidence._contradictions_with_code", lambda *_: ())
+    run(tmp_path / "old", OLD, "session")
+    run(tmp_path / "clean", OLD)
+    report_run(tmp_path / "reports", NEW, "session")
+    for since, fails in (([], True), (["--since", "old"], False), (["--since", "clean"], True)):
+        capsys.readouterr()
+        assert main(["report", *since]) == (ExitCode.ISSUE if fails else ExitCode.OK)
+        assert ("::error " in capsys.readouterr().err) is fails
+
+
 def test_an_edited_run_is_no_base_for_a_statement(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
