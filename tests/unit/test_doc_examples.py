@@ -6,6 +6,7 @@ import ast
 import json
 import re
 import shlex
+import string
 import tomllib
 from types import ModuleType
 from typing import TYPE_CHECKING, Any
@@ -93,7 +94,7 @@ def workflow_lines() -> set[str]:
         for block in blocks(document, "yaml"):
             values = dict(re.findall(r"^ +([A-Z]+): (.+)$", block, re.MULTILINE)) | {"TARGET": "plain-trigger"}
             for line in re.findall(r"run: harness ((?:verify|prove) .+)$", block, re.MULTILINE):
-                found.add(re.sub(r"\$(\w+)", lambda word, values=values: values[word[1]], line.partition(" || ")[0]))
+                found.add(string.Template(line.partition(" || ")[0]).substitute(values))
     return found
 
 
