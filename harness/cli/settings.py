@@ -36,6 +36,8 @@ from harness.suites.catalogue import catalogue, whole_catalogue
 from harness.suites.pooling.probes import feature_of
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+
     from harness.checks.collection import Catalogue
 
 
@@ -120,7 +122,7 @@ def read_settings(options: SettingsOptions | None = None, today: str | None = No
     :raises UsageError: for an invalid option or environment variable.
     """
     options = options or SettingsOptions()
-    today = today or f"{datetime.now(UTC):%Y-%m-%d}"
+    today = today or _this_day()
     project = load_project(today)
     file = project.file
     require_sound(feature_of(check) for check in catalogue().checks if check.feature)
@@ -135,8 +137,7 @@ def read_settings(options: SettingsOptions | None = None, today: str | None = No
     named = options.audit_target or file.audit_target
     # the SQL files in harness.toml belong to the target that it names
     target_sql = options.audit_sql or (file.audit_sql if named == file.audit_target else ())
-    target = load_target(named, target_sql)
-    _require_known_checks(target, today)
+    target = audit_target(named, target_sql, today)
     return Settings(
         engine=options.engine or _variable("HARNESS_ENGINE", ENGINE_NAMES, file.engine),
         storage=StoragePolicy(
@@ -173,8 +174,14 @@ def read_settings(options: SettingsOptions | None = None, today: str | None = No
     )
 
 
-def _require_known_checks(target: AuditTarget, today: str) -> None:
-    """Reject limits and accepted Issues of a target that name unknown checks, and those that have expired."""
+def audit_target(named: str, sql: Sequence[str], today: str | None = None) -> AuditTarget:
+    """Load an audit target, whose limits and accepted Issues have to be about known checks.
+
+    :param sql: files that install it, instead of those that it names.
+    :param today: as for :func:`read_settings`: the last day of an accepted Issue must not have passed.
+    :raises ConfigError: with file, line and key.
+    """
+    target, today = load_target(named, sql), today or _this_day()
     known = {check.id for check in catalogue().checks}
     require_current(target.accepted, known, Path(target.where), today, "accepted")
     for limit in target.limits:
@@ -183,6 +190,11 @@ def _require_known_checks(target: AuditTarget, today: str) -> None:
             raise ConfigError(
                 f"limits: unknown check {limit.check!r}", where=where, hint=config.nearest(limit.check, known)
             )
+    return target
+
+
+def _this_day() -> str:
+    return f"{datetime.now(UTC):%Y-%m-%d}"
 
 
 def _images(options: SettingsOptions, declared: ImagePolicy) -> ImagePolicy:

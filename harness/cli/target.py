@@ -11,7 +11,6 @@ from typing import TYPE_CHECKING
 import click
 
 from harness.audit.target_file import Recorded, TrailFeature
-from harness.audit.target_loading import load_target
 from harness.audit.trial import Trial, spelled
 from harness.checks.claims import unjudged_claims
 from harness.checks.judging import describe_answer
@@ -22,6 +21,7 @@ from harness.cli.exit_codes import ExitCode
 from harness.cli.invocation import Invocation, command
 from harness.cli.parser import Group
 from harness.cli.planning import named_topologies, require_used
+from harness.cli.settings import audit_target
 from harness.cli.standing import removed_by, require_transactions, standing
 from harness.database import SqlError
 from harness.engine.owner import Owner
@@ -90,7 +90,7 @@ def try_target(invocation: Invocation, named: str, *, topology: str, sql: tuple[
     `harness verify TOPOLOGY --audit-target NAME|FILE.toml` runs the checks.
     """
     settings = invocation.settings
-    target = load_target(named, sql)
+    target = audit_target(named, sql)
     target.require_installable()
     (chosen,) = named_topologies(settings, [topology])
     require_used(settings, [chosen])

@@ -13,6 +13,8 @@ from harness.audit.placeholders import fill, table_names
 from harness.audit.target_file import Recorded, TargetFile, TrailFeature
 from harness.audit.target_loading import load_target, reference_target, shipped_targets
 from harness.checks.claims import unjudged_claims
+from harness.cli.exit_codes import ExitCode
+from harness.cli.main import main
 from harness.cli.settings import read_settings
 from harness.cli.settings_options import SettingsOptions
 from harness.errors import ConfigError
@@ -204,6 +206,12 @@ def test_entries_for_unknown_checks_and_expired_ones_are_rejected(
         settings_with(tmp_path, more, today)
     assert message in str(caught.value)
     assert "mine.toml" in str(caught.value)
+
+
+def test_target_try_rejects_unknown_checks_too(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    path = written(tmp_path, GOOD + LIMIT.replace("truncate", "trunkate", 1))
+    assert main(["target", "try", path]) == ExitCode.USAGE
+    assert "mine.toml:14: limits: unknown check 'capture.trunkate'" in capsys.readouterr().err
 
 
 def test_a_claim_that_no_check_can_judge_is_named() -> None:
