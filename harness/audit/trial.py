@@ -73,26 +73,25 @@ def try_trail(target: AuditTarget, application: Client, admin: Client) -> Trial:
         writes = [at for at in _WRITES if at not in last]
         if problem := _write(target, application, actor, f"trial-{number}", writes):
             return problem
-    changes = _changes(target, admin)
+    read = target.changes(admin)
+    changes = _of_the_table(read)
     expected = [shown for shown in _OPERATIONS if shown not in target.omits]
     if not changes and expected:
-        return Trial(
-            missing={expected[0]: "no change was recorded for an insert, an update and a delete"}, failed=expected[0]
-        )
+        of = f", and {len(read)} for the table {read[0].table_schema}.{read[0].table_name}" if read else ""
+        sentence = f"no change was recorded for an insert, an update and a delete of {_SCHEMA}.{_TABLE}{of}"
+        return Trial(missing={expected[0]: sentence}, failed=expected[0])
     missing = {
         property_: sentence for property_, sentence in _missing(target, changes) if property_ not in target.omits
     }
     if last:  # a history in a column of the row goes with the row
         if problem := _write(target, application, _ADA, "trial-0", last):
             return problem
-        changes += tuple(change for change in _changes(target, admin) if change.op == "delete")
+        changes += tuple(change for change in _of_the_table(target.changes(admin)) if change.op == "delete")
     return Trial(missing=missing, changes=changes)
 
 
-def _changes(target: AuditTarget, admin: Client) -> tuple[Change, ...]:
-    return tuple(
-        change for change in target.changes(admin) if (change.table_schema, change.table_name) == (_SCHEMA, _TABLE)
-    )
+def _of_the_table(changes: Iterable[Change]) -> tuple[Change, ...]:
+    return tuple(change for change in changes if (change.table_schema, change.table_name) == (_SCHEMA, _TABLE))
 
 
 def _write(

@@ -416,7 +416,11 @@ _ACTOR = "json_build_object('type', kind, 'id', who) AS actor"
         ),
         (toml(changes=CHANGES.replace("after AS", "NULL AS")), SQL, Recorded.IMAGE, "the inserted row has no image"),
         (toml(changes=CHANGES.replace("BY id", "BY id DESC")), SQL, Recorded.ORDER, "come back in the order delete, update"),
-        (toml(), _NO_WRITE, Recorded.INSERTS, "no change was recorded for an insert, an update and a delete"),
+        (toml(), _NO_WRITE, Recorded.INSERTS, "no change was recorded for an insert, an update and a delete of public.posts"),
+        (
+            toml(changes=CHANGES.replace("s AS table_schema, t AS", "t AS table_schema, s AS")), SQL, Recorded.INSERTS,
+            "a delete of public.posts, and 6 for the table posts.public",
+        ),
         (toml(), _RAISES, Recorded.INSERTS, "the audited insert failed: 22023 never (PL/pgSQL function trail.capture()"),
         (toml(actor="declare = 'SELECT 1 / 0, {id}'"), SQL, Recorded.ACTOR, "the declaration of the actor failed: 22012"),
     ],
