@@ -228,7 +228,8 @@ def shadowed_names(ctx: CheckContext) -> None:
         for schema, (what, made) in kinds.items()
         if made
     ]
-    # what the trail's own path finds before the server's functions, if the application may create there
+    # the trail's own path has the schema before the server's: an application that makes its tables there, as many
+    # frameworks do and as PostgreSQL allows everybody before 15, makes functions there, too
     paths = [path for (path,) in ctx.admin.rows(_PATHS)]
     if any(_PUBLIC_FIRST.match(path) for path in paths):
         create = shadows.creating([*functions, *operators], "public")

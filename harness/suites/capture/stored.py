@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 T = TypeVar("T")
 
 #: why a check that deletes no row does not apply
-DELETES_ALONE = "the trail records neither inserts nor updates, by design (`omits` of the target file)"
+DELETES_ALONE = "the trail records neither inserts nor updates: see trail.inserts and trail.updates"
 
 
 def insert_row(ctx: CheckContext, client: Client, slug: str) -> None:
