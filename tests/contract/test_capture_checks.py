@@ -38,7 +38,7 @@ CHECKS = {check.id: check for check in catalogue().checks}
 COMPARING = (
     *("update", "delete", "no-change", "changed-from", "upsert", "repeated-updates", "json-values", "occurred-at"),
     *("overlapping", "views", "hostile-identifiers", "temp-tables", "shadowed-names", "search-path", "canary"),
-    *("coverage", "attach", "install", "no-recursion", "replica-role", "dropped-table"),
+    *("coverage", "attach", "install", "no-recursion", "replica-role", "dropped-table", "table-owner", "switches"),
 )
 
 
@@ -168,6 +168,21 @@ def test_a_setting_that_holds_a_declared_actor_switches_nothing_off(
     result = judged(load_target(str(tmp_path / "mine.toml")), "switches")["switches"]
     assert (result.status, result.reason) == (Status.OK, "")
     assert "rowlog.actor" in result.facts["settings that the trail reads"]
+
+
+@pytest.mark.parametrize("column", ["captured_at = now()", "changed_fields = '{title}'", "transaction_id = gen_random_uuid()"])
+def test_a_function_that_changes_any_part_of_a_record_forges(
+    judged: Callable[..., dict[str, Result]], column: str
+) -> None:
+    result = judged(
+        reference_target(),
+        "forgery",
+        sabotage="ALTER TABLE public.audit_changes DROP CONSTRAINT IF EXISTS audit_changes_transaction_id_fkey;"
+        "CREATE FUNCTION public.altered() RETURNS void LANGUAGE sql SECURITY DEFINER AS "
+        f"$$ UPDATE public.audit_changes SET {column} $$",
+    )["forgery"]
+    assert result.status is Status.ISSUE
+    assert result.reason.startswith("the trail after altered() with insert: ")
 
 
 def test_a_row_that_a_constraint_refuses_shows_the_right_to_write(judged: Callable[..., dict[str, Result]]) -> None:

@@ -20,6 +20,7 @@ from harness.suites.capture.shadows import OF_THE_TRAIL
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
+    from harness.audit.target import Change
     from harness.checks.context import CheckContext
     from harness.database import Client
 
@@ -124,19 +125,8 @@ class Trail:
         self.write()
         self._before = self._read()
 
-    def _read(self) -> list[tuple[object, ...]]:
-        return [
-            (
-                change.id,
-                change.table_schema,
-                change.table_name,
-                change.op,
-                change.table_pk,
-                change.data_after,
-                change.actor,
-            )
-            for change in self._ctx.changes()
-        ]
+    def _read(self) -> dict[str, Change]:
+        return {change.id: change for change in self._ctx.changes()}
 
     def write(self) -> None:
         """Insert a row as the application does."""
@@ -181,31 +171,30 @@ class Trail:
         self._before = now
         return seen
 
-    def _compared(self, now: list[tuple[object, ...]], *, may_declare: bool) -> str:
-        old = {row[0]: row for row in self._before}
-        new = {row[0]: row for row in now}
-        kept = [row for key, row in old.items() if key in new]
-        added = [row for key, row in new.items() if key not in old]
-        genuine = [row for row in added if self._is_of_the_write(row, may_declare=may_declare)]
-        unattached = [row for row in added if str(row[1]).startswith("pg_temp")]
+    def _compared(self, now: dict[str, Change], *, may_declare: bool) -> str:
+        before = self._before
+        # without inserts, the write is an update
+        recorded = next(iter(self._ctx.expected_ops("insert", "update")), "")
+        added = [change for key, change in now.items() if key not in before]
+        genuine = [change for change in added if self._is_of_the_write(change, recorded, may_declare=may_declare)]
+        unattached = [change for change in added if change.table_schema.startswith("pg_temp")]
         found = {
-            "records that are gone": len(old) - len(kept),
-            "records that are changed": sum(new[row[0]] != row for row in kept),
-            "writes that are missing": int(not genuine and bool(self._ctx.expected_ops("insert"))),
+            "records that are gone": sum(key not in now for key in before),
+            "records that are changed": sum(now.get(key, change) != change for key, change in before.items()),
+            "writes that are missing": int(not genuine and bool(recorded)),
             "records too many of one write": max(len(genuine) - 1, 0),
             "records of a table that was not attached": len(unattached),
-            "records without a write": len([row for row in added if row not in genuine and row not in unattached]),
+            "records without a write": sum(change not in genuine and change not in unattached for change in added),
         }
         return ", ".join(f"{what}: {count}" for what, count in found.items() if count) or UNHARMED
 
-    def _is_of_the_write(self, row: tuple[object, ...], *, may_declare: bool) -> bool:
+    def _is_of_the_write(self, change: Change, operation: str, *, may_declare: bool) -> bool:
         """Return whether a record is that of the last write, as far as the trail records it."""
-        ctx, (_, schema, table, operation, _, image, actor) = self._ctx, row
-        is_slug = isinstance(image, dict) and image.get("slug") == f"genuine {self._writes}"
+        ctx = self._ctx
         return (
-            (schema, table, operation) == ("public", "posts", "insert")
-            and (is_slug or not ctx.records(Recorded.IMAGE))
-            and (may_declare or actor == ADA.reference or not ctx.records(Recorded.ACTOR))
+            (change.table_schema, change.table_name, change.op) == ("public", "posts", operation)
+            and (not ctx.records(Recorded.IMAGE) or change.value("slug") == f"genuine {self._writes}")
+            and (may_declare or not ctx.records(Recorded.ACTOR) or change.actor == ADA.reference)
         )
 
 
