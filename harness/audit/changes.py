@@ -96,7 +96,7 @@ def _needed(allowed: tuple[str, ...]) -> str:
 
 def shown(value: Any) -> str:
     """Return a value of a row as an error shows it."""
-    text = repr(value)
+    text = "NULL" if value is None else repr(value)
     return text if len(text) <= _LONGEST else f"{text[:_LONGEST]}…"
 
 

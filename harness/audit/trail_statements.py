@@ -12,7 +12,7 @@ from msgspec.structs import replace
 
 from harness import config
 from harness.audit.actor_convention import ActorConvention
-from harness.audit.changes import REQUIRED, Change, change_of
+from harness.audit.changes import REQUIRED, Change, change_of, shown
 from harness.audit.placeholders import ROLE_NAMES, Name, fill, unknown_placeholder
 from harness.audit.statements import Rows, explained, run_statement, within_deadline
 from harness.audit.target_file import Statements
@@ -109,7 +109,8 @@ class TrailStatements(Struct, frozen=True, kw_only=True):
             raise DatabaseError(f"statements.{name}: missing column {', '.join(missing)}", where=where)
         for row in rows:
             if wrong := [column for column, value in row.items() if not isinstance(value, str)]:
-                raise DatabaseError(f"statements.{name}: {wrong[0]} is {row[wrong[0]]!r}, needed a text", where=where)
+                found = shown(row[wrong[0]])
+                raise DatabaseError(f"statements.{name}: {wrong[0]} is {found}, needed a text", where=where)
         return rows
 
     @raised_for(Side.TARGET)
