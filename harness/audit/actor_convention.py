@@ -17,7 +17,8 @@ from harness.database import quote_literal
 if TYPE_CHECKING:
     from harness.audit.actor import Actor
 
-_SettingName = Annotated[str, Meta(pattern=r"^[A-Za-z_][A-Za-z0-9_$]*(\.[A-Za-z_][A-Za-z0-9_$]*)*$")]
+_NAME = r"[A-Za-z_][A-Za-z0-9_$]*(\.[A-Za-z_][A-Za-z0-9_$]*)*"
+_SettingName = Annotated[str, Meta(pattern=rf"^{_NAME}$")]
 _PLACEHOLDER = re.compile(r"\{(id|type)\}")
 _SMALL_INTEGER = re.compile(r"^(0|[1-9][0-9]{0,9})\Z")
 _UUID = re.compile(r"^[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}\Z")
@@ -39,7 +40,7 @@ class ActorConvention(Struct, frozen=True, kw_only=True, forbid_unknown_fields=T
     """How an application declares the actor: by exactly one of `setting`, `settings` and `declare`."""
 
     #: the setting that holds the actor, such as `app.user_id`; a built-in one is possible
-    setting: Annotated[str, Meta(pattern=r"^([A-Za-z_][A-Za-z0-9_$]*(\.[A-Za-z_][A-Za-z0-9_$]*)*)?$")] = ""
+    setting: Annotated[str, Meta(pattern=rf"^({_NAME})?$")] = ""
     #: several settings with their values, in which `{id}` and `{type}` stand for the actor's
     settings: dict[_SettingName, str] = {}
     #: statements that declare the actor, such as `SELECT audit.begin({type}, {id})`, or that insert a row of its own;

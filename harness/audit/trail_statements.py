@@ -1,4 +1,4 @@
-"""The statements of an audit target, run: its changes and actions are read, its coverage, purges and actions called."""
+"""What the statements of an audit target do in an installed trail: they read its changes and actions, and purge it."""
 
 from __future__ import annotations
 
