@@ -6,7 +6,7 @@ import hashlib
 import hmac
 import logging
 import time
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Protocol
 
 from starlette.datastructures import Headers, MutableHeaders
 from starlette.responses import JSONResponse
@@ -19,7 +19,6 @@ if TYPE_CHECKING:
     from starlette.requests import Request
     from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-    from .counters import Counters
     from .settings import Actor
 
 _LOG = logging.getLogger("hostapp.http")
@@ -82,10 +81,16 @@ async def document_of(request: Request) -> Any:
         raise RefusedError(400, {"error": "invalid JSON in the body"}) from None
 
 
+class RequestCounters(Protocol):
+    """The counters of an application, as far as requests are counted."""
+
+    def count_request(self, method: str, route: str, status: int) -> None: ...
+
+
 class Observed:
     """ASGI middleware: reads the ids of a request, returns them in the response, and logs and counts the request."""
 
-    def __init__(self, app: ASGIApp, counters: Counters, routes: Mapping[Any, str]) -> None:
+    def __init__(self, app: ASGIApp, counters: RequestCounters, routes: Mapping[Any, str]) -> None:
         """Wrap an application.
 
         :param routes: endpoint to path template. The path itself may hold personal data, so it is never logged.
