@@ -15,6 +15,7 @@ from harness.checks.registry import TRAIL_SECTIONS
 from harness.errors import ConfigError
 from harness.model import Severity, Status
 from harness.report.scope import asked_for
+from harness.report.spans import span_of
 from harness.report.topology_rows import titled
 
 if TYPE_CHECKING:
@@ -42,7 +43,7 @@ class Baseline(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     schema_version: Literal[1] = 1
     #: the name of the audit target
     audit_target: str
-    #: the day of the newest evidence, YYYY-MM-DD
+    #: the day of the newest of its rows, YYYY-MM-DD
     date: str
     #: of the harness
     tool_version: str
@@ -124,7 +125,7 @@ def baseline_of(evidence: Evidence, about: str) -> Baseline:
     newest = evidence.shown[-1] if evidence.shown else None
     return Baseline(
         audit_target=about,
-        date=evidence.span()[1][:10],
+        date=span_of(_rows(evidence))[1][:10],
         tool_version=newest.provenance.tool_version if newest else "",
         versions={
             name: tuple(map(titled, found.services)) for name, found in evidence.topologies.items() if name in rows

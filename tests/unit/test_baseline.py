@@ -152,3 +152,10 @@ def test_the_report_says_what_changed_since_the_baseline(tmp_path: Path) -> None
 def test_the_badge_counts_a_check_once_with_its_worst_status(found: list[Result], badge: str) -> None:
     dated = [replace(row, started_at="2026-01-01T00:00:00.000Z") for row in found]
     assert badge_of(evidence(dated)) == badge
+
+
+def test_the_baseline_and_the_badge_have_the_day_of_their_rows() -> None:
+    old = replace(OK, started_at="2026-01-01T00:00:00.000Z")
+    other = replace(feature(Behaviour.WORKS), started_at="2026-02-02T00:00:00.000Z")
+    assert baseline_of(evidence([old, other]), "mine").date == "2026-01-01"
+    assert badge_of(evidence([old, other])).endswith("2026-01-01")
