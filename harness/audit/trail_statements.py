@@ -25,7 +25,7 @@ if TYPE_CHECKING:
     from datetime import datetime
 
 #: for a trail with a query for each table, while it has no table
-_NO_CHANGES = f"SELECT {', '.join(f'NULL AS {name}' for name in REQUIRED)} WHERE false"
+NO_CHANGES = f"SELECT {', '.join(f'NULL AS {name}' for name in REQUIRED)} WHERE false"
 
 
 class TrailStatements(Struct, frozen=True, kw_only=True):
@@ -85,7 +85,7 @@ class TrailStatements(Struct, frozen=True, kw_only=True):
         if not self.statements.each:
             return self.statements.changes
         statements = [f"SELECT * FROM ({statement}\n) AS one" for statement in self._changes_statements(client)]
-        return "\nUNION ALL ".join(statements) or _NO_CHANGES
+        return "\nUNION ALL ".join(statements) or NO_CHANGES
 
     def _changes_statements(self, client: Client) -> Iterator[str]:
         if not self.statements.each:

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 from harness.audit.changes import problem_of_columns, shown
 from harness.audit.exporting import export_trail
 from harness.audit.statements import explained
+from harness.audit.trail_statements import NO_CHANGES
 from harness.config import at_key
 from harness.database import Client, SqlError, describe_in_full, is_lost, type_name
 from harness.errors import DatabaseError
@@ -129,12 +130,14 @@ def _without_mistake(client: Client, what: str, where: str) -> Iterator[None]:
             ) from None
 
 
-def columns_of(target: AuditTarget, client: Client) -> frozenset[str]:
-    """Return the columns of the target's changes. With a query for each table, tables must be attached already.
+def columns_of(target: AuditTarget, client: Client) -> frozenset[str] | None:
+    """Return the columns of the target's changes; None while `each` finds no table, so that nobody knows them.
 
     :raises DatabaseError: for a statement that does not run, or a missing column or one of another type.
     """
     query = target.changes_query(client)
+    if query == NO_CHANGES:
+        return None
     with explained("changes", target.at("changes")):
         cursor = client.execute(f"SELECT * FROM ({query}\n) AS change LIMIT 0".encode())
     types = {column.name: type_name(client, column) for column in cursor.description or ()}

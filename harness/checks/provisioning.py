@@ -10,7 +10,7 @@ from msgspec.structs import replace
 
 from harness.audit.statements import explained
 from harness.audit.target import AuditTarget
-from harness.audit.trial import Trial, try_trail
+from harness.audit.trial import try_trail
 from harness.audit.verifying import columns_of, try_as_superuser, try_attaching, verify_statements, with_its_tables
 from harness.database import (
     Client,
@@ -66,7 +66,7 @@ def provision(lab: Lab, target: AuditTarget, fixtures: Fixtures, admin: Client, 
             target.grant(installer)
             target = replace(with_its_tables(target, installer), columns=columns_of(target, installer))
         if not target.is_reference:
-            target = replace(target, trial=_try(lab, target, admin, database))
+            target = _tried(lab, target, admin, database)
     except SqlError as error:
         raise DatabaseError(
             f"the database could not be provisioned: {describe_in_full(error)}", where=f"topology {lab.topology.name}"
@@ -83,8 +83,10 @@ def _install(lab: Lab, target: AuditTarget, database: str) -> None:
         target.install_in(installer)
 
 
-def _try(lab: Lab, target: AuditTarget, admin: Client, template: str) -> Trial:
-    """Try the trail in a clone of the template, so that nothing of the trial is left.
+def _tried(lab: Lab, target: AuditTarget, admin: Client, template: str) -> AuditTarget:
+    """Try the trail in a clone of the template, so that nothing of the trial is left, and return the target with it.
+
+    A trail may make its tables with the first change, and a query `each` may find a table only then.
 
     :raises DatabaseError: when the trail cannot be read, or a statement has a mistake.
     """
@@ -97,7 +99,8 @@ def _try(lab: Lab, target: AuditTarget, admin: Client, template: str) -> Trial:
         ):
             try_as_superuser(target, reader)
             with explained("changes", target.at("changes")):
-                return try_trail(target, application, reader)
+                trial = try_trail(target, application, reader)
+            return replace(target, trial=trial, columns=columns_of(target, reader))
     finally:
         drop_database(admin, name)
 

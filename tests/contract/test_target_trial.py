@@ -315,6 +315,28 @@ def test_each_audited_table_may_have_a_history_table(provisioned: Callable[..., 
         assert client.value("SELECT count(*) FROM trail.posts_history") == 1  # the grant of each table
 
 
+#: a query for each table that has a change, so none while the trail is empty
+_EACH_WITH_CHANGES = "each = 'SELECT DISTINCT s AS schema, t AS name FROM trail.log'"
+_OF_ONE = CHANGES.replace("FROM trail.log ORDER BY id", "FROM trail.log WHERE s = {schema_literal} AND t = {name_literal}")
+
+
+@pytest.mark.parametrize("has_times", [True, False])
+def test_columns_of_a_trail_are_known_although_each_finds_no_table_while_it_is_empty(
+    provisioned: Callable[..., Workspace], *, has_times: bool
+) -> None:
+    changes = _OF_ONE if has_times else _OF_ONE.replace(", at AS captured_at", "")
+    target = provisioned(toml(changes=changes, more=_EACH_WITH_CHANGES)).target
+    assert target.records(Recorded.TIME) is has_times
+
+
+def test_a_missing_column_is_named_although_each_finds_no_table_while_the_trail_is_empty(
+    provisioned: Callable[..., Workspace],
+) -> None:
+    changes = _OF_ONE.replace("json_build_object('type', kind, 'id', who) AS actor", "who AS actr")
+    with pytest.raises(DatabaseError, match="missing column actor"):
+        provisioned(toml(changes=changes, more=_EACH_WITH_CHANGES))
+
+
 _EVENT_SQL = (
     SQL
     + """
