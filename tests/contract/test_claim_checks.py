@@ -201,6 +201,12 @@ _REDACTION = tuple(f"redaction.{name}" for name in ("insert", "delete", "json-wh
             ("redaction.canaries", "retention.old-gone"), id="materialized-views",
         ),
         pytest.param(
+            toml(),
+            SQL.replace("BEGIN\n    EXECUTE", "BEGIN\n    UPDATE trail.log SET after = trail.shown(after, excluded, masked)"
+            " WHERE t = relation::text AND after IS NOT NULL;\n    EXECUTE"),
+            ("redaction.earlier-rows",), id="rules-reach-earlier-changes",
+        ),
+        pytest.param(
             toml(purge="CALL"), PROCEDURE, ("retention.old-gone", "retention.boundary", "retention.rights"),
             id="a-purge-that-commits",
         ),
