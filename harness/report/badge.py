@@ -4,10 +4,9 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from harness.checks.registry import TRAIL_SECTIONS
 from harness.model import Status
 from harness.report.limits import LimitKind, limit_kind
-from harness.report.scope import asked_for
+from harness.report.scope import of_the_trail
 from harness.report.spans import span_of
 
 if TYPE_CHECKING:
@@ -20,11 +19,7 @@ def badge_of(evidence: Evidence) -> str:
     A check counts once, with the worst of its topologies: `audit trail: 61 checks OK, 2 limits, 0 issues on direct,
     transaction · 2026-11-29`.
     """
-    rows = [
-        row
-        for row in evidence.rows
-        if asked_for(row) and row.planned.section in TRAIL_SECTIONS and not row.planned.feature
-    ]
+    rows = of_the_trail(evidence)
     statuses: dict[str, set[Status]] = {}
     for row in rows:
         statuses.setdefault(row.planned.check, set()).add(row.status)

@@ -11,15 +11,13 @@ from typing import TYPE_CHECKING, Literal
 import msgspec
 from msgspec import Struct
 
-from harness.checks.registry import TRAIL_SECTIONS
 from harness.errors import ConfigError
 from harness.model import Severity, Status
-from harness.report.scope import asked_for
+from harness.report.scope import of_the_trail
 from harness.report.spans import span_of
 from harness.report.topology_rows import titled
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
     from pathlib import Path
 
     from harness.report.evidence import Evidence, Row
@@ -117,7 +115,7 @@ def baseline_of(evidence: Evidence, about: str) -> Baseline:
     :param about: the name of the audit target.
     """
     rows: dict[str, dict[str, BaselineRow]] = {}
-    for row in _rows(evidence):
+    for row in of_the_trail(evidence):
         if row.status is not Status.NOT_RUN:
             rows.setdefault(row.planned.target, {})[row.planned.check] = BaselineRow(
                 status=row.status, broken=_broken(row)
@@ -125,7 +123,7 @@ def baseline_of(evidence: Evidence, about: str) -> Baseline:
     newest = evidence.shown[-1] if evidence.shown else None
     return Baseline(
         audit_target=about,
-        date=span_of(_rows(evidence))[1][:10],
+        date=span_of(of_the_trail(evidence))[1][:10],
         tool_version=newest.provenance.tool_version if newest else "",
         versions={
             name: tuple(map(titled, found.services)) for name, found in evidence.topologies.items() if name in rows
@@ -188,7 +186,7 @@ def compare_with(baseline: Baseline, evidence: Evidence, name: str) -> BaselineC
     """
     compared = 0
     found: dict[BaselineChange, list[str]] = {}
-    for row in _rows(evidence):
+    for row in of_the_trail(evidence):
         before = baseline.rows.get(row.planned.target, {}).get(row.planned.check)
         if row.status is Status.NOT_RUN:
             continue
@@ -235,12 +233,3 @@ def _broken(row: Row) -> tuple[str, ...]:
         return ()
     broken = [expectation.name for expectation in row.result.expectations if expectation.broken]
     return tuple(dict.fromkeys(broken)) or (row.result.reason.partition(":")[0],)
-
-
-def _rows(evidence: Evidence) -> Iterator[Row]:
-    """Yield the rows about the audit trail; features of poolers have a comparison of their own."""
-    return (
-        row
-        for row in evidence.rows
-        if asked_for(row) and row.planned.section in TRAIL_SECTIONS and not row.planned.feature
-    )

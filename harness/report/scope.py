@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 
 from msgspec.structs import replace
 
+from harness.checks.registry import TRAIL_SECTIONS
 from harness.report.evidence import NOBODY_RAN_IT
 
 if TYPE_CHECKING:
@@ -24,6 +25,15 @@ _MOST_NAMES = 4
 def asked_for(row: Row) -> bool:
     """Return whether a run was asked for a row. Evidence that no longer counts was asked for, too."""
     return bool(row.run_id) or row.result.reason != NOBODY_RAN_IT
+
+
+def of_the_trail(evidence: Evidence) -> list[Row]:
+    """Return the rows about the audit trail that a run was asked for, without features of poolers."""
+    return [
+        row
+        for row in evidence.rows
+        if asked_for(row) and row.planned.section in TRAIL_SECTIONS and not row.planned.feature
+    ]
 
 
 def scoped(evidence: Evidence) -> Evidence:
