@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Protocol
 
 from msgspec.structs import replace
 
-from harness.checks.hanging import HangWatch, end_hung_write, was_held_up
+from harness.checks.hanging import HangWatch
 from harness.checks.judging import INFRASTRUCTURE_ERRORS, Failure, Verdict, judge
 from harness.checks.record import INTERRUPTED
 from harness.database import Script, SqlError, describe
@@ -79,7 +79,7 @@ def run_check(
     :param attempt: its number, of a row that is tried several times.
     :raises HarnessError: when no context could be made, although the run was not interrupted.
     """
-    began, clock, started_at = time.monotonic(), time.time(), utc_now()
+    began, started_at = time.monotonic(), utc_now()
     result = Result(
         target=row.target,
         check=row.check,
@@ -100,8 +100,8 @@ def run_check(
 
     def give_up() -> None:
         if ctx:
-            if judges_writes and not was_held_up(clock, limit_s):
-                end_hung_write(ctx)
+            if judges_writes:
+                watch.look_last(ctx, limit_s)
             ctx.cut(EndedBy.TIME_LIMIT, f"the check timed out after {limit_s:g} s")
 
     watchdog = Timer(limit_s, give_up)

@@ -84,6 +84,7 @@ class HangWatch:
 
     def __init__(self) -> None:
         self._over = Event()
+        self._began = time.time()
 
     def begin(self, ctx: CheckContext) -> None:
         """Look now and then in the background until the watch is closed."""
@@ -95,6 +96,11 @@ class HangWatch:
             if not was_held_up(began, HANGS_S / 2) and (ctx.is_ended or end_hung_write(ctx)):
                 return
             began = time.time()
+
+    def look_last(self, ctx: CheckContext, limit_s: float) -> None:
+        """Look once more at the time limit of the check."""
+        if not was_held_up(self._began, limit_s):
+            end_hung_write(ctx)
 
     def close(self) -> None:
         self._over.set()
