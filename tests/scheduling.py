@@ -26,6 +26,8 @@ SHARING = frozenset(
         "test_audit_attaching",
         "test_audit_edges",
         "test_audit_layer",
+        "test_capture_checks",
+        "test_claim_checks",
         "test_engine",
         "test_environment",
         "test_environment_leftovers",
