@@ -27,6 +27,9 @@ from harness.store import new_run_id
 from harness.suites.catalogue import FIXTURES
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from harness.database import Endpoint
     from harness.lab.credentials import Role
     from harness.lab.lab import Lab
     from harness.lab.login_files import LoginFiles
@@ -37,6 +40,8 @@ _DATABASE = "experiments"
 _OF_THE_TRAIL = ("audit_target", "audit_sql")
 #: between two looks at the servers, seconds
 _LOOK_S = 0.5
+#: options of psql for the server itself, in a shell that has read the file `env`
+_DIRECT = '-h "$DIRECT_PGHOST" -p "$DIRECT_PGPORT"'
 #: what is printed; the password is in a file
 _PRINTED = ("PGHOST", "PGPORT", "PGUSER", "PGDATABASE", "DIRECT_PGHOST", "DIRECT_PGPORT")
 
@@ -67,7 +72,8 @@ _PRINTED = ("PGHOST", "PGPORT", "PGUSER", "PGDATABASE", "DIRECT_PGHOST", "DIRECT
     is_flag=True,
     section="Login",
     help="give the login a database with the audit target and the tables of the checks, to repeat a finding in psql; "
-    "the login is then app (the default), owner or superuser, as the checks have them",
+    "the login is then app (the default), owner or superuser, as the checks have them, and the password file has the "
+    "logins of all sessions of a script",
 )
 @options.standing_with_trail
 def up(invocation: Invocation, topology: str, *, role: CommandRole | None, trail: bool) -> int:
@@ -95,13 +101,16 @@ def up(invocation: Invocation, topology: str, *, role: CommandRole | None, trail
             stack.callback(workspace.close)
             database = workspace.prepared(_DATABASE, lambda _: None)
             of_checks = {"owner": lab.roles.owner, "superuser": lab.roles.commands["superuser"]}
-            lines = _address(lab, of_checks.get(role or "app", lab.roles.app), database, files)
+            login = of_checks.get(role or "app", lab.roles.app)
+            lines = _address(lab, login, database, files, _of_sessions(lab, database))
         else:
             chosen_role = role or _ROLE
             lines = _address(lab, lab.roles.commands[chosen_role], _made(lab, chosen_role), files)
         sys.stdout.writelines(f"{line}\n" for line in lines)
         sys.stdout.flush()
         terminal.say(f"{chosen.name} is up until Ctrl-C; in another shell: . {files.env} && psql")
+        if trail:
+            terminal.say(f"a session of a script that connects directly: psql {_DIRECT} -U ROLE")
         _wait(lab, stop)
     return ExitCode.OK
 
@@ -114,11 +123,23 @@ def _made(lab: Lab, role: CommandRole) -> str:
     return _DATABASE
 
 
-def _address(lab: Lab, login: Role, database: str, files: LoginFiles) -> list[str]:
-    """Write the files of a login, and return what is printed."""
+def _of_sessions(lab: Lab, database: str) -> list[Endpoint]:
+    """Return the logins of the sessions that the script of an Issue has."""
+    roles = lab.roles
+    directly = (lab.at_server(role, database) for role in (roles.app, roles.owner, roles.admin))
+    return [lab.through(roles.app, database), *directly]
+
+
+def _address(lab: Lab, login: Role, database: str, files: LoginFiles, others: Sequence[Endpoint] = ()) -> list[str]:
+    """Write the files of a login, and return what is printed.
+
+    :param others: further logins, which only the password file has.
+    """
     chain, direct, console = lab.through(login, database), lab.at_server(login, database), lab.console()
     given = variables(chain, direct)
-    logins = [chain, direct]
+    logins = [chain, direct, *(other for other in others if other not in (chain, direct))]
+    if others:  # libpq prefers this variable to the password file, for whichever login
+        del given["PGPASSWORD"]
     printed = [f"{name}={given[name]}" for name in _PRINTED]
     if console:
         given["CONSOLE_URL"] = url(console)
