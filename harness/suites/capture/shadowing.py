@@ -43,7 +43,7 @@ def unqualified(ctx: CheckContext) -> None:
     ctx.sabotage("GRANT INSERT, SELECT ON public.audit_changes, public.audit_transactions TO harness_app")
 
 
-_SAME = "as without them"
+_SAME, _ACTION = "as without them", "action"
 _TIMED_OUT = "57014"
 
 
@@ -65,9 +65,11 @@ class _Writer:
     def __init__(self, ctx: CheckContext) -> None:
         self._ctx = ctx
         self._news = News(ctx)
+        #: the ids of the actions that were read
+        self._actions: set[str] = set()
 
     def write(self, client: Client, before: str = "", after: str = "") -> tuple[str, list[tuple[object, ...]]]:
-        """Write in one transaction, and return the outcome and the new changes."""
+        """Write in one transaction, and return the outcome, and the new changes and actions."""
         outcome = "done"
         try:
             with self._ctx.audited(client, ADA):
@@ -81,7 +83,16 @@ class _Writer:
                     client.run(after)
         except SqlError as error:
             outcome = describe(error)
-        return outcome, in_order(self._ctx, [_of(change) for change in self._news.since_then()])
+        changes = in_order(self._ctx, [_of(change) for change in self._news.since_then()])
+        return outcome, changes + self._new_actions()
+
+    def _new_actions(self) -> list[tuple[object, ...]]:
+        if not self._ctx.claims(TrailFeature.ACTIONS):
+            return []
+        found = self._ctx.target.actions(self._ctx.admin)
+        new = [row for key, row in found.items() if key not in self._actions]
+        self._actions = set(found)
+        return [(_ACTION, row["name"], row["correlation_id"]) for row in new]
 
 
 def _of(change: Change) -> tuple[object, ...]:
@@ -93,7 +104,7 @@ def _of(change: Change) -> tuple[object, ...]:
 def _compared(changes: list[tuple[object, ...]], plain: list[tuple[object, ...]]) -> str:
     """Return in words how changes differ from those of a plain write."""
     if len(changes) != len(plain):
-        return f"{len(changes)} changes instead of {len(plain)}"
+        return f"{len(changes)} records instead of {len(plain)}"
     different = next((pair for pair in zip(changes, plain, strict=True) if pair[0] != pair[1]), None)
     return _SAME if different is None else f"{spell(different[0])} instead of {spell(different[1])}"
 
@@ -107,7 +118,7 @@ def _attack(ctx: CheckContext, rounds: tuple[Round, ...]) -> None:
     outcome, plain = writer.write(caller)
     ctx.expect("a plain write", outcome, equals="done")
     expected = in_order(ctx, ctx.expected_ops("insert", "update", "delete"))
-    ctx.expect("its changes", [change[0] for change in plain], equals=expected)
+    ctx.expect("its changes", [change[0] for change in plain if change[0] != _ACTION], equals=expected)
     elevated: dict[str, None] = {}
     is_harmed = False
     called = calls(ctx, with_rights=True)
@@ -186,6 +197,18 @@ def temp_tables(ctx: CheckContext) -> None:
 @breaks(temp_tables, at="changes with temporary tables")
 def temp_tables_are_found_first(ctx: CheckContext) -> None:
     unqualified(ctx)
+
+
+@breaks(temp_tables, at="changes with temporary tables")
+def temp_tables_get_the_actions(ctx: CheckContext) -> None:
+    ctx.rewrite_function(
+        "threadline_record_action",
+        ("SET search_path TO 'pg_catalog', 'pg_temp'", ""),
+        ("SECURITY DEFINER", ""),
+        ("public.audit_actions", "audit_actions"),
+    )
+    ctx.sabotage("GRANT ALL ON ALL TABLES IN SCHEMA public TO harness_app")
+    ctx.sabotage("GRANT EXECUTE ON ALL FUNCTIONS IN SCHEMA public TO harness_app")
 
 
 @breaks(temp_tables, at="objects of the writer that ran with other rights")
