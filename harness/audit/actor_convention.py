@@ -61,6 +61,11 @@ class ActorConvention(Struct, frozen=True, kw_only=True, forbid_unknown_fields=T
         return bool(self.setting or self.settings or self.declare)
 
     @property
+    def way(self) -> str:
+        """The key that says how: `setting`, `settings` or `declare`."""
+        return next((key for key in ("declare", "settings") if getattr(self, key)), "setting")
+
+    @property
     def is_local(self) -> bool:
         """Whether a declaration ends with its transaction."""
         return self.scope == "transaction"

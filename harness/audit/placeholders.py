@@ -24,6 +24,8 @@ TABLE_NAMES, ROLE_NAMES = ("table", "schema", "name"), ("role", "owner")
 LONGEST_NAME = 63
 _LITERAL = "_literal"
 _BRACES = re.compile(r"\{(?P<inside>[^{}\s'\"]*)\}")
+#: in quotes of its own, and not in doubled ones, which are part of a longer literal
+_IN_QUOTES = re.compile(r"(?<!')'\{(?P<inside>[^{}\s'\"]*)\}'(?!')")
 _PART = "[A-Za-z0-9_$]*"
 _SIMPLE = re.compile(r"^[a-z_][a-z0-9_$]*$")
 
@@ -118,6 +120,19 @@ def unknown_placeholder(statement: str, names: Iterable[str], texts: Iterable[st
         shown = [*known, *(f"{name}{_LITERAL}" for name in known), *texts]
         hint = close_to(inside, shown) or f"known here: {', '.join(f'{{{name}}}' for name in shown)}"
         return f"unknown placeholder {{{inside}}}", hint
+    return None
+
+
+def quoted_literal(statement: str, names: Iterable[str], texts: Iterable[str] = ()) -> tuple[str, str] | None:
+    """Return the first placeholder for a literal that is in quotes, in a sentence, and a hint; None if none is.
+
+    :param names: see :func:`unknown_placeholder`, and `texts`.
+    """
+    literals = {*texts, *(f"{name}{_LITERAL}" for name in names)}
+    for match in _IN_QUOTES.finditer(statement):
+        if match["inside"] in literals:
+            placeholder = f"{{{match['inside']}}}"
+            return f"{placeholder} is in quotes", f"write {placeholder} without quotes: it stands for a literal"
     return None
 
 

@@ -126,7 +126,9 @@ class Recorded(StrEnum):
 
     #: each change has the actor that the application declared, or NULL where it declared none
     ACTOR = "actor"
-    #: all changes of a transaction have the same text, number or UUID, and those of other transactions another one
+    #: all changes of a transaction have the same text, number or UUID, and those of other transactions another one,
+    #: also in a database that is restored from a dump: the server's own number alone is assigned there once more, so
+    #: the id has something else in it, such as the time at which the transaction began
     TRANSACTION_ID = "transaction-id"
     #: each inserted row is a change, whatever inserts it: INSERT, COPY, MERGE, a function, a trigger or a cascade
     INSERTS = "inserts"
@@ -188,10 +190,11 @@ class Statements(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     #: attaches capture to a table
     attach: _Statement
     #: one row for each change, in the order of capture. Needed columns: id, transaction_id, table_schema, table_name,
-    #: table_pk, op, data_after and actor. table_pk, data_after, changed_from and actor are json or jsonb, or NULL; op
-    #: is insert, update, delete or truncate, in upper or lower case. Further columns: txid, changed_fields (an array of
-    #: texts), changed_from, action_id, captured_at (timestamptz: the trail then records times), and position (any value
-    #: that sorts: the order of the changes of several tables)
+    #: table_pk, op, data_after and actor. table_pk, data_after and changed_from are objects of column to value, and
+    #: actor is an object with type and id; each is json or jsonb, or NULL. op is insert, update, delete or truncate, in
+    #: upper or lower case. Further columns: txid, changed_fields (an array of texts), changed_from, action_id,
+    #: captured_at (timestamptz: the trail then records times), and position (any value that sorts: the order of the
+    #: changes of several tables)
     changes: _Statement
     #: rows of schema and name: the tables where the trail's rows are, in addition to the key `tables`. It runs after
     #: the attachment of tables, so a history table of each audited table can be among them
@@ -216,9 +219,9 @@ class Statements(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     actions: str = ""
     #: rows of schema, table, problem for every table, captured or not; a problem of NULL means captured
     coverage: str = ""
-    #: parameter `%(cutoff)s`, a time: deletes changes captured before it. A procedure may commit
+    #: parameter `%(cutoff)s` of the type timestamptz: deletes changes captured before it. A procedure may commit
     purge: str = ""
-    #: parameter `%(age)s`: an interval; makes the whole trail older by it, to test the purge
+    #: parameter `%(age)s` of the type interval: makes the whole trail older by it, to test the purge
     age: str = ""
     #: parameter `%(since)s`: the cursor of the last export, as text, or NULL for the first one; write
     #: `%(since)s::text`. The columns of `changes`, and cursor: where the next export continues, the same in all rows

@@ -12,7 +12,7 @@ import msgspec
 from harness import config
 from harness.audit.actor_convention import NO_ACTOR, ActorConvention
 from harness.audit.installing import FILES
-from harness.audit.placeholders import ROLE_NAMES, TABLE_NAMES, unknown_placeholder
+from harness.audit.placeholders import ROLE_NAMES, TABLE_NAMES, quoted_literal, unknown_placeholder
 from harness.audit.target import AuditTarget
 from harness.audit.target_file import (
     ABOUT_A_TABLE,
@@ -165,13 +165,14 @@ def _require_one_way(actor: ActorConvention, path: Path) -> None:
         raise _error(path, f"actor.{ways[0]}", "missing {id}", "{id} and {type} stand for the actor's id and type")
     _require_placeholders(path, "actor.declare", actor.declare, ROLE_NAMES, ("id", "type"))
     for text in actor.settings.values():
-        _require_placeholders(path, "actor.settings", text, (), ("id", "type"))
+        if found := unknown_placeholder(text, (), ("id", "type")):
+            raise _error(path, "actor.settings", *found)
 
 
 def _require_placeholders(
     path: Path, key: str, statement: str, names: tuple[str, ...], texts: tuple[str, ...] = ()
 ) -> None:
-    if found := unknown_placeholder(statement, names, texts):
+    if found := unknown_placeholder(statement, names, texts) or quoted_literal(statement, names, texts):
         raise _error(path, key, *found)
 
 

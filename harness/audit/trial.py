@@ -5,10 +5,12 @@ One property that a trail lacks is one fact. Without the trial, each check that 
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from msgspec import Struct, json
 
+from harness import config
 from harness.audit.actor import Actor
 from harness.audit.changes import Change
 from harness.audit.target_file import Recorded
@@ -100,7 +102,7 @@ def _write(
     """Write in one transaction; return the trial's end when a statement fails or does not end."""
     convention = target.actor
     declaration = convention.declaration(actor)
-    doing, at = "declaration of the actor", Recorded.ACTOR
+    doing, at = f"declaration of the actor, {_place_of_declaration(target)},", Recorded.ACTOR
     with cancelled_after(client, _LONGEST_S) as late:
         try:
             if declaration and not convention.is_local:
@@ -116,6 +118,12 @@ def _write(
             what = f"did not end within {_LONGEST_S:g} s" if late.is_set() else f"failed: {describe_in_full(error)}"
             return Trial(missing={at: f"the {doing} {what}"}, failed=at)
     return None
+
+
+def _place_of_declaration(target: AuditTarget) -> str:
+    """Return key, file and line of how an application declares its actor."""
+    key = f"actor.{target.actor.way}"
+    return f"{key} ({Path(config.at_key(target.where, key)).name})"
 
 
 def _missing(target: AuditTarget, changes: tuple[Change, ...]) -> Iterator[tuple[Recorded, str]]:

@@ -98,17 +98,21 @@ def try_target(invocation: Invocation, named: str, *, topology: str, sql: tuple[
     unjudged = unjudged_claims(settings.catalogue.checks, target)
     stop = Event()
     wrong: list[str] = []
+    hint = ""
     with standing(invocation, chosen, Owner.me(new_run_id()), stop) as lab:
         try:
             wrong.extend(_tried(invocation, lab, target, unjudged, stop))
         except DatabaseError as error:
             if not _is_of(target, error):
                 raise
-            wrong.append(str(error))
+            hint = error.hint and f"  try: {error.hint}"
+            wrong.append(str(error).removesuffix(hint).rstrip())
     for claim in unjudged:
         _print(f"note: no check can judge the claim {claim} of this target", invocation.redactor)
     for sentence in wrong:
         _print(f"missing: {sentence}", invocation.redactor)
+    if hint:
+        _print(hint, invocation.redactor)
     number = f"{len(wrong)} thing{'' if len(wrong) == 1 else 's'}"
     sys.stdout.write(f"{f'{number} missing' if wrong else 'everything that the file promises is there'}\n")
     return ExitCode.ISSUE if wrong else ExitCode.OK
@@ -130,8 +134,11 @@ def _tried(
     """
     try:
         with removed_by(stop, lab), contextlib.closing(Workspace(lab, target, FIXTURES)) as workspace:
-            show = _Shown(workspace.target, invocation.redactor)
-            yield from _missing(workspace.target.trial)
+            show, trial = _Shown(workspace.target, invocation.redactor), workspace.target.trial
+            yield from _missing(trial)
+            if trial and trial.failed is Recorded.ACTOR:
+                _print("note: nothing else is tried, because every write begins with the declaration", show.redact)
+                return
             with workspace.context("target.try") as ctx:
                 yield from try_writes(ctx, show.write)
             with workspace.context("target.claims") as ctx:
@@ -153,19 +160,19 @@ class _Shown:
     """Prints the changes of a trial."""
 
     def __init__(self, target: AuditTarget, redact: Callable[[str], str]) -> None:
-        self._redact = redact
+        self.redact = redact
         self._has = target.records
 
     def write(self, tried: TriedWrite) -> None:
         """Print one step, with a block for each of its changes."""
-        _print(f"{tried.step}{'' if tried.changes else ': no change'}", self._redact)
+        _print(f"{tried.step}{'' if tried.changes else ': no change'}", self.redact)
         for change in tried.changes:
             key = spelled(change.table_pk)
-            _print(f"  {change.op} {change.table_schema}.{change.table_name} {key}", self._redact)
+            _print(f"  {change.op} {change.table_schema}.{change.table_name} {key}", self.redact)
             for name, value in self._lines(change):
-                _print(f"    {name:<14}{value}", self._redact)
+                _print(f"    {name:<14}{value}", self.redact)
         if tried.wrong:
-            _print(f"  wrong: {tried.wrong}", self._redact)
+            _print(f"  wrong: {tried.wrong}", self.redact)
         sys.stdout.flush()
 
     def _lines(self, change: Change) -> Iterator[tuple[str, str]]:

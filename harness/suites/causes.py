@@ -35,8 +35,9 @@ class Cause(Enum):
         "whoever writes can change the trail, or switch capture off",
         "Let a role that no application can become own the tables of the trail. Revoke INSERT, UPDATE, DELETE and "
         "TRUNCATE on them, and USAGE on their sequences, from PUBLIC and from the application. Write from a SECURITY "
-        "DEFINER function with a fixed search_path, revoke EXECUTE on every other function of the trail, and let no "
-        "setting that the application may set switch capture off.",
+        "DEFINER function with a fixed search_path. Revoke EXECUTE from PUBLIC on every function that the application "
+        "does not call, also on the capture function: its triggers fire without that right, and nobody else can attach "
+        "it. Let no setting that the application may set switch capture off.",
     )
     NAMES = Reason(
         "names in the capture function are resolved with the writer's search_path",

@@ -444,7 +444,7 @@ _ACTOR = "json_build_object('type', kind, 'id', who) AS actor"
             "a delete of public.posts, and 6 for the table posts.public",
         ),
         (toml(), _RAISES, Recorded.INSERTS, "the audited insert failed: 22023 never (PL/pgSQL function trail.capture()"),
-        (toml(actor="declare = 'SELECT 1 / 0, {id}'"), SQL, Recorded.ACTOR, "the declaration of the actor failed: 22012"),
+        (toml(actor="declare = 'SELECT 1 / 0, {id}'"), SQL, Recorded.ACTOR, "actor.declare (mine.toml:7), failed: 22012"),
     ],
 )  # fmt: skip
 def test_a_missing_property_is_one_issue_with_its_sentence(
@@ -547,6 +547,12 @@ def test_a_trail_that_drops_the_database_of_the_checks_stops_no_other_check(
             ("missing: the truncate left no change", "missing: the claim truncate"),
         ),
         (toml(attach=ATTACH.replace("trail.capture", "trail.captur")), 1, ("missing: ", "mine.toml:9", "42883")),
+        (
+            toml(actor="declare = 'SELECT 1 / 0, {id}'"),
+            1,
+            ("note: nothing else is tried", "actor.declare (mine.toml:7), failed: 22012", "\n1 thing missing"),
+        ),
+        (toml(changes=CHANGES.replace("AS op", "AS oper")), 1, ("missing column op\n  try: name columns with AS; found: ",)),
         (toml(keys="claim = []"), 2, ("unknown key",)),
     ],
 )

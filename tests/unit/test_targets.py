@@ -84,6 +84,12 @@ def test_a_target_s_identity_changes_with_its_sql(tmp_path: Path) -> None:
         ('setting = "app.user"\nvalue = "id"', 'declare = "SELECT {id}, {kind}"', "unknown placeholder {kind}"),
         (
             'setting = "app.user"\nvalue = "id"',
+            "declare = \"SELECT audit.begin({type}, '{id}')\"",
+            "mine.toml:7: actor.declare: {id} is in quotes",
+        ),
+        ("ON {table} FOR", "ON '{table_literal}' FOR", "mine.toml:11: statements.attach: {table_literal} is in quotes"),
+        (
+            'setting = "app.user"\nvalue = "id"',
             'settings = { a = "{id}", b = "{kind}" }',
             "mine.toml:7: actor.settings: unknown placeholder {kind}",
         ),
