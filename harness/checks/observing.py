@@ -37,6 +37,8 @@ if TYPE_CHECKING:
 
 #: suites about what the trail holds; a mutation is judged by all of their checks that apply
 TRAIL_SUITES = ("capture", "actor", "redaction", "retention", "export", "continuity", "trail")
+#: checks that a reason names
+_MOST_NAMED = 5
 
 
 def observed_in(
@@ -63,7 +65,7 @@ def observed_in(
 
 
 class Watched(Struct, frozen=True, kw_only=True):
-    """A check that was OK, and what it read."""
+    """A check that was OK or an Issue, and what it read."""
 
     row: PlannedCheck
     reading: Reading
@@ -82,6 +84,8 @@ class Observer:
         #: by topology and check
         self._readings: dict[tuple[str, str], Reading] = {}
         self._watched: dict[str, list[Watched]] = {}
+        #: checks that are Issues without a mutation, by topology: nothing can turn them
+        self._issues: dict[str, list[Watched]] = {}
         #: how often a check was tried with a mutation of a column, and how often it turned
         self._tries: Counter[tuple[str, str]] = Counter()
         self._turns: Counter[tuple[str, str]] = Counter()
@@ -102,12 +106,13 @@ class Observer:
         return prepare
 
     def keep(self, row: PlannedCheck, result: Result) -> None:
-        """Keep the reads of a check that was OK and read changes."""
+        """Keep the reads of a check that was OK or an Issue, and read changes."""
         with self._lock:
             reading = self._readings.pop((row.target, row.check), None)
-            if reading and (reading.reads or reading.is_cut) and result.status is Status.OK:
-                kept = Watched(row=row, reading=reading, duration_ms=result.duration_ms)
-                self._watched.setdefault(row.target, []).append(kept)
+            kept = {Status.OK: self._watched, Status.ISSUE: self._issues}.get(result.status)
+            if reading and (reading.reads or reading.is_cut) and kept is not None:
+                check = Watched(row=row, reading=reading, duration_ms=result.duration_ms)
+                kept.setdefault(row.target, []).append(check)
 
     def try_mutations(
         self, pool: ThreadPoolExecutor, mutations: Sequence[Mutation], topology: Topology, workspace: Workspace
@@ -118,11 +123,12 @@ class Observer:
         """
         with self._lock:
             checks = tuple(self._watched.get(topology.name, ()))
+            issues = tuple(self._issues.get(topology.name, ()))
 
         def one(mutation: Mutation) -> None:
             if self._stop.is_set():
                 return
-            proof = self._tried(mutation, checks, topology, workspace)
+            proof = self._tried(mutation, checks, issues, topology, workspace)
             if self._stop.is_set():
                 return
             self._store.append_observed_proof(proof)
@@ -135,7 +141,12 @@ class Observer:
             pass
 
     def _tried(
-        self, mutation: Mutation, checks: Iterable[Watched], topology: Topology, workspace: Workspace
+        self,
+        mutation: Mutation,
+        checks: Iterable[Watched],
+        issues: Iterable[Watched],
+        topology: Topology,
+        workspace: Workspace,
     ) -> ObservedProof:
         proof = ObservedProof(
             topology=topology.name, name=mutation.name, what=mutation.what, state=MutationState.LEFT_OUT
@@ -143,10 +154,14 @@ class Observer:
         if reason := mutation.left_out(workspace.target):
             return replace(proof, reason=reason)
         checks = [check for check in checks if check.reading.is_cut or check.reading.meets(mutation)]
+        left = [check for check in checks if check.reading.may_notice(mutation)]
+        already = sorted(check.row.check for check in issues if check.reading.may_notice(mutation))
+        if not left and already:
+            reason = f"the checks that look at what it changes are Issues already: {_named(already)}"
+            return replace(proof, state=MutationState.NEVER_MET, reason=reason)
         if not checks:
             return replace(proof, state=MutationState.NEVER_MET, reason="no check read a row that it changes")
         began, tried, broke = time.monotonic(), 0, ""
-        left = [check for check in checks if check.reading.may_notice(mutation)]
         while left and not self._stop.is_set():
             check = min(left, key=lambda check: self._expected_ms(check, mutation.column))
             left.remove(check)
@@ -166,9 +181,10 @@ class Observer:
                 )
             if result.status in {Status.ISSUE, Status.NOT_RUN}:
                 broke = f"; {check.row.check} is {result.status}: {result.reason}"
-        unseen = "no check looks at what it changes" if not tried else f"none of {tried} checks turned to Issue"
+        unseen = f"none of {tried} checks turned to Issue" if tried else "no check that is OK looks at what it changes"
+        others = f"; further checks that look at it are Issues already: {_named(already)}" if already else ""
         return replace(
-            proof, state=MutationState.SURVIVED, tried=tried, reason=unseen + broke, duration_ms=_since(began)
+            proof, state=MutationState.SURVIVED, tried=tried, reason=unseen + others + broke, duration_ms=_since(began)
         )
 
     def _result(self, check: Watched, mutation: Mutation, topology: Topology, workspace: Workspace) -> Result:
@@ -189,6 +205,11 @@ class Observer:
         with self._lock:
             self._tries[check.row.check, column] += 1
             self._turns[check.row.check, column] += turned
+
+
+def _named(checks: Sequence[str]) -> str:
+    more = f" and {len(checks) - _MOST_NAMED} more" if len(checks) > _MOST_NAMED else ""
+    return f"{', '.join(checks[:_MOST_NAMED])}{more}"
 
 
 def _since(began: float) -> float:

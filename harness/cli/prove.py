@@ -130,12 +130,12 @@ def _print_unproven(invocation: Invocation, run: StoredRun) -> bool:
                 lines.append(f"UNPROVEN {proof.topology}: under the break {proof.name} {', '.join(checks)} {mistake}")
     survivors = [proof for proof in run.observed_proofs if proof.state is MutationState.SURVIVED]
     lines += [
-        f"SURVIVED {proof.topology}: {proof.name}: a trail that {proof.what} would pass ({proof.reason})"
+        f"SURVIVED {proof.topology}: {proof.name}: a trail that {proof.what} is not noticed ({proof.reason})"
         for proof in survivors
     ]
     all_proven = not lines
     lines += [
-        f"NEVER MET {proof.topology}: {proof.name}: whether a trail that {proof.what} would pass is not known"
+        f"NEVER MET {proof.topology}: {proof.name}: a trail that {proof.what} may be noticed or not ({proof.reason})"
         for proof in run.observed_proofs
         if proof.state is MutationState.NEVER_MET
     ]

@@ -308,9 +308,9 @@ class MutationState(StrEnum):
 
     #: a check turned to Issue
     NOTICED = "noticed"
-    #: no check did
+    #: no check that was OK without it did
     SURVIVED = "survived"
-    #: no check read a row that it changes
+    #: no check read a row that it changes, or those that look at what it changes are Issues without it
     NEVER_MET = "never met"
     #: a sound trail of this kind can show such rows
     LEFT_OUT = "left out"

@@ -50,6 +50,8 @@ class Checks:
         self.written: list[ObservedProof] = []
         self.notified: list[Notification] = []
         self.stop = Event()
+        #: checks that are Issues without a mutation
+        self.issues: set[str] = set()
 
     def run(self, check: Any, row: PlannedCheck, *_: object, control: Any, **__: object) -> Result:
         ctx = SimpleNamespace(target=reference_target())
@@ -72,7 +74,7 @@ class Checks:
             watch(cast("Any", ctx))
             ctx.target.observed(ROWS)
             ctx.target.reading.seen.update(seen)
-            observer.keep(row, result("direct", name))
+            observer.keep(row, result("direct", name, Status.ISSUE if name in self.issues else Status.OK))
         workspace = cast("Workspace", SimpleNamespace(target=reference_target()))
         with ThreadPoolExecutor(1) as pool:
             observer.try_mutations(pool, mutations, DIRECT, workspace)
@@ -116,6 +118,23 @@ def test_a_mutation_that_changes_nothing_is_not_met_and_a_sound_one_is_left_out(
     ]
 
 
+def test_of_a_mutation_whose_checks_are_issues_already_nothing_is_known(checks: Checks) -> None:
+    checks.issues = {"actor.unset"}
+    proofs = checks.try_all(NO_ACTOR, UPPER)
+    assert checks.ran == [("capture.insert", "op.upper-cased")]
+    assert proofs["actor.null"].state is MutationState.NEVER_MET
+    assert proofs["actor.null"].reason == "the checks that look at what it changes are Issues already: actor.unset"
+    assert proofs["op.upper-cased"].reason == "none of 1 checks turned to Issue"
+
+
+def test_a_survivor_names_the_checks_that_are_issues_already(checks: Checks) -> None:
+    checks.judges["actor.unset"] = ({"op"}, lambda _: True)
+    checks.issues = {"actor.unset"}
+    proof = checks.try_all(UPPER)["op.upper-cased"]
+    assert (proof.state, proof.tried) == (MutationState.SURVIVED, 1)
+    assert proof.reason.endswith("; further checks that look at it are Issues already: actor.unset")
+
+
 def test_a_check_that_breaks_has_not_noticed(checks: Checks, monkeypatch: pytest.MonkeyPatch) -> None:
     def broken(_check: object, row: PlannedCheck, *_: object, **__: object) -> Result:
         reason = "the check itself broke: IndexError"
@@ -132,7 +151,7 @@ def test_nothing_is_recorded_after_the_end_of_the_run(checks: Checks) -> None:
     assert checks.try_all(NO_ACTOR) == {}
 
 
-def test_rows_of_checks_that_are_not_ok_or_not_about_the_trail_are_not_kept() -> None:
+def test_rows_of_checks_that_did_not_run_or_are_not_about_the_trail_are_not_kept() -> None:
     observer = Observer(catalogue(), cast("Any", None), cast("Any", None), Event())
     assert observer.watch(planned("direct", "pooling.cancel")) is None
     row = planned("direct", "capture.insert")
@@ -141,7 +160,7 @@ def test_rows_of_checks_that_are_not_ok_or_not_about_the_trail_are_not_kept() ->
     assert watch
     watch(cast("Any", ctx))
     ctx.target.observed(ROWS)
-    observer.keep(row, result("direct", row.check, Status.ISSUE, "x"))
+    observer.keep(row, result("direct", row.check, Status.NOT_RUN, "x"))
     written: list[ObservedProof] = []
     store = SimpleNamespace(append_observed_proof=written.append)
     observer._store, observer._notify = cast("Any", store), lambda _event: None
