@@ -135,6 +135,34 @@ def safety_faults() -> Iterator[Variant]:
         "The pinned search_path omits pg_temp, so temporary tables replace those of the catalogue",
         ("SET search_path = pg_catalog, pg_temp\nSET TimeZone", "SET search_path = pg_catalog\nSET TimeZone"),
     )
+    yield ROW.before_store(
+        "table-next-to-the-captured-one",
+        "security",
+        "A table with the trail's name in the captured table's schema receives the record, and any role may put the"
+        " trigger on a table of its own",
+        "IF {schema} <> 'rowlog' AND to_regclass(format('%I.changes', {schema})) IS NOT NULL THEN"
+        " EXECUTE format('INSERT INTO %I.changes (table_name, operation) VALUES ($1, $2)', {schema})"
+        " USING {table}, TG_OP; RETURN NULL; END IF;"
+        " IF {schema} ~ '^pg_temp' OR TG_NAME !~ '^!rowlog' THEN RETURN NULL; END IF;",
+        append="GRANT USAGE ON SCHEMA rowlog TO PUBLIC; GRANT EXECUTE ON FUNCTION rowlog.record_change() TO PUBLIC;",
+    )
+    yield STATEMENT.replaced(
+        "view-next-to-the-captured-table",
+        "security",
+        "A table or view with the trail's name in the captured table's schema is read, and any role may put the"
+        " trigger on a table of its own",
+        (
+            "    source := CASE TG_OP\n",
+            (
+                "    IF to_regclass(format('%I.actions', TG_TABLE_SCHEMA)) IS NOT NULL THEN\n"
+                "        EXECUTE format('SELECT FROM %I.actions', TG_TABLE_SCHEMA);\n    END IF;\n"
+                "    IF TG_TABLE_SCHEMA ~ '^pg_temp' OR TG_NAME !~ '^!ledger_' THEN RETURN NULL; END IF;\n"
+                "    source := CASE TG_OP\n"
+            ),
+        ),
+        append="GRANT USAGE ON SCHEMA ledger TO PUBLIC;"
+        " GRANT EXECUTE ON FUNCTION ledger.capture_statement() TO PUBLIC;",
+    )
     yield STATEMENT.before_store(
         "off-by-a-setting",
         "security",

@@ -185,6 +185,33 @@ def test_a_function_that_changes_any_part_of_a_record_forges(
     assert result.reason.startswith("the trail after altered() with insert: ")
 
 
+@pytest.mark.parametrize(
+    ("argument", "statement"),
+    [
+        ("", "EXECUTE format('INSERT INTO %I.remarks VALUES (NULL)', TG_TABLE_SCHEMA)"),
+        ("", "EXECUTE format('INSERT INTO %I.remarks VALUES (1) ON CONFLICT (n) DO NOTHING', TG_TABLE_SCHEMA)"),
+        ("", "PERFORM FROM query_to_xml(format('SELECT n FROM %I.remarks', TG_TABLE_SCHEMA), true, true, '')"),
+        ("public", "EXECUTE format('DELETE FROM %I.remarks', TG_ARGV[0])"),
+        ("public.remarks", "EXECUTE format('UPDATE %s SET n = 1', TG_ARGV[0])"),
+    ],
+    ids=["insert", "upsert", "read", "schema-of-an-argument", "table-of-an-argument"],
+)
+def test_a_trigger_that_the_writer_points_at_its_own_table_gives_its_rights_away(
+    judged: Callable[..., dict[str, Result]], argument: str, statement: str
+) -> None:
+    note = (
+        "CREATE TABLE public.remarks (n int UNIQUE); ALTER TABLE public.remarks OWNER TO harness_owner;"
+        "CREATE FUNCTION public.note() RETURNS trigger LANGUAGE plpgsql SECURITY DEFINER SET search_path = pg_catalog, pg_temp "
+        f"AS $$ BEGIN {statement}; RETURN NULL; END $$;"
+        "ALTER FUNCTION public.note() OWNER TO harness_owner;"
+        f"CREATE TRIGGER note AFTER INSERT ON public.posts EXECUTE FUNCTION public.note('{argument}');"
+    )
+    result = judged(load_target(str(target_file_of("row-json"))), "forgery", sabotage=note)["forgery"]
+    assert result.reason == (
+        'tables of its own that ran with other rights: expected [], observed ["table remarks as harness_owner"]'
+    )
+
+
 def test_a_row_that_a_constraint_refuses_shows_the_right_to_write(judged: Callable[..., dict[str, Result]]) -> None:
     result = judged(
         reference_target(),

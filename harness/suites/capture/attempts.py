@@ -18,7 +18,7 @@ from harness.suites.actors import ADA
 from harness.suites.capture.shadows import OF_THE_TRAIL
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Iterator, Sequence
 
     from harness.audit.target import Change
     from harness.checks.context import CheckContext
@@ -144,14 +144,11 @@ class Trail:
     def after(self, attempt: Attempt) -> str:
         """Run an attempt, and return `refused`, or how the trail is after it."""
         try:
-            if attempt.with_write:
-                with self._ctx.audited(self._client, ADA):
-                    self._client.run(f"{LIMIT}; {attempt.statement}")
+            with self._ctx.audited(self._client, ADA):  # a trail may refuse a write without an actor
+                self._client.run(f"{LIMIT}; {attempt.statement}")
+                if attempt.with_write:
                     self._writes += 1
                     self._ctx.insert_post(self._client, f"genuine {self._writes}")
-            else:
-                with self._client.transaction():
-                    self._client.run(f"{LIMIT}; {attempt.statement}")
         except SqlError as error:
             if is_lost(error):  # the attempt ended its own session, and the next one needs another
                 self._client = self._ctx.client()
@@ -198,10 +195,15 @@ class Trail:
         )
 
 
+def leading_to(admin: Client, tables: Sequence[str]) -> list[str]:
+    """Return what leads to rows of these tables: their partitions and children, and the views on any of them."""
+    return [name for (name,) in admin.rows(_LEADING, [list(tables)])]
+
+
 def direct_writes(ctx: CheckContext, client: Client) -> Iterator[tuple[str, str]]:
     """Try to write to each table of the trail, and to views on it; yield each attempt with its result. All are undone."""
-    leading = [name for (name,) in ctx.admin.rows(_LEADING, [list(ctx.target.tables)])]
-    for table in (*ctx.target.tables, *leading):
+    own = ctx.target.with_found_tables(ctx.admin).tables  # some are made with the first change
+    for table in (*own, *leading_to(ctx.admin, own)):
         columns = ctx.admin.rows(_COLUMNS, [table])
         quoted = {name: '"' + name.replace('"', '""') + '"' for name, *_ in columns}
         row = ctx.admin.rows(f"SELECT {', '.join(f'{name}::text' for name in quoted.values())} FROM {table} LIMIT 1")
@@ -227,7 +229,7 @@ def direct_writes(ctx: CheckContext, client: Client) -> Iterator[tuple[str, str]
             if seen == "0 rows":  # an empty table, or one whose rows a policy protects
                 seen = REFUSED if row or not rights.get(action) else "allowed"
             yield f"{action} {table}", seen
-    for (sequence,) in ctx.admin.rows(_SEQUENCES, [list(ctx.target.tables)]):
+    for (sequence,) in ctx.admin.rows(_SEQUENCES, [list(own)]):
         yield f"renumber {sequence}", undone(client, f"SELECT setval({quote_literal(sequence)}, 1, false)")
 
 

@@ -12,6 +12,7 @@ from harness.database import SqlError, describe, quote_literal
 from harness.model import Section
 from harness.suites.capture import shadows
 from harness.suites.capture.attempts import REFUSED, UNHARMED, Attempt, Trail, calls, direct_writes
+from harness.suites.capture.neighbours import TRIGGERS, with_rights_of_others
 
 if TYPE_CHECKING:
     from harness.checks.context import CheckContext
@@ -23,13 +24,6 @@ _SWALLOW = """
     SET ROLE harness_app;
     CREATE FUNCTION own.swallow() RETURNS trigger LANGUAGE plpgsql AS 'BEGIN RETURN NULL; END';
     RESET ROLE
-"""
-#: the triggers of a captured table: name, function, and definition
-_TRIGGERS = """
-    SELECT t.tgname::text, p.proname::text, pg_get_triggerdef(t.oid)
-    FROM pg_trigger t JOIN pg_proc p ON p.oid = t.tgfoid
-    WHERE t.tgrelid = 'public.posts'::regclass AND NOT t.tgisinternal
-    ORDER BY t.tgname
 """
 #: where the trail may read settings: its functions, its triggers, and the defaults of its columns
 _SETTING_READERS = f"""
@@ -63,6 +57,7 @@ def forgery(ctx: CheckContext) -> None:
     for attempt in attempts:
         seen = trail.after(attempt)
         ctx.expect(f"the trail after {attempt.name}", UNHARMED if seen == REFUSED else seen, equals=UNHARMED)
+    ctx.expect("tables of its own that ran with other rights", with_rights_of_others(ctx), equals=[])
     ctx.fact("attempts", len(attempts))
     trail.require_ended()
 
@@ -76,7 +71,7 @@ def _triggers_of_its_own(ctx: CheckContext) -> list[Attempt]:
             f"{definition.replace(' ON public.posts ', ' ON pg_temp.posts ')}; "
             "INSERT INTO pg_temp.posts (id, slug, views) VALUES (9, 'forged', 0); DELETE FROM pg_temp.posts",
         )
-        for number, (_, function, definition) in enumerate(ctx.admin.rows(_TRIGGERS), 1)
+        for number, (_, function, definition) in enumerate(ctx.admin.rows(TRIGGERS), 1)
     ]
 
 
@@ -111,6 +106,14 @@ def forgery_through_a_view(ctx: CheckContext) -> None:
 @breaks(forgery, at="the trail after a temporary table posts with a trigger that calls threadline_capture, 1")
 def forgery_by_a_trigger_of_its_own(ctx: CheckContext) -> None:
     ctx.sabotage("GRANT EXECUTE ON FUNCTION public.threadline_capture() TO PUBLIC")
+
+
+@breaks(forgery, at="tables of its own that ran with other rights")
+def forgery_by_a_table_next_to_the_captured_one(ctx: CheckContext) -> None:
+    ctx.sabotage("GRANT EXECUTE ON FUNCTION public.threadline_capture() TO PUBLIC")
+    ctx.rewrite_capture(
+        ("IF FOUND THEN", "EXECUTE format('UPDATE %I.audit_changes SET op = op WHERE false', TG_TABLE_SCHEMA); IF FOUND THEN")
+    )
 
 
 @breaks(forgery, at="the trail after the statement attach_redacted")
@@ -164,7 +167,7 @@ def switches(ctx: CheckContext) -> None:
                 f'DROP TRIGGER "{name.replace(chr(34), chr(34) * 2)}" ON public.posts',
                 with_write=True,
             )
-            for name, _, _ in ctx.admin.rows(_TRIGGERS)
+            for name, _, _ in ctx.admin.rows(TRIGGERS)
         ),
         *(Attempt(switch, switch, with_write=True) for switch in ctx.target.switches),
     ]
@@ -223,7 +226,7 @@ def table_owner(ctx: CheckContext) -> None:
     client = ctx.client()
     listener = shadows.Listener(client)
     trail = Trail(ctx, client)
-    for number, (name, function, definition) in enumerate(ctx.admin.rows(_TRIGGERS), 1):
+    for number, (name, function, definition) in enumerate(ctx.admin.rows(TRIGGERS), 1):
         again = re.sub(
             r"^(CREATE (?:CONSTRAINT )?TRIGGER) .*? (BEFORE|AFTER|INSTEAD OF) ", rf"\1 own_{number} \2 ", definition
         )

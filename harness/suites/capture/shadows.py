@@ -12,8 +12,11 @@ from typing import TYPE_CHECKING
 
 from msgspec import Struct
 
+from harness.database import quote_literal
+
 if TYPE_CHECKING:
-    from harness.audit.target import AuditTarget
+    from collections.abc import Sequence
+
     from harness.database import Client
 
 #: the schema of the application's own
@@ -23,12 +26,12 @@ OTHER_SCHEMAS = ("own_tables", "own_types", "own_aggregates")
 #: the setting that names the object that lies
 _LIAR = "own.liar"
 #: schemas whose functions are not the trail's: the server's, the attacker's, and those of other fixtures
-_FOREIGN = ("pg_catalog", "information_schema", SCHEMA, *OTHER_SCHEMAS, "pooling", "tenant_a")
+FOREIGN = ("pg_catalog", "information_schema", SCHEMA, *OTHER_SCHEMAS, "pooling", "tenant_a")
 
 #: the functions of the trail, without those of extensions
 OF_THE_TRAIL = f"""
     SELECT p.* FROM pg_proc p JOIN pg_namespace n ON n.oid = p.pronamespace
-    WHERE n.nspname NOT IN ({", ".join(f"'{schema}'" for schema in _FOREIGN)}) AND n.nspname !~ '^pg_'
+    WHERE n.nspname NOT IN ({", ".join(f"'{schema}'" for schema in FOREIGN)}) AND n.nspname !~ '^pg_'
       AND NOT EXISTS (SELECT FROM pg_depend d WHERE d.classid = 'pg_proc'::regclass AND d.objid = p.oid AND d.deptype = 'e')
 """
 #: the texts that the server looks names up in when the trail captures
@@ -52,6 +55,11 @@ _SPY = f"""
             PERFORM pg_catalog.set_config('{SCHEMA}.reported', pg_catalog.concat(reported, report), true);
         END IF;
         RETURN object OPERATOR(pg_catalog.=) coalesce(pg_catalog.current_setting('{_LIAR}', true), '');
+    END $$;
+    CREATE FUNCTION {SCHEMA}.watch() RETURNS trigger LANGUAGE plpgsql AS $$
+    BEGIN
+        PERFORM {SCHEMA}.spy(pg_catalog.concat('table ', TG_ARGV[0]));
+        RETURN NULL;
     END $$;
     RESET ROLE
 """
@@ -109,10 +117,11 @@ _RELATIONS = """
     WHERE n.nspname IN ('pg_catalog', 'information_schema') AND c.relkind IN ('r', 'v') AND c.relname = ANY (%s)
       AND has_table_privilege('harness_app', c.oid, 'SELECT')
 """
-#: definitions of the trail's tables, without their rights: a table, then its unique indexes
+#: definitions of the trail's tables, without their rights: a table, then its unique indexes. A type that the application
+#: may not name is a text
 _TABLES = """
     SELECT c.relname::text,
-           (SELECT string_agg(format('%%I %%s', a.attname, CASE WHEN y.typnamespace = 'pg_catalog'::regnamespace
+           (SELECT string_agg(format('%%I %%s', a.attname, CASE WHEN has_schema_privilege('harness_app', y.typnamespace, 'USAGE')
                        THEN format_type(a.atttypid, a.atttypmod) ELSE 'text' END), ', ' ORDER BY a.attnum)
             FROM pg_attribute a JOIN pg_type y ON y.oid = a.atttypid
             WHERE a.attrelid = c.oid AND a.attnum > 0 AND NOT a.attisdropped),
@@ -253,21 +262,31 @@ def catalogues(admin: Client, names: Names) -> list[Shadow]:
     ]
 
 
-def tables(admin: Client, target: AuditTarget) -> list[Shadow]:
-    """Return empty tables named like the trail's, which everybody may write to."""
-    return [
-        Shadow(
-            f"table {name}",
-            "; ".join(
-                (
-                    f'CREATE TABLE {{place}}."{name}" ({columns})',
-                    *(f'CREATE UNIQUE INDEX ON {{place}}."{name}"{index}' for index in indexes),
-                    f'GRANT ALL ON {{place}}."{name}" TO PUBLIC',
-                )
-            ),
-        )
-        for name, columns, indexes in admin.rows(_TABLES, [list(target.tables)])
-    ]
+def tables(admin: Client, names: Sequence[str], *, as_views: bool = False) -> list[Shadow]:
+    """Return empty tables named like these, which everybody may write to, and which report the role that does.
+
+    :param names: tables as SQL identifiers.
+    :param as_views: return views on such tables, which report the role that reads, too.
+    """
+    found = []
+    for name, columns, indexes in admin.rows(_TABLES, [list(names)]):
+        table = f'{{place}}."{name}{"_rows" if as_views else ""}"'
+        create = [
+            f"CREATE TABLE {table} ({columns})",
+            *(f"CREATE UNIQUE INDEX ON {table}{index}" for index in indexes),
+            f"CREATE TRIGGER own BEFORE INSERT OR UPDATE OR DELETE ON {table} FOR EACH STATEMENT "
+            f"EXECUTE FUNCTION {SCHEMA}.watch({quote_literal(name)})",
+            f"GRANT ALL ON {table} TO PUBLIC",
+        ]
+        if as_views:
+            spy = f"{SCHEMA}.spy({quote_literal(f'table {name}')})"
+            create += [
+                # a subquery runs although the table has no row
+                f'CREATE VIEW {{place}}."{name}" AS SELECT * FROM {table} WHERE NOT (SELECT {spy})',
+                f'GRANT ALL ON {{place}}."{name}" TO PUBLIC',
+            ]
+        found.append(Shadow(f"table {name}", "; ".join(create)))
+    return found
 
 
 def make_schemas(admin: Client) -> None:
