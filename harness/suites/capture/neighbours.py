@@ -51,7 +51,7 @@ class _UndoneError(Exception):
 
 
 def with_rights_of_others(ctx: CheckContext) -> list[str]:
-    """Put the trail's triggers on tables of the application, and return which tables beside them ran with other rights.
+    """Put the trail's triggers on tables of the application, and return which tables next to them ran with other rights.
 
     Everything is undone. The schemas of :mod:`harness.suites.capture.shadows` must be there.
     """
@@ -59,9 +59,9 @@ def with_rights_of_others(ctx: CheckContext) -> list[str]:
     definitions = [definition for _, _, definition in ctx.admin.rows(TRIGGERS)]
     words = {*shadows.names_of(ctx.admin).words, *re.findall(r"\w+", " ".join(definitions))}
     named = [name for (name,) in ctx.admin.rows(_NAMED, [list(shadows.FOREIGN), sorted(words)])]
-    beside = list(dict.fromkeys((*own, *leading_to(ctx.admin, own), *named)))
-    schemas = {table.partition(".")[0].strip('"') for table in beside}
-    kinds = [shadows.tables(ctx.admin, beside, as_views=as_views) for as_views in (False, True)]
+    nearby = list(dict.fromkeys((*own, *leading_to(ctx.admin, own), *named)))
+    schemas = {table.partition(".")[0].strip('"') for table in nearby}
+    kinds = [shadows.tables(ctx.admin, nearby, as_views=as_views) for as_views in (False, True)]
     client = ctx.client()
     listener = shadows.Listener(client)
     for place in _PLACES:
