@@ -170,6 +170,33 @@ def test_a_setting_that_holds_a_declared_actor_switches_nothing_off(
     assert "rowlog.actor" in result.facts["settings that the trail reads"]
 
 
+@pytest.mark.parametrize(
+    ("condition", "switch"),
+    [
+        ("current_setting('app.mode', true) = 'bulk-import'", "app.mode = bulk-import"),
+        ("(SELECT application_name FROM pg_stat_activity WHERE pid = pg_backend_pid()) = 'import'", "application_name = import"),
+        ("current_setting('application_name') ~ '^import'", "application_name = import"),
+        ("current_setting('application_name') LIKE 'import%'", "application_name = import%"),
+        ("public.mode() = 'bulk-import'", "app.mode = bulk-import"),
+    ],
+    ids=["setting", "activity", "regular-expression", "pattern", "function"],
+)
+def test_a_setting_that_switches_capture_off_is_found_with_its_value(
+    judged: Callable[..., dict[str, Result]], condition: str, switch: str
+) -> None:
+    result = judged(
+        reference_target(),
+        "switches",
+        sabotage="CREATE FUNCTION public.mode() RETURNS text LANGUAGE sql BEGIN ATOMIC "
+        "SELECT current_setting('app.mode', true); END;"
+        "CREATE FUNCTION public.skip() RETURNS trigger LANGUAGE plpgsql AS "
+        f"$$ BEGIN IF {condition} THEN RETURN NULL; END IF; RETURN NEW; END $$;"
+        "CREATE TRIGGER skip BEFORE INSERT ON public.audit_changes FOR EACH ROW EXECUTE FUNCTION public.skip()",
+    )["switches"]
+    assert result.status is Status.ISSUE
+    assert result.reason.startswith(f"the trail with {switch}: ")
+
+
 @pytest.mark.parametrize("column", ["captured_at = now()", "changed_fields = '{title}'", "transaction_id = gen_random_uuid()"])
 def test_a_function_that_changes_any_part_of_a_record_forges(
     judged: Callable[..., dict[str, Result]], column: str

@@ -25,15 +25,20 @@ _SWALLOW = """
     CREATE FUNCTION own.swallow() RETURNS trigger LANGUAGE plpgsql AS 'BEGIN RETURN NULL; END';
     RESET ROLE
 """
-#: where the trail may read settings: its functions, its triggers, and the defaults of its columns
+#: where the trail may read settings: its functions by name, its triggers, rules and policies, and the defaults of its columns
 _SETTING_READERS = f"""
-    SELECT prosrc FROM ({shadows.OF_THE_TRAIL}) AS trail
-    UNION ALL SELECT pg_get_triggerdef(oid) FROM pg_trigger WHERE NOT tgisinternal
-    UNION ALL SELECT pg_get_expr(adbin, adrelid) FROM pg_attrdef
+    SELECT proname::text, coalesce(pg_get_function_sqlbody(oid), prosrc) FROM ({shadows.OF_THE_TRAIL}) AS trail
+    UNION ALL SELECT '', pg_get_triggerdef(oid) FROM pg_trigger WHERE NOT tgisinternal
+    UNION ALL SELECT '', pg_get_ruledef(oid) FROM pg_rewrite WHERE oid >= 16384
+    UNION ALL SELECT '', concat(pg_get_expr(polqual, polrelid), pg_get_expr(polwithcheck, polrelid)) FROM pg_policy
+    UNION ALL SELECT '', pg_get_expr(adbin, adrelid) FROM pg_attrdef
 """
+#: the server's settings that a session may set: a view such as pg_stat_activity shows some of them in a column
+_SESSION_SETTINGS = "SELECT name FROM pg_settings WHERE context = 'user'"
 _SETTING = re.compile(r"(?:current_setting|set_config)\s*\(\s*'([A-Za-z_][\w.]*)'", re.IGNORECASE)
 #: a literal that may be a value of a setting, and one that may be the name of a setting of the trail's own
 _LITERAL, _NAME = re.compile(r"'([^'\n]{1,40})'"), re.compile(r"[A-Za-z_]\w*\.[A-Za-z_]\w*")
+_WORD = re.compile(r"\w+")
 _VALUES = ("on", "off", "true", "false", "1", "0", "yes", "no", "disabled", "replica")
 
 
@@ -180,14 +185,26 @@ def switches(ctx: CheckContext) -> None:
 def _settings(ctx: CheckContext) -> dict[str, list[str]]:
     """Return the settings that the trail may read, without those of the actor, each with the values to try."""
     schemas = {name for (name,) in ctx.admin.rows("SELECT nspname FROM pg_namespace")}
-    found: dict[str, dict[str, None]] = {}
-    for (source,) in ctx.admin.rows(_SETTING_READERS):
-        literals = _LITERAL.findall(source or "")
-        own = [text for text in literals if _NAME.fullmatch(text) and text.partition(".")[0] not in schemas]
-        for name in {*_SETTING.findall(source or ""), *own} - set(ctx.target.actor.names):
-            # what the source compares the setting with is another literal in it
-            found.setdefault(name, dict.fromkeys(_VALUES)).update(dict.fromkeys(literals))
-    return {name: list(values) for name, values in sorted(found.items())}
+    of_sessions = {name for (name,) in ctx.admin.rows(_SESSION_SETTINGS)}
+    sources = [(name, source or "") for name, source in ctx.admin.rows(_SETTING_READERS)]
+    found: dict[str, None] = {}
+    for _, source in sources:
+        own = [text for text in _LITERAL.findall(source) if _NAME.fullmatch(text) and text.partition(".")[0] not in schemas]
+        found |= dict.fromkeys((*_SETTING.findall(source), *own, *(of_sessions & set(_WORD.findall(source)))))
+    return {name: _values(name, sources) for name in sorted(found.keys() - set(ctx.target.actor.names))}
+
+
+def _values(setting: str, sources: list[tuple[str, str]]) -> list[str]:
+    """Return values to try: literals of the sources that name the setting, or call a function that does."""
+    concerned = [(name, source) for name, source in sources if setting in source]
+    more = concerned
+    while more:
+        names = {name for name, _ in more if name}
+        more = [reader for reader in sources if reader not in concerned and names & set(_WORD.findall(reader[1]))]
+        concerned += more
+    literals = [text for _, source in concerned for text in _LITERAL.findall(source)]
+    # a pattern of LIKE matches itself
+    return list(dict.fromkeys((*_VALUES, *literals, *(text.strip("^$") for text in literals))))
 
 
 @breaks(switches, at="the trail with app.mode = bulk")
