@@ -49,14 +49,28 @@ def within_deadline(client: Client, name: str, where: str) -> Iterator[None]:
     """
     with cancelled_after(client, LONGEST_S) as late:
         try:
-            yield
+            with named(name, where):
+                yield
         except SqlError as error:
             if late.is_set() and error.sqlstate == _CANCELLED:
                 raise DatabaseError(
                     f"statements.{name} did not end within {LONGEST_S:g} s, and was cancelled", where=where
                 ) from None
-            vars(error)[_STATEMENT] = f"statements.{name} ({Path(where).name})"
             raise
+
+
+@contextlib.contextmanager
+def named(name: str, where: str) -> Iterator[None]:
+    """Let the SQL errors of a statement of the target name it: see :func:`statement_of`.
+
+    :param name: the key of the statement.
+    :param where: file and line.
+    """
+    try:
+        yield
+    except SqlError as error:
+        vars(error)[_STATEMENT] = f"statements.{name} ({Path(where).name})"
+        raise
 
 
 def statement_of(error: BaseException) -> str:

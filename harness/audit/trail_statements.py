@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Callable
 from datetime import timedelta
 from functools import cache
@@ -14,13 +15,12 @@ from harness import config
 from harness.audit.actor_convention import ActorConvention
 from harness.audit.changes import REQUIRED, Change, change_of, shown
 from harness.audit.placeholders import ROLE_NAMES, Name, fill, unknown_placeholder
-from harness.audit.statements import Rows, explained, run_statement, within_deadline
+from harness.audit.statements import Rows, explained, named, run_statement, within_deadline
 from harness.audit.target_file import Statements
 from harness.database import Client, Side, raised_for
 from harness.errors import DatabaseError
 
 if TYPE_CHECKING:
-    import contextlib
     from collections.abc import Iterator, Mapping
     from datetime import datetime
 
@@ -81,11 +81,17 @@ class TrailStatements(Struct, frozen=True, kw_only=True):
         return self.observed(rows) if self.observed else rows
 
     def changes_query(self, client: Client) -> str:
-        """Return one query for all changes, to be used within another one."""
+        """Return one query for all changes, to be used within another one: see :meth:`within_a_query`."""
         if not self.statements.each:
             return self.statements.changes
         statements = [f"SELECT * FROM ({statement}\n) AS one" for statement in self._changes_statements(client)]
         return "\nUNION ALL ".join(statements) or NO_CHANGES
+
+    @contextlib.contextmanager
+    def within_a_query(self) -> Iterator[None]:
+        """Let the errors of a query around :meth:`changes_query` be those of the target's statement."""
+        with raised_for(Side.TARGET), named("changes", self.at("changes")):
+            yield
 
     def _changes_statements(self, client: Client) -> Iterator[str]:
         if not self.statements.each:

@@ -84,7 +84,8 @@ class WatchedTarget(AuditTarget, frozen=True, kw_only=True):
 
     def changes_query(self, client: Client) -> str:
         query = super().changes_query(client)
-        self.reading.keep(exact_rows(client, query)[0])
+        with self.within_a_query():
+            self.reading.keep(exact_rows(client, query)[0])
         self.reading.seen.update(_COLUMNS)  # the server looks at them
         return query
 
@@ -94,7 +95,8 @@ class MutatedTarget(AuditTarget, frozen=True, kw_only=True):
 
     def changes_query(self, client: Client) -> str:
         query = super().changes_query(client)
-        rows, types = exact_rows(client, query)
+        with self.within_a_query():
+            rows, types = exact_rows(client, query)
         return query_of(self.observed(rows), types) if types and self.observed else query
 
 

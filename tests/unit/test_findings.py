@@ -180,6 +180,12 @@ def test_a_long_script_keeps_its_beginning_and_its_end() -> None:
         ("a", "CREATE ROLE x LOGIN password  E'secret' NOINHERIT", "CREATE ROLE x LOGIN password  '…' NOINHERIT;"),
         ("a", "SELECT pg_backend_pid()", ""),
         ("admin, role x, directly", "SELECT relname FROM pg_class", ""),
+        ("admin", "SELECT 1 FROM pg_class c JOIN pg_catalog.pg_index i ON i.indrelid = c.oid", ""),
+        (
+            "admin",
+            "SELECT count(*) FROM (SELECT * FROM trail.log l JOIN pg_class c ON c.oid = l.source) AS change",
+            "SELECT count(*) FROM (SELECT * FROM trail.log l JOIN pg_class c ON c.oid = l.source) AS change;",
+        ),
         ("application", "SELECT relname FROM pg_class", "SELECT relname FROM pg_class;"),
         ("admin, role x, directly", "CREATE TABLE t AS SELECT 1", "CREATE TABLE t AS SELECT 1;"),
     ],

@@ -9,6 +9,7 @@ from datetime import UTC, datetime, timedelta
 from decimal import Decimal
 from typing import TYPE_CHECKING, Any
 
+import psycopg
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -16,11 +17,13 @@ from msgspec.structs import replace
 
 from harness.audit.actor_convention import IdType
 from harness.audit.changes import Change
+from harness.audit.statements import statement_of
 from harness.audit.target_file import Recorded, TrailFeature
 from harness.audit.target_loading import load_target, reference_target
+from harness.database import Side, origin_of
 from harness.mutants.observed import MUTATIONS
 from harness.mutants.observed_queries import query_of
-from harness.mutants.observed_reading import Reading, watched
+from harness.mutants.observed_reading import Reading, mutated, watched
 from harness.mutants.observed_rows import Row, known
 
 if TYPE_CHECKING:
@@ -143,8 +146,8 @@ def test_a_mutation_reads_an_empty_trail_and_rows_without_optional_columns(mutat
     required = ("id", "transaction_id", "table_schema", "table_name", "table_pk", "op", "data_after", "actor")
     few = [{name: found[name] for name in required} for found in ROWS]
     for rows in (bare, few):
-        for mutated in read(mutation, rows):
-            assert all(set(found) <= set(rows[0]) for found in mutated if mutation.column != "row")
+        for changed in read(mutation, rows):
+            assert all(set(found) <= set(rows[0]) for found in changed if mutation.column != "row")
 
 
 @given(st.lists(st.sampled_from(ROWS), max_size=8))
@@ -335,3 +338,18 @@ def test_mutated_rows_are_a_query_with_the_same_columns() -> None:
 
 def test_a_mutated_operation_is_a_text_where_the_trail_has_a_type_of_its_own() -> None:
     assert "(r ->> 'op')::text AS \"op\"" in query_of([{"op": "insertd"}], {"op": "log.operation"})
+
+
+def test_a_query_of_the_trail_that_fails_is_its_error_also_where_its_rows_are_watched_or_mutated() -> None:
+    class Failing:
+        def execute(self, *_: object) -> None:
+            raise psycopg.errors.ProgramLimitExceeded("too large")
+
+    target: Any = load_target("plain-trigger")
+    for read in (watched(target, Reading()), mutated(target, BY_NAME["op.upper-cased"])):
+        with pytest.raises(psycopg.Error) as caught:
+            read.changes_query(Failing())  # type: ignore[arg-type]
+        origin = origin_of(caught.value)
+        assert origin is not None
+        assert origin.side is Side.TARGET
+        assert statement_of(caught.value).startswith("statements.changes (plain-trigger.toml:")

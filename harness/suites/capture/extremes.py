@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from harness.audit.target_file import Recorded
 from harness.checks.registry import MADE_BY_THE_SERVER, P0, TRANSACTION_BLOCKS, breaks, check
-from harness.database import Side, quote_literal, raised_for
+from harness.database import quote_literal
 from harness.model import Section
 from harness.suites.actors import ADA
 
@@ -55,20 +55,15 @@ def _outcome(ctx: CheckContext, client: Client, number: int, column: str, value:
     if outcome != "done":
         ctx.fact(f"the error of row {number}", outcome)
         return f"the write failed, and left {left} rows" if left else _REFUSED
-    found = _rows(
-        ctx,
-        f"SELECT {kept} FROM (SELECT data_after AS held, table_pk::text::json ->> 'id' AS id "
-        f"FROM ({ctx.target.changes_query(ctx.admin)}) c WHERE table_name = 'blobs' AND lower(op::text) = 'insert') c "
-        f"JOIN public.blobs b ON b.id::text = c.id WHERE b.id = {number}",
-    )
+    with ctx.target.within_a_query():
+        found = ctx.admin.rows(
+            f"SELECT {kept} FROM (SELECT data_after AS held, table_pk::text::json ->> 'id' AS id FROM "
+            f"({ctx.target.changes_query(ctx.admin)}) c WHERE table_name = 'blobs' AND lower(op::text) = 'insert') c "
+            f"JOIN public.blobs b ON b.id::text = c.id WHERE b.id = {number}"
+        )
     if not found:
         return "the row was written, and is not in the trail"
     return _KEPT if found[0][0] else "the row was written, and the trail holds another value"
-
-
-@raised_for(Side.TARGET)
-def _rows(ctx: CheckContext, statement: str) -> list[tuple[Any, ...]]:
-    return ctx.admin.rows(statement)
 
 
 @check(

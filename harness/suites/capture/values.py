@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 from harness.audit.target_file import Recorded, TrailFeature
 from harness.checks.registry import P0, TRANSACTION_BLOCKS, breaks, check
-from harness.database import Side, quote_literal, raised_for
+from harness.database import quote_literal
 from harness.model import Section
 from harness.suites.actors import ADA
 from harness.suites.capture.specimens import SETTINGS, SPECIMENS, TYPES, Specimen
@@ -95,13 +95,13 @@ def _write(ctx: CheckContext, statements: str) -> None:
             client.run(statements.format(setting=quote_literal(setting), rows=_UNDER_A_SETTING if setting else _ROWS))
 
 
-@raised_for(Side.TARGET)
 def _rows(ctx: CheckContext, statement: str) -> list[tuple[Any, ...]]:
     """Run a query about the trail in another time zone than that of every writer: a time without its zone differs."""
     ctx.admin.run(_ROW_OF)
     ctx.admin.run("SET TimeZone = 'Asia/Kathmandu'")
     try:
-        return ctx.admin.rows(statement)
+        with ctx.target.within_a_query():
+            return ctx.admin.rows(statement)
     finally:
         ctx.admin.run("RESET TimeZone")
 

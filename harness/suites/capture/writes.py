@@ -7,7 +7,6 @@ from typing import TYPE_CHECKING
 from harness.audit.target_file import Recorded
 from harness.checks.record import NotApplicableError
 from harness.checks.registry import P0, TRANSACTION_BLOCKS, breaks, check
-from harness.database import Side, raised_for
 from harness.model import Section
 from harness.suites.actors import ADA
 from harness.suites.areas import CAPTURE_TRIGGER
@@ -54,13 +53,13 @@ def bulk(ctx: CheckContext) -> None:
     ctx.expect("changes of 5,000 rows, and of different ones", _counts(ctx, "profiles"), equals=expected)
 
 
-@raised_for(Side.TARGET)
 def _counts(ctx: CheckContext, table: str) -> dict[str, tuple[int, int]]:
     """Return the number of changes and of different keys by operation, counted on the server."""
-    rows = ctx.admin.rows(
-        "SELECT lower(op::text), count(*), count(DISTINCT table_pk::text) "
-        f"FROM ({ctx.target.changes_query(ctx.admin)}) c WHERE table_name = '{table}' GROUP BY 1"
-    )
+    with ctx.target.within_a_query():
+        rows = ctx.admin.rows(
+            "SELECT lower(op::text), count(*), count(DISTINCT table_pk::text) "
+            f"FROM ({ctx.target.changes_query(ctx.admin)}) c WHERE table_name = '{table}' GROUP BY 1"
+        )
     return {op: (changes, keys) for op, changes, keys in rows}
 
 

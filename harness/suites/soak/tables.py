@@ -15,7 +15,7 @@ from harness.checks.judges import soak
 from harness.checks.judges.soak import Found, SoakState
 from harness.checks.record import NotApplicableError, NotExercisedError
 from harness.checks.registry import Capability
-from harness.database import Client, Side, load_queries, raised_for
+from harness.database import Client, load_queries
 from harness.errors import TimedOutError
 from harness.lab.effective import declared_limits, effective_limits, number
 from harness.lab.effective import most_clients as admitted
@@ -167,7 +167,7 @@ def compare_rows(admin: Client, target: AuditTarget) -> tuple[dict[str, Found], 
     admin.run(queries()["room"])
     # without statistics, the server would look up each of a million rows in an index
     admin.run(f"ANALYZE {', '.join(target.tables)}")
-    with raised_for(Side.TARGET):
+    with target.within_a_query():
         admin.run(_filled("changes", changes=target.changes_query(admin)))
     admin.run(queries()["matched"])
     admin.run(queries()["tally"])
