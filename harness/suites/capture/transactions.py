@@ -12,11 +12,12 @@ from harness.checks.record import NotExercisedError
 from harness.checks.registry import P0, TRANSACTION_BLOCKS, breaks, check
 from harness.database import SqlError
 from harness.model import Section
-from harness.suites.actors import ADA
+from harness.suites.actors import ADA, BOB
+from harness.suites.capture.renumbering import differing, repeat_number
 
 if TYPE_CHECKING:
-
     from harness.checks.context import CheckContext
+    from harness.database import Client
 
 _HERE = Section.CAPTURE
 #: what a check of single inserts looks at
@@ -206,7 +207,7 @@ def killed_connection_without_a_transaction(ctx: CheckContext) -> None:
 
 @check(
     "capture.reused-txid",
-    claim="a record of another cluster with the same transaction number is not confused with this transaction",
+    claim="a record of another cluster with the same transaction number is not confused with this transaction, and stays",
     section=_HERE,
     severity=P0,
     item="1.1",
@@ -218,7 +219,12 @@ def killed_connection_without_a_transaction(ctx: CheckContext) -> None:
 def reused_txid(ctx: CheckContext) -> None:
     """A dump that is restored into a new cluster brings records whose numbers the cluster assigns once more."""
     client = ctx.client()
-    with ctx.audited(client, ADA):
+    numbers = [_numbered_write(ctx, client, slug) for slug in ("older", "another")]
+    before = ctx.changes("posts")
+    convention = ctx.target.actor
+    if not convention.is_local:
+        ctx.application.declare(client, ADA)
+    with ctx.application.transaction(client):
         txid = client.value("SELECT txid_current()")
         if ctx.claims(TrailFeature.CONTRACT_TABLES):
             ctx.admin.run(
@@ -226,18 +232,32 @@ def reused_txid(ctx: CheckContext) -> None:
                 '(gen_random_uuid(), %s, \'2020-02-02\', \'{"type": "user", "id": "somebody else"}\')',
                 [txid],
             )
+        repeated = repeat_number(ctx, numbers, txid)
+        if convention.is_local:
+            ctx.application.declare(client, ADA)
         ctx.insert_post(client, "mine")
-    changes = ctx.changes("posts")
+    known = {change.id for change in before}
+    changes = [change for change in ctx.changes("posts") if change.id not in known]
     if not ctx.expect("rows captured", len(changes), equals=1):
         return
     if ctx.target.is_reference:
         ctx.expect("transaction id", changes[0].txid, equals=txid)
     if ctx.records(Recorded.ACTOR):
         ctx.expect("actor", changes[0].actor, equals=ADA.reference)
+    ctx.fact("records of an earlier transaction that got this number", repeated)
+    if repeated:
+        ctx.expect("earlier changes that differ since then", differing(before, ctx.changes("posts")), equals=[])
     more = "more than the server's number"
     bare = any(stands_for(changes[0].transaction_id or "", number) for number in (txid, txid % 2**32))
     made_of = "the number alone, which a restored database assigns again" if bare else more
     ctx.expect("what the id of a transaction is made of", made_of, equals=more)
+
+
+def _numbered_write(ctx: CheckContext, client: Client, slug: str) -> int:
+    """Insert a post as another actor, and return the number of the transaction."""
+    with ctx.audited(client, BOB):
+        ctx.insert_post(client, slug)
+        return int(client.value("SELECT txid_current()"))
 
 
 def stands_for(identity: str, number: int) -> bool:
@@ -261,6 +281,11 @@ def reused_txid_is_looked_up(ctx: CheckContext) -> None:
             "LIMIT 1), public.threadline_transaction_id())",
         )
     )
+
+
+@breaks(reused_txid, at="earlier changes that differ since then")
+def reused_txid_takes_the_earlier_record(ctx: CheckContext) -> None:
+    ctx.tamper("audit_transactions", "UPDATE public.audit_transactions SET actor_ref = NULL WHERE txid = NEW.txid")
 
 
 @breaks(reused_txid, at="what the id of a transaction is made of")
