@@ -5,9 +5,8 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from msgspec import Struct
-from msgspec.structs import replace
 
-from harness.audit.changes import REQUIRED, Change, change_of, shown
+from harness.audit.changes import REQUIRED, Change, shown
 from harness.audit.statements import run_statement, within_deadline
 from harness.database import Client, Side, raised_for
 from harness.errors import DatabaseError
@@ -42,8 +41,7 @@ def export_trail(target: AuditTarget, client: Client, since: str | None = None) 
         raise DatabaseError(
             f"statements.export: cursor is {shown(wrong[0])}, needed one text that all rows share", where=where
         )
-    changes = (change_of(row, target.own_columns, where, "export") for row in rows)
     return TrailExport(
-        changes=tuple(replace(change, actor=target.actor.read(change.actor)) for change in changes),
+        changes=tuple(target.canonical(client, rows, "export")),
         cursor=str(cursors[0]) if cursors else since,
     )

@@ -15,6 +15,7 @@ from harness.audit.changes import Change
 from harness.audit.placeholders import TABLE_NAMES, fill, role_names, table_names, uses
 from harness.audit.statements import explained
 from harness.audit.target_file import Recorded, TrailFeature, TrailLimit
+from harness.audit.text_values import IMAGE
 from harness.audit.trail_statements import TrailStatements
 from harness.audit.trial import Trial
 from harness.database import Client, Side, quote_identifier, quote_literal, raised_for, run_files
@@ -73,6 +74,12 @@ class AuditTarget(TrailStatements, frozen=True, kw_only=True):
         if property_ is Recorded.TIME:
             return property_.omitted if self.columns is not None and "captured_at" not in self.columns else None
         return self.trial.lacking(property_) if self.trial else None
+
+    @property
+    def texts(self) -> frozenset[str]:
+        # images with types say what the types are, so texts in the keys are other values
+        known = self.trial.texts if self.trial else frozenset()
+        return known if IMAGE in known or not self.records(Recorded.IMAGE) else frozenset()
 
     def records(self, property_: Recorded) -> bool:
         """Return whether the trail has a property, as far as it is known."""

@@ -17,11 +17,12 @@ from harness.audit.changes import REQUIRED, Change, change_of, shown
 from harness.audit.placeholders import ROLE_NAMES, Name, fill, unknown_placeholder
 from harness.audit.statements import Rows, explained, named, run_statement, within_deadline
 from harness.audit.target_file import Statements
+from harness.audit.text_values import read_back
 from harness.database import Client, Side, raised_for
 from harness.errors import DatabaseError
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Mapping
+    from collections.abc import Iterable, Iterator, Mapping
     from datetime import datetime
 
 #: for a trail with a query for each table, while it has no table
@@ -54,9 +55,22 @@ class TrailStatements(Struct, frozen=True, kw_only=True):
 
         :param condition: SQL about the canonical columns of `change`; "" for all changes.
         """
-        where, convention = self.at("changes"), self.actor
-        changes = (change_of(row, self.own_columns, where) for row in self.rows_of(client, condition))
-        return [replace(change, actor=convention.read(change.actor)) for change in changes]
+        return self.canonical(client, self.rows_of(client, condition), "changes")
+
+    def canonical(self, client: Client, rows: Iterable[Mapping[str, Any]], statement: str) -> list[Change]:
+        """Return rows of the trail in the form that checks compare: actors by the convention, values with their types.
+
+        :param statement: the key of the statement that returned them.
+        :raises DatabaseError: for a value of the wrong type.
+        """
+        changes = (change_of(row, self.own_columns, self.at(statement), statement) for row in rows)
+        found = [replace(change, actor=self.actor.read(change.actor)) for change in changes]
+        return read_back(client, found, self.texts) if self.texts and found else found
+
+    @property
+    def texts(self) -> frozenset[str]:
+        """The columns of `changes` whose texts are read back as the types of the table's columns."""
+        return frozenset()
 
     def rows_of(self, client: Client, condition: str = "") -> Rows:
         """Return the rows of the trail as its statement returns them: the single place where the trail is read.

@@ -9,15 +9,17 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from msgspec import Struct, json
+from msgspec.structs import replace
 
 from harness import config
 from harness.audit.actor import Actor
 from harness.audit.changes import Change
 from harness.audit.target_file import Recorded
-from harness.database import SqlError, cancelled_after, describe_in_full
+from harness.audit.text_values import holding_texts
+from harness.database import SqlError, cancelled_after, describe_in_full, quote_identifier
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Iterator
+    from collections.abc import Iterable, Iterator, Mapping
 
     from harness.audit.target import AuditTarget
     from harness.database import Client
@@ -33,6 +35,16 @@ _WRITES = {
 }
 _OPERATIONS = {Recorded.INSERTS: "insert", Recorded.UPDATES: "update", Recorded.DELETES: "delete"}
 _ROWS = {"insert": "the inserted row", "update": "the updated row", "delete": "the deleted row"}
+#: a table with a number and a truth value, which a trail of texts holds as texts
+_TRIED = "tried"
+_MAKE = """
+CREATE TABLE public.tried (id integer, flag boolean, title text, PRIMARY KEY (id, flag));
+GRANT ALL ON public.tried TO {role}"""
+_TYPED_WRITES = {
+    Recorded.INSERTS: "INSERT INTO public.tried VALUES (1, true, 'first title')",
+    Recorded.UPDATES: "UPDATE public.tried SET title = 'second title'",
+    Recorded.DELETES: "DELETE FROM public.tried",
+}
 #: a write of one row takes some milliseconds
 _LONGEST_S = 20.0
 
@@ -46,6 +58,8 @@ class Trial(Struct, frozen=True, kw_only=True):
     failed: Recorded | None = None
     #: the changes of the trial, in the order in which the trail has them
     changes: tuple[Change, ...] = ()
+    #: the columns that hold every value as a text: `text_values.KEY`, `text_values.IMAGE` or both
+    texts: frozenset[str] = frozenset()
 
     def lacking(self, property_: Recorded) -> str | None:
         """Return in one sentence why the trail lacks a property, with the check that shows it; None when it has it."""
@@ -72,8 +86,8 @@ def try_trail(target: AuditTarget, application: Client, admin: Client) -> Trial:
     """
     last = (Recorded.DELETES,) if Recorded.DELETES in target.omits else ()
     for number, actor in enumerate((_ADA, _BOB)):
-        writes = [at for at in _WRITES if at not in last]
-        if problem := _write(target, application, actor, f"trial-{number}", writes):
+        writes = {at: write.format(slug=f"trial-{number}") for at, write in _WRITES.items() if at not in last}
+        if problem := _write(target, application, actor, writes):
             return problem
     read = target.changes(admin)
     changes = _of_the_table(read)
@@ -86,19 +100,38 @@ def try_trail(target: AuditTarget, application: Client, admin: Client) -> Trial:
         property_: sentence for property_, sentence in _missing(target, changes) if property_ not in target.omits
     }
     if last:  # a history in a column of the row goes with the row
-        if problem := _write(target, application, _ADA, "trial-0", last):
+        writes = {at: _WRITES[at].format(slug="trial-0") for at in last}
+        if problem := _write(target, application, _ADA, writes):
             return problem
         changes += tuple(change for change in _of_the_table(target.changes(admin)) if change.op == "delete")
     return Trial(missing=missing, changes=changes)
 
 
-def _of_the_table(changes: Iterable[Change]) -> tuple[Change, ...]:
-    return tuple(change for change in changes if (change.table_schema, change.table_name) == (_SCHEMA, _TABLE))
+def _of_the_table(changes: Iterable[Change], table: str = _TABLE) -> tuple[Change, ...]:
+    return tuple(change for change in changes if (change.table_schema, change.table_name) == (_SCHEMA, table))
 
 
-def _write(
-    target: AuditTarget, client: Client, actor: Actor, slug: str, writes: Iterable[Recorded]
-) -> Trial | None:
+def with_texts(trial: Trial, target: AuditTarget, owner: Client, application: Client, admin: Client) -> Trial:
+    """Return a trial with the columns that hold texts. Only where its numbers are texts does another write show it.
+
+    :param owner: creates a table, and attaches capture to it.
+    :raises SqlError: when the trail cannot be read.
+    """
+    images = [image for change in trial.changes for image in (change.table_pk, change.data_after) if image]
+    if not any(isinstance(image.get("id"), str) for image in images):
+        return trial
+    try:
+        owner.run(_MAKE.format(role=quote_identifier(target.role)))
+        target.attach(owner, f"public.{_TRIED}")
+    except SqlError:
+        return trial  # the checks of other tables report it
+    writes = {at: write for at, write in _TYPED_WRITES.items() if at not in target.omits}
+    if _write(target, application, _ADA, writes):
+        return trial
+    return replace(trial, texts=holding_texts(_of_the_table(target.changes(admin), _TRIED)))
+
+
+def _write(target: AuditTarget, client: Client, actor: Actor, writes: Mapping[Recorded, str]) -> Trial | None:
     """Write in one transaction; return the trial's end when a statement fails or does not end."""
     convention = target.actor
     declaration = convention.declaration(actor)
@@ -110,9 +143,9 @@ def _write(
             with client.transaction():
                 if declaration and convention.is_local:
                     client.execute(declaration.encode(), prepare=False)
-                for at in writes:
+                for at, write in writes.items():
                     doing = f"audited {_OPERATIONS[at]}"
-                    client.run(_WRITES[at].format(slug=slug))
+                    client.run(write)
                 doing = "commit of an audited transaction"
         except SqlError as error:
             what = f"did not end within {_LONGEST_S:g} s" if late.is_set() else f"failed: {describe_in_full(error)}"

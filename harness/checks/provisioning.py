@@ -10,7 +10,7 @@ from msgspec.structs import replace
 
 from harness.audit.statements import explained
 from harness.audit.target import AuditTarget
-from harness.audit.trial import try_trail
+from harness.audit.trial import try_trail, with_texts
 from harness.audit.verifying import columns_of, try_as_superuser, try_attaching, verify_statements, with_its_tables
 from harness.database import (
     Client,
@@ -96,10 +96,12 @@ def _tried(lab: Lab, target: AuditTarget, admin: Client, template: str) -> Audit
         with (
             connect(lab.direct(name), application_name="application") as application,
             connect(lab.admin(name), application_name="pooler-harness trial", options=_DEADLINES) as reader,
+            connect(lab.owner(name), application_name="pooler-harness owner", options=_DEADLINES) as owner,
         ):
             try_as_superuser(target, reader)
             with explained("changes", target.at("changes")):
                 trial = try_trail(target, application, reader)
+                trial = with_texts(trial, target, owner, application, reader)
             return replace(target, trial=trial, columns=columns_of(target, reader))
     finally:
         drop_database(admin, name)

@@ -42,11 +42,13 @@ class Mutation(Struct, frozen=True, kw_only=True):
     text_ids: bool = False
     #: why a sound trail can show such rows; empty for all others
     sound: str = ""
+    #: why it is sound in a trail of texts, whose values are read back as the types of their columns
+    sound_as_texts: str = ""
 
     def left_out(self, target: AuditTarget) -> str:
         """Return in one sentence why a sound trail of this kind can show such rows; "" when it cannot."""
-        if self.sound:
-            return self.sound
+        if sound := self.sound or (self.sound_as_texts if self.column in target.texts else ""):
+            return sound
         if self.feature and self.feature not in target.claims:
             return self.feature.unclaimed
         if self.records and (lacking := target.lacking(self.records)):

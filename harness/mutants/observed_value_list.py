@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
+from msgspec.structs import replace
+
 from harness.audit.target_file import Recorded, TrailFeature
 from harness.mutants import observed_columns as columns
 from harness.mutants.observed_columns import column, objects, values
@@ -42,13 +44,16 @@ def _values(
         return lambda rows: values(rows, name, operator.apply)
 
     return tuple(
-        mutation(
-            f"{name}.{operator.name}",
-            operator.what.format(values=noun),
-            of(operator),
-            feature=feature,
-            records=records,
-            sound=_EQUAL if operator.equal and not as_texts else "",
+        replace(
+            mutation(
+                f"{name}.{operator.name}",
+                operator.what.format(values=noun),
+                of(operator),
+                feature=feature,
+                records=records,
+                sound=_EQUAL if operator.equal and not as_texts else "",
+            ),
+            sound_as_texts=_EQUAL if operator.equal else "",
         )
         for operator in operators
     )

@@ -8,6 +8,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 from harness.audit.target_file import Recorded, TrailFeature
+from harness.audit.text_values import IMAGE, KEY
 from harness.checks.registry import P0, TRANSACTION_BLOCKS, breaks, check
 from harness.database import quote_literal
 from harness.model import Section
@@ -156,7 +157,8 @@ def _compare(ctx: CheckContext, name: str, readings: str, specimens: Sequence[Sp
 
     :param all_: whether the trail has all columns, and not only the changed ones.
     """
-    typed = _is_typed(ctx, "table_pk" if specimens is _KEY else "data_after")
+    known = ctx.target.trial.texts if ctx.target.trial else ()
+    typed = (KEY if specimens is _KEY else IMAGE) not in known
     columns = ", ".join(
         f"({place}, {_held(specimen, typed=typed)}, {_shown(specimen)}, "
         f"(r.row).{specimen.column}::text, (r.own).{specimen.column}::text, "
@@ -199,19 +201,6 @@ def _shown(specimen: Specimen) -> str:
     if specimen.type in {"json", "jsonb"}:
         return f"(held -> '{specimen.column}')::text"
     return f"held ->> '{specimen.column}'"
-
-
-def _is_typed(ctx: CheckContext, column: str) -> bool:
-    """Return whether the trail has JSON values of the types of their columns in its images, or in its keys.
-
-    :param column: `data_after` or `table_pk`: images may have types where keys are texts, which `capture.keys` judges.
-    """
-    query = ctx.target.changes_query(ctx.admin)
-    statement = (
-        f"SELECT coalesce(bool_or(json_typeof({column}::text::json -> 'id') = 'number'), false) "
-        f"FROM ({query}) c WHERE table_name IN ('specimens', 'keyed')"
-    )
-    return bool(_rows(ctx, statement)[0][0])
 
 
 def _misnamed(ctx: CheckContext) -> list[str]:
