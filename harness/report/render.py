@@ -39,6 +39,7 @@ from harness.report.junit_report import junit
 from harness.report.outcomes import WORDS, is_shown
 from harness.report.proofs import count_proofs
 from harness.report.sections import differing, sections
+from harness.report.template_cache import template_cache
 from harness.report.walkthrough import TITLES
 from harness.store import write_together
 
@@ -248,6 +249,7 @@ def _markdown_environment() -> jinja2.Environment:
         trim_blocks=True,
         lstrip_blocks=True,
         keep_trailing_newline=True,
+        bytecode_cache=template_cache("markdown", __file__),
         autoescape=False,  # noqa: S701 -- Markdown; every value passes `text` unless it is marked Ready
         finalize=text,
     )
@@ -264,6 +266,7 @@ def _html_environment() -> jinja2.Environment:
         undefined=jinja2.StrictUndefined,
         trim_blocks=True,
         lstrip_blocks=True,
+        bytecode_cache=template_cache("html", __file__),
         autoescape=True,
     )
     environment.filters |= {"code": lambda value: Code(value).html(), "em": lambda value: element("em", value)}
