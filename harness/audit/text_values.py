@@ -23,6 +23,7 @@ if TYPE_CHECKING:
 
 #: the columns of `changes` that may hold texts: the key, and the image with the prior values
 KEY, IMAGE = "table_pk", "data_after"
+_PARTS = {KEY: (KEY,), IMAGE: (IMAGE, "changed_from")}
 #: the columns of the scratch table that have other JSON types than a text; both belong to its key
 TYPED = ("id", "flag")
 
@@ -47,17 +48,20 @@ FROM (
 ) AS found"""
 
 
-def holding_texts(changes: Iterable[Change]) -> frozenset[str]:
+def holding_texts(changes: Sequence[Change]) -> frozenset[str]:
     """Return which columns hold every value as a text.
 
     :param changes: of a table with the columns `TYPED`.
     """
-    found = set()
-    images = [image for change in changes for image in ((KEY, change.table_pk), (IMAGE, change.data_after)) if image[1]]
+    found = []
     for column in (KEY, IMAGE):
-        values = [image.get(name) for name_of, image in images if name_of == column for name in TYPED]
+        images = [image for change in changes if (image := getattr(change, column))]
+        if column == KEY:  # whether a key has all its columns is another question
+            values = [value for image in images for name, value in image.items() if name in TYPED]
+        else:
+            values = [image.get(name) for image in images for name in TYPED]
         if values and all(isinstance(value, str) for value in values):
-            found.add(column)
+            found.append(column)
     return frozenset(found)
 
 
@@ -68,7 +72,7 @@ def read_back(client: Client, changes: Sequence[Change], columns: Collection[str
 
     :param columns: those that hold texts: `KEY`, `IMAGE` or both.
     """
-    parts = [part for part in (KEY, IMAGE, "changed_from") if (IMAGE if part == "changed_from" else part) in columns]
+    parts = [part for column in columns for part in _PARTS[column]]
     recorded, client.recorded = client.recorded, None  # no statement of the check: nobody has to repeat it
     try:
         types = _types_of(client, {(change.table_schema, change.table_name) for change in changes})

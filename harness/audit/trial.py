@@ -125,7 +125,8 @@ def with_texts(trial: Trial, target: AuditTarget, owner: Client, application: Cl
         target.attach(owner, f"public.{_TRIED}")
     except SqlError:
         return trial  # the checks of other tables report it
-    writes = {at: write for at, write in _TYPED_WRITES.items() if at not in target.omits}
+    deletes = Recorded.DELETES not in target.omits
+    writes = {at: write for at, write in _TYPED_WRITES.items() if deletes or at is not Recorded.DELETES}
     if _write(target, application, _ADA, writes):
         return trial
     return replace(trial, texts=holding_texts(_of_the_table(target.changes(admin), _TRIED)))

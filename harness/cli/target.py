@@ -9,6 +9,7 @@ from threading import Event
 from typing import TYPE_CHECKING
 
 import click
+from msgspec.structs import replace
 
 from harness.audit.target_file import Recorded, TrailFeature
 from harness.audit.trial import Trial, spelled
@@ -41,6 +42,8 @@ if TYPE_CHECKING:
 _TOPOLOGY = "direct"
 #: the longest value that is shown
 _LONGEST = 300
+#: the changes are shown as the statement returns them
+_TEXTS = "values are texts here, and the checks read them back as the types of their columns"
 
 
 @command(
@@ -140,6 +143,9 @@ def _tried(
                 _print("note: nothing else is tried, because every write begins with the declaration", show.redact)
                 return
             with workspace.context("target.try") as ctx:
+                if trial and ctx.target.texts:
+                    _print(f"note: {_TEXTS}", show.redact)
+                    ctx.target = replace(ctx.target, trial=replace(trial, texts=frozenset()))
                 yield from try_writes(ctx, show.write)
             with workspace.context("target.claims") as ctx:
                 for claim, sentence in try_claims(ctx, unjudged).items():

@@ -41,7 +41,7 @@ class Trail:
         schema, _, table = expected.table.partition(".")
         conditions = [f"change.table_schema = {quote_literal(schema)}", f"change.table_name = {quote_literal(table)}"]
         if expected.where:
-            conditions.append(f"change.data_after::jsonb @> {_json(values.fill(expected.where))}")
+            conditions += holding(values.fill(expected.where))
         if expected.operation == "delete":  # the steps that prepare the path wrote a row with the same key
             conditions.append("change.op::text ILIKE 'delete'")
         if expected.key:
@@ -93,6 +93,19 @@ class Trail:
 
 def _json(value: Any) -> str:
     return quote_literal(msgspec.json.encode(value).decode()) + "::jsonb"
+
+
+def holding(where: dict[str, Any]) -> list[str]:
+    """Return conditions for values of the image; a trail may keep a number or a truth value as its text."""
+    found = []
+    for name, value in where.items():
+        holds = f"change.data_after::jsonb @> {_json({name: value})}"
+        if isinstance(value, bool | int | float):
+            texts = [as_text(value), *(["ft"[value]] if isinstance(value, bool) else [])]
+            listed = ", ".join(map(quote_literal, texts))
+            holds = f"({holds} OR change.data_after::jsonb ->> {quote_literal(name)} IN ({listed}))"
+        found.append(holds)
+    return found
 
 
 def _holds_key(key: dict[str, Any]) -> str:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 import pytest
@@ -13,8 +14,6 @@ from harness.store import read_run
 from tests.contract.command_line import harness_here
 
 if TYPE_CHECKING:
-    from pathlib import Path
-
     from harness.engine.protocol import Engine
 
 pytestmark = pytest.mark.engine
@@ -22,7 +21,11 @@ pytestmark = pytest.mark.engine
 SUITES = ("trail", "capture", "actor", "redaction", "retention", "export")
 
 
-@pytest.mark.parametrize("target", ["history-tables", "joined-actor", "row-diff"])
+#: a trail whose images and keys are texts
+TEXTS = str(Path(__file__).parent / "targets" / "texts.toml")
+
+
+@pytest.mark.parametrize("target", ["history-tables", "joined-actor", "row-diff", TEXTS], ids=lambda name: Path(name).stem)
 def test_a_sound_trail_of_a_common_shape_has_no_issue(tmp_path: Path, any_engine: Engine, target: str) -> None:
     suites = [f"--suite={suite}" for suite in SUITES]
     engine = ("--engine", any_engine.name)
@@ -43,3 +46,22 @@ def test_the_claims_of_the_joined_actor_are_judged(tmp_path: Path, any_engine: E
     assert done.returncode == 0, done.stderr
     run = read_run(tmp_path / "reports" / "runs" / "latest")
     assert {result.check for result in run.answers() if result.status is Status.OK} == set(claimed)
+
+
+def test_target_try_shows_texts_as_they_are_and_says_how_they_are_compared(tmp_path: Path, any_engine: Engine) -> None:
+    done = harness_here(tmp_path, "target", "try", TEXTS, "--engine", any_engine.name)
+    assert done.returncode == 0, done.stderr
+    assert '"id":"1"' in done.stdout
+    assert "note: values are texts here, and the checks read them back as the types of their columns" in done.stdout
+
+
+def test_texts_are_compared_as_the_types_of_their_columns_also_under_faults_and_load(
+    tmp_path: Path, any_engine: Engine
+) -> None:
+    compared = ("continuity.cutover-under-load", "continuity.old-rows", "resilience.commit-lost", "soak.mix")
+    checks = [f"--check={check}" for check in compared]
+    engine = ("--engine", any_engine.name)
+    done = harness_here(tmp_path, "verify", "direct", "--audit-target", TEXTS, *checks, "--for", "1s", *engine)
+    assert done.returncode == 0, done.stderr
+    run = read_run(tmp_path / "reports" / "runs" / "latest")
+    assert {result.check for result in run.answers() if result.status is Status.OK} == set(compared)

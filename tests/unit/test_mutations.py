@@ -20,6 +20,9 @@ from harness.audit.changes import Change
 from harness.audit.statements import statement_of
 from harness.audit.target_file import Recorded, TrailFeature
 from harness.audit.target_loading import load_target, reference_target
+from harness.audit.text_values import IMAGE as IMAGE_COLUMN
+from harness.audit.text_values import KEY
+from harness.audit.trial import Trial
 from harness.database import Side, origin_of
 from harness.mutants.observed import MUTATIONS
 from harness.mutants.observed_queries import query_of
@@ -227,6 +230,9 @@ def test_what_a_sound_trail_can_show_is_left_out() -> None:
         assert BY_NAME[name].left_out(reference) == equal
     # keys are compared as they are shown
     assert BY_NAME["table_pk.uuids-without-dashes"].left_out(reference) == ""
+    in_texts = replace(plain, trial=Trial(missing={}, texts=frozenset({KEY, IMAGE_COLUMN})))
+    assert BY_NAME["table_pk.uuids-without-dashes"].left_out(in_texts) == equal
+    assert BY_NAME["table_pk.numbers-negated"].left_out(in_texts) == ""
     assert BY_NAME["changed_from.null"].left_out(reference) == ""
     assert BY_NAME["changed_from.null"].left_out(plain) == TrailFeature.CHANGED_FROM.unclaimed
     assert BY_NAME["actor.null"].left_out(plain) == ""

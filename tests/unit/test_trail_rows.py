@@ -14,6 +14,7 @@ from msgspec.structs import replace
 from harness.audit.changes import REQUIRED, Change, change_of, problem_of_columns
 from harness.audit.target_file import Recorded
 from harness.audit.target_loading import load_target, reference_target
+from harness.audit.text_values import IMAGE, KEY, holding_texts
 from harness.audit.trial import Trial, spelled
 from harness.errors import DatabaseError
 
@@ -106,6 +107,46 @@ def test_checks_that_depend_on_a_missing_property_point_to_its_row() -> None:
     assert failed.lacking(Recorded.ACTOR) == (
         "a trial of the trail shows nothing about who made a change: see trail.inserts"
     )
+
+
+@pytest.mark.parametrize(
+    ("key", "image", "texts"),
+    [
+        ({"id": "1", "flag": "t"}, {"id": "1", "flag": "t", "title": "a"}, {KEY, IMAGE}),
+        ({"id": 1, "flag": True}, {"id": "1", "flag": "true", "title": None}, {IMAGE}),
+        ({"id": "1", "flag": "t"}, {"id": 1, "flag": True}, {KEY}),
+        ({"id": "1", "flag": True}, {"id": "1", "flag": True}, set()),  # a trail with types whose numbers are texts
+        ({"id": "1"}, {"id": "1"}, {KEY}),
+        (None, None, set()),
+    ],
+)
+def test_a_trail_of_texts_holds_a_number_and_a_truth_value_as_texts(key: Any, image: Any, texts: set[str]) -> None:
+    row = dict.fromkeys(REQUIRED) | {"id": 1, "table_schema": "public", "table_name": "tried"}
+    found = [
+        change_of(row | {"op": "insert", "table_pk": key, "data_after": image}, (), ""),
+        change_of(row | {"op": "delete", "table_pk": key}, (), ""),
+    ]
+    assert holding_texts(found) == texts
+
+
+@pytest.mark.parametrize(
+    ("texts", "omits", "read_back"),
+    [
+        ({KEY, IMAGE}, set(), {KEY, IMAGE}),
+        ({IMAGE}, set(), {IMAGE}),
+        ({KEY}, set(), set()),  # images with types show what the types are
+        ({KEY}, {Recorded.IMAGE}, {KEY}),
+    ],
+)
+def test_texts_are_read_back_unless_images_have_types(
+    texts: set[str], omits: set[Recorded], read_back: set[str]
+) -> None:
+    trial = Trial(missing={}, texts=frozenset(texts))
+    assert replace(load_target("plain-trigger"), trial=trial, omits=frozenset(omits)).texts == read_back
+
+
+def test_nothing_is_read_back_without_a_trial() -> None:
+    assert load_target("plain-trigger").texts == reference_target().texts == frozenset()
 
 
 def test_a_trail_without_the_column_of_times_records_none() -> None:

@@ -39,6 +39,8 @@ _UNDER_A_SETTING = 3
 _WRITTEN = _ROWS + (len(SETTINGS) - 1) * _UNDER_A_SETTING
 #: the texts of a list that a report shows, and the characters of each value
 _SHOWN, _LONGEST = 12, 60
+#: types whose values are JSON numbers
+_NUMBERS = ("smallint", "integer", "bigint", "numeric", "real", "double precision", "public.percent")
 #: reads a row from JSON; a column that cannot be read is NULL
 _ROW_OF = """
 CREATE OR REPLACE FUNCTION pg_temp.row_of(image json) RETURNS public.specimens LANGUAGE plpgsql AS $$
@@ -184,8 +186,9 @@ def _compare(ctx: CheckContext, name: str, readings: str, specimens: Sequence[Sp
 def _held(specimen: Specimen, *, typed: bool) -> str:
     """Return SQL for whether the trail holds the value of a column.
 
-    :param typed: whether the trail holds JSON values of the types of their columns. A boolean is then no number, and a
-        text is not a JSON object. Otherwise it holds texts, and the text of a value is right.
+    :param typed: whether the trail holds JSON values of the types of their columns. A boolean is then not a number, a
+        number not a text unless JSON has no form for it, and a text not a JSON object. Otherwise it holds texts, and the
+        text of a value is right.
     """
     column = specimen.column
     same = specimen.same.format(f"(r.row).{column}", f"(r.own).{column}")
@@ -193,6 +196,9 @@ def _held(specimen: Specimen, *, typed: bool) -> str:
         return f"({same} OR held ->> '{column}' = (r.own).{column}::text)"
     if specimen.type == "boolean":
         return f"({same} AND coalesce(json_typeof(held -> '{column}'), 'null') IN ('boolean', 'null'))"
+    if specimen.type.partition("(")[0] in _NUMBERS:
+        form = f"coalesce(json_typeof(held -> '{column}'), 'null') IN ('number', 'null')"
+        return f"({same} AND ({form} OR (r.own).{column}::text IN ('NaN', 'Infinity', '-Infinity')))"
     return f"({same})"
 
 
