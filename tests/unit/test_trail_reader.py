@@ -9,6 +9,9 @@ import pytest
 from harness.host.trail_reader import holding
 
 
+_FALSE = '{"on":false}'
+
+
 @pytest.mark.parametrize(
     ("where", "conditions"),
     [
@@ -23,10 +26,7 @@ from harness.host.trail_reader import holding
         ),
         (
             {"on": False},
-            [
-                """(change.data_after::jsonb @> '{"on":false}'::jsonb OR """
-                 "change.data_after::jsonb ->> 'on' IN ('false', 'f'))"
-            ],
+            [f"(change.data_after::jsonb @> '{_FALSE}'::jsonb OR change.data_after::jsonb ->> 'on' IN ('false', 'f'))"],
         ),
         ({"data": {"n": 1}}, ["""change.data_after::jsonb @> '{"data":{"n":1}}'::jsonb"""]),
         ({"gone": None}, ["""change.data_after::jsonb @> '{"gone":null}'::jsonb"""]),
