@@ -94,4 +94,4 @@ def removed_by(stop: Event, lab: Lab) -> Iterator[None]:
 def reap_leftovers(engine: Engine, terminal: Terminal) -> None:
     """Remove the servers, login files and scratch folders that killed runs left, and name each of them."""
     for line in (*engine.reap(), *reap_login_files(), *reap_scratch_folders()):
-        terminal(Notice(f"removed leftovers of an earlier run: {line}"))
+        terminal(Notice(f"removed what a process that has ended left behind: {line}"))

@@ -206,12 +206,12 @@ class DockerEngine:
         labelled = {"label": LABEL_RUN}
         try:
             removed += [
-                f"container {container['Names'][0].lstrip('/')}"
+                f"container {container['Names'][0].lstrip('/')} of run {container['Labels'][LABEL_RUN]}"
                 for container in self._api.containers(all=True, filters=labelled)
                 if is_leftover(container["Labels"]) and remove_container(self._api, container["Id"])
             ]
             removed += [
-                f"network {network['Name']}"
+                f"network {network['Name']} of run {network['Labels'][LABEL_RUN]}"
                 for network in self._api.networks(filters=labelled)
                 if is_leftover(network["Labels"]) and remove_network(self._api, network["Id"])
             ]
