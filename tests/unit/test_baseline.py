@@ -17,6 +17,7 @@ from harness.model import Behaviour, Expectation, Status
 from harness.report.badge import badge_of
 from harness.report.baseline import Standing, baseline_of, compare_with, encoded_baseline, read_baseline
 from harness.report.building import build_report
+from harness.report.evidence import NOBODY_RAN_IT
 from harness.report.render import render
 from tests.unit.made_up import CHECKS, NAMES, record, result
 from tests.unit.test_changes import ACCEPTED, NEW, evidence, feature, issue
@@ -145,6 +146,14 @@ def test_the_report_says_what_changed_since_the_baseline(tmp_path: Path) -> None
             [OK, result("direct", CHECKS[1], Status.NOT_RUN)],
             "audit trail: 1 check OK, 0 limits, 0 issues, 1 not run on transaction, direct · 2026-01-01",
         ),
+        (
+            [replace(issue(), known=ACCEPTED)],
+            "audit trail: 0 checks OK, 0 limits, 1 issue (1 known) on transaction · 2026-01-01",
+        ),
+        (
+            [replace(issue(), known=ACCEPTED), issue("direct")],
+            "audit trail: 0 checks OK, 0 limits, 1 issue on transaction, direct · 2026-01-01",
+        ),
         ([NOT_RUN], "audit trail: not verified"),
         ([feature(Behaviour.WORKS)], "audit trail: not verified"),
     ],
@@ -152,6 +161,14 @@ def test_the_report_says_what_changed_since_the_baseline(tmp_path: Path) -> None
 def test_the_badge_counts_a_check_once_with_its_worst_status(found: list[Result], badge: str) -> None:
     dated = [replace(row, started_at="2026-01-01T00:00:00.000Z") for row in found]
     assert badge_of(evidence(dated)) == badge
+
+
+def test_the_badge_says_in_which_topology_only_some_checks_ran() -> None:
+    others = [result("transaction", CHECKS[1]), result("direct", CHECKS[0]), result("direct", CHECKS[1], Status.NOT_RUN)]
+    found = evidence([OK, *others])
+    *asked, last = found.rows
+    nobody = replace(last, run_id="", result=replace(last.result, reason=NOBODY_RAN_IT))
+    assert " on transaction, direct (1 of 2) · " in badge_of(replace(found, rows=(*asked, nobody)))
 
 
 def test_the_baseline_and_the_badge_have_the_day_of_their_rows() -> None:
