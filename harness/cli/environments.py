@@ -14,7 +14,8 @@ from harness.cli.earlier_runs import earlier_ends
 from harness.cli.evidence import evidence_here
 from harness.cli.exit_codes import exit_code, rows_of
 from harness.cli.filling import fill, preflight_of
-from harness.cli.planning import declared_as, new_record, plan_environment, require_names_known, require_used
+from harness.cli.named_topologies import require_names_known, require_used
+from harness.cli.planning import declared_as, new_record, plan_environment
 from harness.cli.recap import print_recap, say_issues, say_where
 from harness.cli.selection import print_plan
 from harness.config import nearest

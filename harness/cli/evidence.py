@@ -11,7 +11,8 @@ from msgspec.structs import replace
 
 from harness import places
 from harness.checks.execution import accept_known, in_quarantine
-from harness.cli.planning import declared_as, folder_of_topologies, named_topologies, plan_environment, plan_topologies
+from harness.cli.named_topologies import named_topologies
+from harness.cli.planning import declared_as, folder_of_topologies, plan_environment, plan_topologies
 from harness.errors import ConfigError, UsageError
 from harness.host.subjects import subjects_now
 from harness.ingest.loading import fingerprint_now as pipeline_now

@@ -15,9 +15,10 @@ from harness.cli.evidence import evidence_here
 from harness.cli.exit_codes import exit_code, rows_of
 from harness.cli.filling import fill
 from harness.cli.invocation import Invocation, command
+from harness.cli.named_topologies import named_topologies, require_used
 from harness.cli.output import command_stream
 from harness.cli.parser import OneOf, Seconds
-from harness.cli.planning import chosen_options, exec_command, named_topologies, require_used
+from harness.cli.planning import chosen_options, exec_command
 from harness.cli.recap import say_issues, say_where
 from harness.cli.repeating import say_attempts
 from harness.cli.running import command_teardown, run_selection

@@ -12,8 +12,8 @@ import click
 from harness.cli import completion, options
 from harness.cli.exit_codes import ExitCode
 from harness.cli.invocation import Invocation, command
+from harness.cli.named_topologies import named_topologies, require_used
 from harness.cli.parser import Group
-from harness.cli.planning import named_topologies, require_used
 from harness.cli.standing import standing
 from harness.cli.trying import print_wrong, trying
 from harness.engine.owner import Owner

@@ -15,8 +15,8 @@ from harness.audit.target_loading import shipped_targets
 from harness.cli import options
 from harness.cli.exit_codes import ExitCode
 from harness.cli.invocation import Invocation, command
+from harness.cli.named_topologies import named_topologies, require_product_used
 from harness.cli.parser import OneOf
-from harness.cli.planning import named_topologies, require_product_used
 from harness.errors import EngineUnavailableError, UsageError
 from harness.ingest import loading as pipelines
 from harness.job_engines import loading as job_engines

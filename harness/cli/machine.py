@@ -14,7 +14,7 @@ from harness.checks.scheduler import MOST_TOPOLOGIES
 from harness.cli import options
 from harness.cli.exit_codes import ExitCode
 from harness.cli.invocation import Invocation, command
-from harness.cli.planning import require_used
+from harness.cli.named_topologies import require_used
 from harness.cli.usage import as_started
 from harness.engine.docker_engine import DockerEngine
 from harness.engine.docker_reach import Published

@@ -14,7 +14,7 @@ from harness.checks.broken_trails import BrokenTrails, Judged, JudgedTrail, Judg
 from harness.cli import completion, options
 from harness.cli.exit_codes import ExitCode
 from harness.cli.invocation import Invocation, command
-from harness.cli.planning import named_topologies, require_used
+from harness.cli.named_topologies import named_topologies, require_used
 from harness.cli.running import derived_jobs
 from harness.cli.standing import require_transactions, standing
 from harness.engine.owner import Owner

@@ -15,7 +15,7 @@ from harness.cli.exit_codes import ExitCode, exit_code
 from harness.cli.filling import fill, put_into
 from harness.cli.integrity import verify_runs, write_statement
 from harness.cli.invocation import Invocation, command
-from harness.cli.planning import named_topologies
+from harness.cli.named_topologies import named_topologies
 from harness.cli.recap import print_evidence_recap, say_causes, say_issues, say_limits, say_where
 from harness.cli.run_evidence import ACCEPTED, evidence_of
 from harness.cli.running import run_selection

@@ -9,7 +9,8 @@ from msgspec import Struct
 from msgspec.structs import replace
 
 from harness.checks.registry import Check
-from harness.cli.planning import named_topologies, plan_topologies, require_used
+from harness.cli.named_topologies import named_topologies, require_used
+from harness.cli.planning import plan_topologies
 from harness.errors import UsageError
 from harness.model import Topology
 

@@ -20,8 +20,8 @@ from harness.checks.workspace import Workspace
 from harness.cli import completion, options
 from harness.cli.exit_codes import ExitCode
 from harness.cli.invocation import Invocation, command
+from harness.cli.named_topologies import named_topologies, require_used
 from harness.cli.parser import Group
-from harness.cli.planning import named_topologies, require_used
 from harness.cli.settings import audit_target
 from harness.cli.standing import removed_by, require_transactions, standing
 from harness.database import SqlError

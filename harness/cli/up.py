@@ -13,8 +13,8 @@ from harness.checks.workspace import Workspace
 from harness.cli import completion, options
 from harness.cli.exit_codes import ExitCode
 from harness.cli.invocation import Invocation, command
+from harness.cli.named_topologies import named_topologies, require_used
 from harness.cli.parser import OneOf
-from harness.cli.planning import named_topologies, require_used
 from harness.cli.standing import removed_by, standing
 from harness.database import quote_name
 from harness.engine.owner import Owner
