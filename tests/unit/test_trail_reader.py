@@ -8,7 +8,6 @@ import pytest
 
 from harness.host.trail_reader import holding
 
-
 _FALSE = '{"on":false}'
 
 
