@@ -239,6 +239,40 @@ def test_a_trigger_that_the_writer_points_at_its_own_table_gives_its_rights_away
     )
 
 
+@pytest.mark.parametrize(
+    ("arguments", "named"),
+    [("t regclass", "(SELECT relnamespace::regnamespace::text FROM pg_class WHERE oid = t)"), ("in_schema text", "in_schema")],
+    ids=["table", "schema"],
+)
+def test_a_function_that_the_caller_points_at_its_own_table_gives_its_rights_away(
+    judged: Callable[..., dict[str, Result]], arguments: str, named: str
+) -> None:
+    note = (
+        "CREATE FUNCTION public.note(ARGUMENTS) RETURNS void LANGUAGE plpgsql SECURITY DEFINER "
+        "SET search_path = pg_catalog, pg_temp AS $$ BEGIN "
+        "EXECUTE format('DELETE FROM %I.changes', NAMED); END $$;"
+        "ALTER FUNCTION public.note OWNER TO harness_owner;"
+    )
+    sabotage = note.replace("ARGUMENTS", arguments).replace("NAMED", f"replace({named}, 'public', 'harness_nowhere')")
+    result = judged(load_target(str(target_file_of("row-json"))), "forgery", sabotage=sabotage)["forgery"]
+    assert result.reason == (
+        'tables of its own that ran with other rights: expected [], observed ["table changes as harness_owner"]'
+    )
+
+
+def test_a_trigger_that_never_ends_on_a_table_of_the_writer_shows_nothing(
+    judged: Callable[..., dict[str, Result]],
+) -> None:
+    slow = (
+        "CREATE FUNCTION public.note() RETURNS trigger LANGUAGE plpgsql AS $$ BEGIN "
+        "IF TG_TABLE_SCHEMA <> 'public' THEN PERFORM pg_sleep(30); END IF; RETURN NULL; END $$;"
+        "CREATE TRIGGER note AFTER INSERT ON public.posts EXECUTE FUNCTION public.note();"
+    )
+    result = judged(load_target(str(target_file_of("row-json"))), "forgery", sabotage=slow)["forgery"]
+    assert result.status is Status.NOT_RUN
+    assert result.reason.startswith("a statement did not end within 3 s: INSERT INTO pg_temp.posts ")
+
+
 def test_a_row_that_a_constraint_refuses_shows_the_right_to_write(judged: Callable[..., dict[str, Result]]) -> None:
     result = judged(
         reference_target(),

@@ -27,12 +27,12 @@ if TYPE_CHECKING:
 REFUSED, UNHARMED = "refused", "as before, and the next write is in it"
 #: of an integrity constraint
 _CONSTRAINT = "23"
-_CANCELLED = "57014"
+CANCELLED = "57014"
 #: no statement of the trail takes that long
-_LONGEST_S = 3
+LONGEST_S = 3
 #: an attempt that sets it is cancelled by itself
 _TIMEOUT = "statement_timeout"
-LIMIT = f"SET LOCAL {_TIMEOUT} = '{_LONGEST_S}s'"
+LIMIT = f"SET LOCAL {_TIMEOUT} = '{LONGEST_S}s'"
 
 _COLUMNS = """
     SELECT a.attname::text, a.attgenerated <> '' OR a.attidentity = 'a' AS is_made,
@@ -139,7 +139,7 @@ class Trail:
         :raises NotExercisedError: with the name of one that was.
         """
         if self._cancelled:
-            raise NotExercisedError(f"an attempt did not end within {_LONGEST_S} s: {self._cancelled[0]}")
+            raise NotExercisedError(f"an attempt did not end within {LONGEST_S} s: {self._cancelled[0]}")
 
     def after(self, attempt: Attempt) -> str:
         """Run an attempt, and return `refused`, or how the trail is after it."""
@@ -152,7 +152,7 @@ class Trail:
         except SqlError as error:
             if is_lost(error):  # the attempt ended its own session, and the next one needs another
                 self._client = self._ctx.client()
-            if error.sqlstate == _CANCELLED and _TIMEOUT not in attempt.statement:
+            if error.sqlstate == CANCELLED and _TIMEOUT not in attempt.statement:
                 self._cancelled.append(attempt.name)
             return REFUSED
         try:

@@ -121,8 +121,12 @@ _RELATIONS = """
 #: may not name is a text
 _TABLES = """
     SELECT c.relname::text,
-           (SELECT string_agg(format('%%I %%s', a.attname, CASE WHEN has_schema_privilege('harness_app', y.typnamespace, 'USAGE')
-                       THEN format_type(a.atttypid, a.atttypmod) ELSE 'text' END), ', ' ORDER BY a.attnum)
+           (SELECT string_agg(format('%%I %%s', a.attname, CASE
+                       WHEN y.typnamespace = 'pg_catalog'::regnamespace THEN format_type(a.atttypid, a.atttypmod)
+                       WHEN has_schema_privilege('harness_app', y.typnamespace, 'USAGE')
+                           AND has_type_privilege('harness_app', y.oid, 'USAGE')
+                           THEN format('%%s.%%I', y.typnamespace::regnamespace, y.typname)
+                       ELSE 'text' END), ', ' ORDER BY a.attnum)
             FROM pg_attribute a JOIN pg_type y ON y.oid = a.atttypid
             WHERE a.attrelid = c.oid AND a.attnum > 0 AND NOT a.attisdropped),
            (SELECT coalesce(array_agg(substring(pg_get_indexdef(i.indexrelid) FROM ' USING .*')), '{}')
