@@ -80,15 +80,32 @@ class Application:
         """Open no transaction, so that every statement commits alone."""
 
     @contextlib.contextmanager
-    def audited(self, client: Client, actor: Actor | None) -> Iterator[Client]:
+    def audited(self, client: Client, actor: Actor | None, *, first: str = "") -> Iterator[Client]:
         """Open one audited unit of work, as the audit target asks for it.
 
         :param actor: None for work without an actor.
+        :param first: a statement that begins the transaction, such as SET TRANSACTION, which no other may precede.
         """
         within = self.convention.is_local
         if actor and not within:
             self.declare(client, actor)
         with self.transaction(client):
+            if first:
+                client.run(first)
             if actor and within:
                 self.declare(client, actor)
             yield client
+
+    def begin_audited(self, client: Client, actor: Actor, *, first: str = "") -> None:
+        """Open an audited unit of work without a `with` block.
+
+        :param first: see :meth:`audited`.
+        """
+        within = self.convention.is_local
+        if not within:
+            self.declare(client, actor)
+        self.begin(client)
+        if first:
+            client.run(first)
+        if within:
+            self.declare(client, actor)

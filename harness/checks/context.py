@@ -150,9 +150,14 @@ class CheckContext(CheckBreaks, CheckOutcomes):
 
     # --- the application's work -------------------------------------------------------------------
 
-    def audited(self, client: Client, actor: Actor | None) -> contextlib.AbstractContextManager[Client]:
-        """Open one audited unit of work, with the habits of the application under test."""
-        return self.application.audited(client, actor)
+    def audited(
+        self, client: Client, actor: Actor | None, *, first: str = ""
+    ) -> contextlib.AbstractContextManager[Client]:
+        """Open one audited unit of work, with the habits of the application under test.
+
+        :param first: a statement that begins the transaction.
+        """
+        return self.application.audited(client, actor, first=first)
 
     def insert_post(self, client: Client, slug: str) -> None:
         """Insert a row into the captured table `posts`; the caller decides about the transaction."""

@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+import contextlib
+from typing import TYPE_CHECKING
 
 from harness.checks.record import NotExercisedError
 from harness.database import quote_literal
 from harness.suites.actors import MALLORY
 
 if TYPE_CHECKING:
+    from collections.abc import Iterator
+
     from harness.audit.actor import Actor
     from harness.checks.context import CheckContext
     from harness.database import Client
@@ -27,10 +30,14 @@ def declare_outside(ctx: CheckContext) -> None:
     """Set the actor locally, but in autocommit before the transaction of the write."""
     application = ctx.application
 
-    def audited(client: Client, actor: Actor | None) -> Any:
+    @contextlib.contextmanager
+    def audited(client: Client, actor: Actor | None, *, first: str = "") -> Iterator[Client]:
         if actor:
             application.declare_locally(client, actor)
-        return application.transaction(client)
+        with application.transaction(client):
+            if first:
+                client.run(first)
+            yield client
 
     application.audited = audited  # type: ignore[method-assign]
 

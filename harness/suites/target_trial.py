@@ -71,8 +71,7 @@ class _Writes:
                 if self._ctx.claims(TrailFeature.TRUNCATE) or not raised_within(error):
                     raise
         with self._step("rollback of an insert", []):
-            client.run("BEGIN")
-            self._declare(client, ADA)
+            self._ctx.application.begin_audited(client, ADA)
             client.run(_INSERT.format(slug="undone"))
             client.run("ROLLBACK")
         with self._step("insert of two rows", ["insert", "insert"]):
@@ -84,17 +83,10 @@ class _Writes:
     def _concurrently(self, first: Client, second: Client) -> None:
         """Update two rows in transactions that overlap; the second one commits first."""
         for client, actor, slug in ((first, ADA, "one"), (second, BOB, "two")):
-            if not self._ctx.target.actor.is_local:
-                self._declare(client, actor)
-            client.run("BEGIN")
-            if self._ctx.target.actor.is_local:
-                self._declare(client, actor)
+            self._ctx.application.begin_audited(client, actor)
             client.run(_UPDATE.format(slug=slug))
         second.run("COMMIT")
         first.run("COMMIT")
-
-    def _declare(self, client: Client, actor: Actor) -> None:
-        self._ctx.application.declare(client, actor)
 
     def _write(self, client: Client, actor: Actor, statement: str) -> None:
         with self._ctx.audited(client, actor):

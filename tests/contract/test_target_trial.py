@@ -315,6 +315,25 @@ def test_each_audited_table_may_have_a_history_table(provisioned: Callable[..., 
         assert client.value("SELECT count(*) FROM trail.posts_history") == 1  # the grant of each table
 
 
+#: a declaration that the application's role may run, and no other one
+_LOGIN = """
+CREATE FUNCTION trail.login(id text) RETURNS void LANGUAGE sql SECURITY DEFINER SET search_path = pg_catalog, pg_temp AS
+    $$ SELECT set_config('app.who', id, false), set_config('app.kind', 'user', false) $$;
+REVOKE EXECUTE ON FUNCTION trail.login(text) FROM PUBLIC;
+"""
+
+
+@pytest.mark.parametrize("scope", ["session", "transaction"])
+def test_a_role_that_only_writes_needs_no_right_to_declare(
+    provisioned: Callable[..., Workspace], scope: str
+) -> None:
+    declare = f'declare = "SELECT trail.login({{id}})"\nscope = "{scope}"'
+    grant = 'grant = "GRANT USAGE ON SCHEMA trail TO {role}; GRANT EXECUTE ON FUNCTION trail.login(text) TO {role}"'
+    login = _LOGIN if scope == "session" else _LOGIN.replace("false)", "true)")
+    workspace = provisioned(toml(actor=declare, more=grant), SQL + login)
+    assert judged(workspace, "capture.least-rights") == (Status.OK, "")
+
+
 #: a query for each table that has a change, so none while the trail is empty
 _EACH_WITH_CHANGES = "each = 'SELECT DISTINCT s AS schema, t AS name FROM trail.log'"
 _OF_ONE = CHANGES.replace("FROM trail.log ORDER BY id", "FROM trail.log WHERE s = {schema_literal} AND t = {name_literal}")

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import json
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal
 from uuid import UUID
 
 import pytest
@@ -110,6 +110,7 @@ class _Recording(Client):
 
     def __init__(self) -> None:
         self.statements: list[str] = []
+        self.rowcount = 0
 
     def __del__(self, *_arguments: Any) -> None:
         pass
@@ -159,6 +160,23 @@ def test_the_application_declares_by_each_convention(convention: ActorConvention
     with application.audited(client, ADA):
         client.execute("w")
     assert client.statements == statements
+    by_hand = _Recording()
+    application.begin_audited(by_hand, ADA)
+    assert by_hand.statements == statements[: statements.index("w")]
+
+
+@pytest.mark.parametrize("scope", ["transaction", "session"])
+def test_a_statement_that_no_other_may_precede_begins_the_transaction(scope: Literal["transaction", "session"]) -> None:
+    client, by_hand = _Recording(), _Recording()
+    application = Application(ActorConvention(declare="SELECT f({id})", scope=scope))
+    application.transaction = _Recording.transaction  # type: ignore[assignment]
+    with application.audited(client, ADA, first="SET TRANSACTION"):
+        pass
+    application.begin_audited(by_hand, ADA, first="SET TRANSACTION")
+    begun = ["BEGIN", "SET TRANSACTION"]
+    expected = [*begun, "SELECT f('ada')"] if scope == "transaction" else ["SELECT f('ada')", *begun]
+    assert client.statements == [*expected, "COMMIT"]
+    assert by_hand.statements == expected
 
 
 def test_a_control_replaces_the_first_setting() -> None:

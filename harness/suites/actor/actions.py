@@ -137,8 +137,7 @@ def action_of_another_job(ctx: CheckContext) -> None:
 )
 def action_rolled_back(ctx: CheckContext) -> None:
     client, application = ctx.client(), ctx.application
-    application.begin(client)
-    application.declare(client, ADA)
+    application.begin_audited(client, ADA)
     ctx.target.record_action(client, "undone", "c-0")
     ctx.insert_post(client, "undone")
     client.run(application.undo)

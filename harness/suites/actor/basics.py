@@ -201,9 +201,7 @@ def isolation_levels(ctx: CheckContext) -> None:
         for n in range(_OVERLAPS):
             with ExitStack() as stack:
                 for client, actor in pair:
-                    stack.enter_context(ctx.application.transaction(client))
-                    client.run(f"SET TRANSACTION ISOLATION LEVEL {level}")
-                    ctx.application.declare(client, actor)
+                    stack.enter_context(ctx.audited(client, actor, first=f"SET TRANSACTION ISOLATION LEVEL {level}"))
                 for client, actor in pair:
                     ctx.insert_post(client, f"{slug}-{actor.id}-{n}")
                 outcomes.append(ctx.attempt(stack.close))
@@ -266,8 +264,7 @@ def pipeline(ctx: CheckContext) -> None:
         raise NotApplicableError("the actor is declared by several statements, and a message of a pipeline carries one")
     client = ctx.client()
     for actor in (ADA, BOB):
-        with client.pipeline(), ctx.application.transaction(client):
-            ctx.application.declare(client, actor)
+        with client.pipeline(), ctx.audited(client, actor):
             ctx.insert_post(client, f"{actor.id}-1")
             ctx.insert_post(client, f"{actor.id}-2")
     actors = [ctx.actor_of(f"{actor.id}-{n}") for actor in (ADA, BOB) for n in (1, 2)]

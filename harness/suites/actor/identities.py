@@ -15,8 +15,6 @@ from harness.suites.areas import ACTOR_SETTING
 from harness.suites.sabotage import default_actor
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
-
     from harness.checks.context import CheckContext
     from harness.database import Client
 
@@ -144,30 +142,26 @@ def writers(ctx: CheckContext) -> None:
     ctx.admin.run(f"CREATE ROLE {member} IN ROLE harness_app")
     ctx.when_ended(partial(ctx.admin.run, f"DROP ROLE {member}"))
     client = ctx.client()
-    ways: dict[str, tuple[Client, Callable[[Client], object]]] = {
-        "the application": (client, lambda _: None),
-        "a member of the application's role": (ctx.admin, lambda own: own.run(f"SET LOCAL ROLE {member}")),
+    #: the client, and the statement that begins its transaction
+    ways: dict[str, tuple[Client, str]] = {
+        "the application": (client, ""),
+        "a member of the application's role": (ctx.admin, f"SET LOCAL ROLE {member}"),
     }
     if "application_name" not in ctx.target.actor.names:
-        ways["another application_name"] = client, lambda own: own.run("SET LOCAL application_name = 'mallory'")
+        ways["another application_name"] = client, "SET LOCAL application_name = 'mallory'"
     if not ctx.target.needs_superuser:  # nothing else gives the owner rights on a trail of the superuser
-        ways["the owner of the tables"] = ctx.owner, lambda _: None
+        ways["the owner of the tables"] = ctx.owner, ""
     # first without an actor: one that is set for a session would stay
     for actor, suffix in ((None, ", without an actor"), (ADA, "")):
-        for name, (own, begin) in ways.items():
+        for name, (own, first) in ways.items():
             slug = f"by {name}{suffix}"
-            _expect_actor(ctx, slug, ctx.attempt(partial(_write_after, ctx, own, actor, begin, slug)), actor)
+            _expect_actor(ctx, slug, ctx.attempt(partial(_write_after, ctx, own, actor, first, slug)), actor)
     name = "by a SECURITY DEFINER function"
     _expect_actor(ctx, name, ctx.attempt(partial(_call, ctx, client, name)), BOB)
 
 
-def _write_after(
-    ctx: CheckContext, client: Client, actor: Actor | None, begin: Callable[[Client], object], slug: str
-) -> None:
-    with ctx.application.transaction(client):
-        begin(client)
-        if actor:
-            ctx.application.declare(client, actor)
+def _write_after(ctx: CheckContext, client: Client, actor: Actor | None, first: str, slug: str) -> None:
+    with ctx.audited(client, actor, first=first):
         ctx.insert_post(client, slug)
 
 

@@ -136,8 +136,7 @@ def after_error_with_a_default(ctx: CheckContext) -> None:
 )
 def vanished_client(ctx: CheckContext) -> None:
     client = ctx.client()
-    ctx.application.begin(client)
-    ctx.application.declare(client, ADA)
+    ctx.application.begin_audited(client, ADA)
     ctx.insert_post(client, "vanished")
     pid = client.server_pid()
     cut(client)  # the socket closes without a Terminate message

@@ -126,8 +126,7 @@ def _open(ctx: CheckContext, client: Client, holder: Holder, statement: str) -> 
             stack.enter_context(client.transaction(force_rollback=True))
         else:
             stack.callback(client.run, "ROLLBACK")
-            client.run("BEGIN")
-            ctx.application.declare(client, ADA)
+            ctx.application.begin_audited(client, ADA)
         client.run(statement)
         yield client.info.backend_pid
 

@@ -207,9 +207,8 @@ def least_rights(ctx: CheckContext) -> None:
     client: Client = ctx.admin
 
     def write() -> None:
-        with client.transaction():
+        with ctx.audited(client, ADA):  # the login declares the actor, and may have rights that the role lacks
             client.run(f"SET LOCAL ROLE {role}")
-            ctx.application.declare(client, ADA)
             ctx.insert_post(client, "least")
 
     try:

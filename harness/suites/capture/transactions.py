@@ -71,8 +71,7 @@ def one_transaction_torn_apart(ctx: CheckContext) -> None:
 )
 def rollback(ctx: CheckContext) -> None:
     client = ctx.client()
-    ctx.application.begin(client)
-    ctx.application.declare(client, ADA)
+    ctx.application.begin_audited(client, ADA)
     ctx.insert_post(client, "undone")
     client.run(ctx.application.undo)
     ctx.write(client, ADA, "kept")
@@ -133,8 +132,7 @@ def two_phase(ctx: CheckContext) -> None:
     preparer, committer = ctx.clients(2)
     name = ctx.database
     _require_prepared_transactions(ctx, name)
-    preparer.run("BEGIN")
-    ctx.application.declare(preparer, ADA)
+    ctx.application.begin_audited(preparer, ADA)
     ctx.insert_post(preparer, "two-phase")
     prepared = ctx.attempt(partial(preparer.run, f"PREPARE TRANSACTION '{name}'"))
     if not ctx.expect("preparing the transaction", prepared, equals="done"):
@@ -185,8 +183,7 @@ def two_phase_with_a_temporary_table(ctx: CheckContext) -> None:
 )
 def killed_connection(ctx: CheckContext) -> None:
     client = ctx.client()
-    ctx.application.begin(client)
-    ctx.application.declare(client, ADA)
+    ctx.application.begin_audited(client, ADA)
     ctx.insert_post(client, "lost")
     pid = client.server_pid()
     ctx.admin.value("SELECT pg_terminate_backend(%s, 5000)", [pid])

@@ -112,9 +112,7 @@ class LoadClient:
         """Lose a serialization conflict after the write, and send the request again."""
 
         def lose(seq: int, request: str) -> bool:
-            self._application.begin(self._client)
-            self._client.run("SET TRANSACTION ISOLATION LEVEL REPEATABLE READ")
-            self._declare_within()
+            self._begin("SET TRANSACTION ISOLATION LEVEL REPEATABLE READ")
             wrote = self._write(seq, request)
             self._rival.run(_CHANGE, [self.number])
             self._client.run(_CHANGE, [self.number])
@@ -205,12 +203,8 @@ class LoadClient:
         setting = [convention.setting, convention.spell(self.actor)]
         return self._client.run(_ONE_STATEMENT, [*setting, *self._row(seq, request)]) == 1
 
-    def _begin(self) -> None:
-        self._application.begin(self._client)
-        self._declare_within()
-
-    def _declare_within(self) -> None:
-        self._application.declare(self._client, self.actor)
+    def _begin(self, first: str = "") -> None:
+        self._application.begin_audited(self._client, self.actor, first=first)
 
     def _write(self, seq: int, request: str) -> bool:
         return self._client.run(_INSERT, self._row(seq, request)) == 1
