@@ -45,6 +45,17 @@ def test_nothing_scrolls_the_page_or_the_evidence_sideways(pages: Pages, report_
                 assert inside <= room, "a long address or value breaks between lines"
 
 
+def test_a_long_value_does_not_push_the_last_column_out_of_a_table_of_issues(pages: Pages, report_page: Path) -> None:
+    page = pages.open(report_page, width=1400)
+    tables = page.locator("#issues table.listed:not(:has(th:nth-child(7)))").all()
+    assert tables
+    for table in tables:
+        cell = table.locator("tbody td:nth-last-child(2)").first
+        cell.evaluate("cell => { cell.textContent = 'x'.repeat(300) }")
+        inside, room = table.evaluate("table => [table.scrollWidth, table.parentElement.clientWidth]")
+        assert inside <= room
+
+
 def test_on_a_narrow_screen_a_feature_is_a_card(pages: Pages, report_page: Path) -> None:
     """Neither the map nor the comparison scrolls sideways; each outcome stands beside its topology."""
     page = pages.open(report_page, "#compare=session/transaction", width=360)
