@@ -143,8 +143,8 @@ class Observer:
     def _tried(
         self,
         mutation: Mutation,
-        checks: Iterable[Watched],
-        issues: Iterable[Watched],
+        checks: Sequence[Watched],
+        issues: Sequence[Watched],
         topology: Topology,
         workspace: Workspace,
     ) -> ObservedProof:
@@ -153,18 +153,14 @@ class Observer:
         )
         if reason := mutation.left_out(workspace.target):
             return replace(proof, reason=reason)
-        checks = [check for check in checks if check.reading.is_cut or check.reading.meets(mutation)]
-        left = [check for check in checks if check.reading.may_notice(mutation)]
-        already = sorted(check.row.check for check in issues if check.reading.may_notice(mutation))
-        if not left and already:
-            reason = f"the checks that look at what it changes are Issues already: {_named(already)}"
-            return replace(proof, state=MutationState.NEVER_MET, reason=reason)
-        if not checks:
-            return replace(proof, state=MutationState.NEVER_MET, reason="no check read a row that it changes")
         began, tried, broke = time.monotonic(), 0, ""
+        left = list(checks)
         while left and not self._stop.is_set():
+            # whether a check looks at the change is asked last of those with many rows: they are the slow ones
             check = min(left, key=lambda check: self._expected_ms(check, mutation.column))
             left.remove(check)
+            if not check.reading.may_notice(mutation):
+                continue
             result = self._result(check, mutation, topology, workspace)
             tried += 1
             broken = next((expectation.name for expectation in result.expectations if expectation.broken), "")
@@ -181,6 +177,12 @@ class Observer:
                 )
             if result.status in {Status.ISSUE, Status.NOT_RUN}:
                 broke = f"; {check.row.check} is {result.status}: {result.reason}"
+        already = sorted(check.row.check for check in issues if check.reading.may_notice(mutation))
+        if not tried and already:
+            reason = f"the checks that look at what it changes are Issues already: {_named(already)}"
+            return replace(proof, state=MutationState.NEVER_MET, reason=reason)
+        if not tried and not any(check.reading.is_cut or check.reading.meets(mutation) for check in checks):
+            return replace(proof, state=MutationState.NEVER_MET, reason="no check read a row that it changes")
         unseen = f"none of {tried} checks turned to Issue" if tried else "no check that is OK looks at what it changes"
         others = f"; further checks that look at it are Issues already: {_named(already)}" if already else ""
         return replace(
