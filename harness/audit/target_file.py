@@ -192,9 +192,9 @@ class Statements(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     #: one row for each change, in the order of capture. Needed columns: id, transaction_id, table_schema, table_name,
     #: table_pk, op, data_after and actor. table_pk, data_after and changed_from are objects of column to value (with
     #: JSON types, or all values as texts), and actor is an object with type and id; each is json or jsonb, or NULL. op
-    #: is insert, update, delete or truncate, in upper or lower case. Further columns: txid, changed_fields (an array of texts), changed_from, action_id,
-    #: captured_at (timestamptz: the trail then records times), and position (any value that sorts: the order of the
-    #: changes of several tables)
+    #: is insert, update, delete or truncate, in upper or lower case. Further columns: txid, changed_fields (an array of
+    #: texts), changed_from, action_id, captured_at (timestamptz: the trail then records times), and position (any value
+    #: that sorts: the order of the changes of several tables)
     changes: _Statement
     #: rows of schema and name: the tables where the trail's rows are, in addition to the key `tables`. It runs after
     #: the attachment of tables, so a history table of each audited table can be among them
