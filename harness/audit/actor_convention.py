@@ -54,6 +54,8 @@ class ActorConvention(Struct, frozen=True, kw_only=True, forbid_unknown_fields=T
     #: how long a declaration lasts: it is made in each transaction before its first write, or for the session before
     #: the transaction
     scope: Literal["transaction", "session"] = "transaction"
+    #: whether the trail refuses a write without an actor: the write then fails, with any error of the server
+    required: bool = False
 
     @property
     def is_declared(self) -> bool:

@@ -71,6 +71,8 @@ class AuditTarget(TrailStatements, frozen=True, kw_only=True):
             return property_.omitted
         if property_ is Recorded.IMAGE and not any(map(self.records, (Recorded.INSERTS, Recorded.UPDATES))):
             return self.lacking(Recorded.INSERTS)  # no change has a row after it
+        if property_ is Recorded.UNDECLARED and not self.records(Recorded.ACTOR):
+            return self.lacking(Recorded.ACTOR)
         if property_ is Recorded.TIME:
             return property_.omitted if self.columns is not None and "captured_at" not in self.columns else None
         return self.trial.lacking(property_) if self.trial else None
@@ -93,6 +95,11 @@ class AuditTarget(TrailStatements, frozen=True, kw_only=True):
         if operation == "truncate":
             return TrailFeature.TRUNCATE in self.claims
         return self.records(Recorded(f"{operation}s"))
+
+    @property
+    def may_write_undeclared(self) -> bool:
+        """Whether a write without an actor succeeds, as far as it is known."""
+        return not self.actor.required and not (self.trial and Recorded.UNDECLARED in self.trial.missing)
 
     def limit_of(self, check: str) -> TrailLimit | None:
         """Return the documented limit that a check may observe; None if the target file has none for it."""

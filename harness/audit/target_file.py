@@ -126,6 +126,9 @@ class Recorded(StrEnum):
 
     #: each change has the actor that the application declared, or NULL where it declared none
     ACTOR = "actor"
+    #: a write without an actor succeeds; with `required = true` in `[actor]` it fails instead, and leaves neither a row
+    #: nor a change. A target file cannot omit it
+    UNDECLARED = "undeclared"
     #: all changes of a transaction have the same text, number or UUID, and those of other transactions another one,
     #: also in a database that is restored from a dump: the server's own number alone is assigned there once more, so
     #: the id has something else in it, such as the time at which the transaction began
@@ -150,6 +153,11 @@ class Recorded(StrEnum):
         return "" if self is Recorded.TIME else f"trail.{self.value}"
 
     @property
+    def may_be_omitted(self) -> bool:
+        """Whether a target file can omit the property."""
+        return self not in {Recorded.UNDECLARED, Recorded.TIME}
+
+    @property
     def meaning(self) -> str:
         """What a trail records with the property, as a noun."""
         return _RECORDED[self][0]
@@ -164,11 +172,14 @@ class Recorded(StrEnum):
     @property
     def missing(self) -> str:
         """Return the reason for N/A when the trial did not find the property."""
+        if self is Recorded.UNDECLARED:
+            return f"the trail treats a write without an actor in another way than `[actor]` says: see {self.check}"
         return f"the trail records {_RECORDED[self][1]}: see {self.check}"
 
 
 _RECORDED = {
     Recorded.ACTOR: ("who made a change", "no actor"),
+    Recorded.UNDECLARED: ("a write without an actor", "no such write"),
     Recorded.TRANSACTION_ID: ("which changes share a transaction", "no transaction id"),
     Recorded.INSERTS: ("inserts", "no inserts"),
     Recorded.UPDATES: ("updates", "no updates"),

@@ -14,9 +14,9 @@ from msgspec.structs import replace
 from harness import config
 from harness.audit.actor import Actor
 from harness.audit.changes import Change
-from harness.audit.target_file import Recorded
+from harness.audit.target_file import Recorded, TrailFeature
 from harness.audit.text_values import holding_texts
-from harness.database import SqlError, cancelled_after, describe_in_full, quote_identifier
+from harness.database import SqlError, cancelled_after, describe_in_full, is_rejected, quote_identifier
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Mapping
@@ -34,6 +34,9 @@ _WRITES = {
     Recorded.DELETES: "DELETE FROM public.posts WHERE slug = '{slug}'",
 }
 _OPERATIONS = {Recorded.INSERTS: "insert", Recorded.UPDATES: "update", Recorded.DELETES: "delete"}
+#: the slugs of the row that is inserted without an actor, and of the one that is then updated and deleted without one
+_UNDECLARED, _DECLARED = "trial-undeclared", "trial-declared"
+_COUNT = "SELECT count(*) FROM public.posts WHERE slug = %s AND title = 'first title'"
 _ROWS = {"insert": "the inserted row", "update": "the updated row", "delete": "the deleted row"}
 #: a table with a number and a truth value, which a trail of texts holds as texts
 _TRIED = "tried"
@@ -76,10 +79,11 @@ class Trial(Struct, frozen=True, kw_only=True):
         return _OPERATIONS.get(property_) in {change.op for change in self.changes}
 
 
-def try_trail(target: AuditTarget, application: Client, admin: Client) -> Trial:
-    """Write in two transactions, each with an actor of its own, and return which properties the trail has.
+def try_trail(target: AuditTarget, application: Client, undeclared: Client, admin: Client) -> Trial:
+    """Write in two transactions with an actor each, then without one, and return which properties the trail has.
 
     :param application: a direct connection of the application's role to a database in which nothing was written yet.
+    :param undeclared: another such connection, for the writes without an actor.
     :param admin: reads the trail.
     :raises SqlError: for a statement of the target that does not run.
     :raises DatabaseError: for rows of the trail that have no canonical form.
@@ -104,6 +108,15 @@ def try_trail(target: AuditTarget, application: Client, admin: Client) -> Trial:
         if problem := _write(target, application, _ADA, writes):
             return problem
         changes += tuple(change for change in _of_the_table(target.changes(admin)) if change.op == "delete")
+    if Recorded.ACTOR not in missing and Recorded.ACTOR not in target.omits:
+        row = {Recorded.INSERTS: _WRITES[Recorded.INSERTS].format(slug=_DECLARED)}
+        if problem := _write(target, application, _ADA, row):
+            return problem
+        statements = {_OPERATIONS[at]: _WRITES[at] for at in _WRITES if at not in target.omits and at not in missing}
+        if TrailFeature.TRUNCATE in target.claims:
+            statements["truncate"] = "TRUNCATE public.bookmarks"
+        if sentence := _wrong_without_actor(target, undeclared, admin, statements):
+            missing[Recorded.UNDECLARED] = sentence
     return Trial(missing=missing, changes=changes)
 
 
@@ -158,6 +171,43 @@ def _place_of_declaration(target: AuditTarget) -> str:
     """Return key, file and line of how an application declares its actor."""
     key = f"actor.{target.actor.way}"
     return f"{key} ({Path(config.at_key(target.where, key)).name})"
+
+
+def _wrong_without_actor(target: AuditTarget, client: Client, admin: Client, writes: Mapping[str, str]) -> str:
+    """Write without an actor, and return what differs from `required` of the target file; "" when nothing does.
+
+    :param client: a connection on which no actor was declared.
+    :param writes: a statement for each operation.
+    """
+    for operation, statement in writes.items():
+        slug = _UNDECLARED if operation == "insert" else _DECLARED
+        before, known = admin.value(_COUNT, [slug]), {change.id for change in target.changes(admin)}
+        answer, is_refusal = _answer(client, statement.format(slug=slug))
+        made = admin.value(_COUNT, [slug]) != before
+        left = [change for change in target.changes(admin) if change.id not in known]
+        what = f"{operation} without an actor"
+        if is_refusal and not target.actor.required:
+            return f"the {what} {answer}; by design? Then set `required = true` in `[actor]`"
+        if answer and not is_refusal:
+            return f"the {what} {answer}"
+        if answer and (made or left):
+            return f"the {what} {answer}, and left {'its row' if made else 'a change'}"
+        if target.actor.required and not answer:
+            found = f"is recorded with the actor {_shown(left[0].actor)}" if left else "is not refused"
+            return f"the {what} {found}, although `[actor]` has `required = true`"
+    return ""
+
+
+def _answer(client: Client, statement: str) -> tuple[str, bool]:
+    """Return how a statement failed, "" when it did not, and whether the server rejected it."""
+    with cancelled_after(client, _LONGEST_S) as late:
+        try:
+            client.run(statement)
+        except SqlError as error:
+            if late.is_set():
+                return f"did not end within {_LONGEST_S:g} s", False
+            return f"failed: {describe_in_full(error)}", is_rejected(error)
+    return "", False
 
 
 def _missing(target: AuditTarget, changes: tuple[Change, ...]) -> Iterator[tuple[Recorded, str]]:

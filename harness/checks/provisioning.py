@@ -95,12 +95,13 @@ def _tried(lab: Lab, target: AuditTarget, admin: Client, template: str) -> Audit
     try:
         with (
             connect(lab.direct(name), application_name="application") as application,
+            connect(lab.direct(name), application_name="application") as undeclared,
             connect(lab.admin(name), application_name="pooler-harness trial", options=_DEADLINES) as reader,
             connect(lab.owner(name), application_name="pooler-harness owner", options=_DEADLINES) as owner,
         ):
             try_as_superuser(target, reader)
             with explained("changes", target.at("changes")):
-                trial = try_trail(target, application, reader)
+                trial = try_trail(target, application, undeclared, reader)
                 trial = with_texts(trial, target, owner, application, reader)
             return replace(target, trial=trial, columns=columns_of(target, reader))
     finally:

@@ -68,6 +68,8 @@ def raised_for(side: Side) -> Iterator[None]:
 #: beginnings of the SQLSTATEs of a connection that ended, or could not be made; 08P01 is any mistake in the protocol
 #: (https://www.postgresql.org/docs/current/errcodes-appendix.html)
 _LOST = ("080", "57P01", "57P02", "57P03", "57P05")
+#: classes of errors that are about no statement: conflicts, resources, limits, operators, and the system
+_NOT_OF_THE_STATEMENT = ("40", "53", "54", "57", "58", "XX")
 
 
 def is_lost(error: SqlError) -> bool:
@@ -75,6 +77,11 @@ def is_lost(error: SqlError) -> bool:
     if error.sqlstate:
         return error.sqlstate.startswith(_LOST)
     return isinstance(error, psycopg.OperationalError | psycopg.InterfaceError)
+
+
+def is_rejected(error: SqlError) -> bool:
+    """Return whether the server rejected the statement itself: it did not run out of resources, and nobody ended it."""
+    return bool(error.sqlstate) and not is_lost(error) and not str(error.sqlstate).startswith(_NOT_OF_THE_STATEMENT)
 
 
 def describe(error: BaseException) -> str:

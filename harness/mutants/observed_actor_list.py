@@ -27,6 +27,10 @@ def _actor(
     return mutation(f"actor.{name}", what, apply, feature=feature, records=Recorded.ACTOR)
 
 
+def _for_nobody(name: str, what: str, apply: Callable[[list[Row]], list[Row]]) -> Mutation:
+    return replace(_actor(f"{name}-for-nobody", f"names {what} where none was declared", apply), undeclared=True)
+
+
 def _ids(name: str, what: str, change: Callable[[str], object]) -> Mutation:
     return _actor(name, what, lambda rows: actors.ids(rows, change))
 
@@ -84,20 +88,16 @@ MUTATIONS = (
         actors.only_on_first_rows,
     ),
     _actor("another-for-all", "names somebody else", lambda rows: actors.ids(rows, lambda _own: actors.OTHER)),
-    _actor(
-        "somebody-for-nobody",
-        "names somebody where no actor was declared",
-        lambda rows: actors.instead_of_nobody(rows, {"type": "user", "id": actors.OTHER}),
+    _for_nobody(
+        "somebody", "an actor", lambda rows: actors.instead_of_nobody(rows, {"type": "user", "id": actors.OTHER})
     ),
-    _actor("kept-for-nobody", "names the last actor where none was declared", actors.last_seen),
-    _actor(
-        "anonymous-for-nobody",
-        "names an anonymous actor where none was declared",
-        lambda rows: actors.instead_of_nobody(rows, {"type": "anonymous"}),
+    _for_nobody("kept", "the last actor", actors.last_seen),
+    _for_nobody(
+        "anonymous", "an anonymous actor", lambda rows: actors.instead_of_nobody(rows, {"type": "anonymous"})
     ),
-    _actor(
-        "empty-for-nobody",
-        "names an actor with an empty id where none was declared",
+    _for_nobody(
+        "empty",
+        "an actor with an empty id",
         lambda rows: actors.instead_of_nobody(rows, {"type": "user", "id": ""}),
     ),
     _actor(

@@ -7,7 +7,7 @@ judged by the same list.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from typing import TYPE_CHECKING
 
 from msgspec import Struct
@@ -40,6 +40,8 @@ class Mutation(Struct, frozen=True, kw_only=True):
     records: Recorded | None = None
     #: whether it is about ids of actors that are any text
     text_ids: bool = False
+    #: whether it changes nothing but rows of writes without an actor
+    undeclared: bool = False
     #: why a sound trail can show such rows; empty for all others
     sound: str = ""
     #: why it is sound in a trail of texts, whose values are read back as the types of their columns
@@ -47,17 +49,21 @@ class Mutation(Struct, frozen=True, kw_only=True):
 
     def left_out(self, target: AuditTarget) -> str:
         """Return in one sentence why a sound trail of this kind can show such rows; "" when it cannot."""
+        return next(self._reasons(target), "")
+
+    def _reasons(self, target: AuditTarget) -> Iterator[str]:
         if sound := self.sound or (self.sound_as_texts if self.column in target.texts else ""):
-            return sound
+            yield sound
         if self.feature and self.feature not in target.claims:
-            return self.feature.unclaimed
+            yield self.feature.unclaimed
         if self.records and (lacking := target.lacking(self.records)):
-            return lacking
+            yield lacking
+        if self.undeclared and not target.may_write_undeclared:
+            yield "the trail refuses writes without an actor"
         if self.text_ids and target.actor.ids is not IdType.TEXT:
-            return f"ids of actors have the type {target.actor.ids.value} in this trail"
+            yield f"ids of actors have the type {target.actor.ids.value} in this trail"
         if self.column in OPTIONAL and target.columns is not None and self.column not in target.columns:
-            return f"the audit target's changes have no column {self.column}"
-        return ""
+            yield f"the audit target's changes have no column {self.column}"
 
     def started(self) -> Callable[[list[Row]], list[Row]]:
         """Return the hook for one run of a check: it counts the reads."""

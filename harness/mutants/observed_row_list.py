@@ -5,6 +5,8 @@ from __future__ import annotations
 import re
 from typing import TYPE_CHECKING, Any
 
+from msgspec.structs import replace
+
 from harness.audit.target_file import Recorded, TrailFeature
 from harness.mutants import observed_columns as columns
 from harness.mutants import observed_rows as rows_of
@@ -106,11 +108,14 @@ ROWS = (
             rows, lambda row: not re.fullmatch("[a-z_][a-z0-9_]*", str(row.get("table_name")))
         ),
     ),
-    mutation(
-        "row.nobodys-dropped",
-        "records nothing of writes without an actor",
-        lambda rows: rows_of.without(rows, lambda row: row.get("actor") is None),
-        records=Recorded.ACTOR,
+    replace(
+        mutation(
+            "row.nobodys-dropped",
+            "records nothing of writes without an actor",
+            lambda rows: rows_of.without(rows, lambda row: row.get("actor") is None),
+            records=Recorded.ACTOR,
+        ),
+        undeclared=True,
     ),
     mutation("row.all-doubled", "records every change twice", lambda rows: rows_of.doubled(rows, lambda _row: True)),
     mutation("row.inserts-doubled", "records inserts twice", lambda rows: rows_of.doubled(rows, _of_op("insert"))),

@@ -50,6 +50,12 @@ class Cause(Enum):
         "the capture function for each transaction. Do not keep it in the session, in temporary tables or under a pid: "
         "behind a pooler others use the same server connection. Validate it, and store the id exactly as declared.",
     )
+    UNDECLARED = Reason(
+        "a write without an actor is treated in another way than the target file says",
+        "If the trail refuses such a write by design, set `required = true` in `[actor]`; otherwise record it with the "
+        "actor NULL. A trail that requires an actor has to refuse each write without one: also an update, a delete and a "
+        "TRUNCATE, and a write on a connection that another actor used before.",
+    )
     MISSED = Reason(
         "changes are not recorded, or recorded twice",
         "Capture with AFTER triggers FOR EACH ROW, or with transition tables, for every operation, on the tables and "
@@ -120,6 +126,7 @@ _OF_CHECKS = {
         *("capture.forgery", "capture.switches", "capture.table-owner", "capture.least-rights"),
         "export.rights",
     ),
+    Cause.UNDECLARED: ("trail.undeclared",),
     Cause.NAMES: ("capture.search-path", "capture.temp-tables", "capture.shadowed-names"),
     Cause.VALUES: (
         *("capture.values", "capture.stored-values", "capture.json-values", "capture.key-values", "capture.keys"),

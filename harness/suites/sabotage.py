@@ -5,6 +5,8 @@ from __future__ import annotations
 import contextlib
 from typing import TYPE_CHECKING
 
+from msgspec.structs import replace
+
 from harness.checks.record import NotExercisedError
 from harness.database import quote_literal
 from harness.suites.actors import MALLORY
@@ -24,6 +26,11 @@ def default_actor(ctx: CheckContext) -> None:
         raise NotExercisedError("no setting holds the actor, so no default of a setting can")
     for name, text in values.items():
         ctx.sabotage(f"ALTER ROLE harness_app IN DATABASE {ctx.database} SET {name} = {quote_literal(text)}")
+
+
+def claim_required(ctx: CheckContext) -> None:
+    """Claim that the trail refuses writes without an actor, which it does not."""
+    ctx.target = replace(ctx.target, actor=replace(ctx.target.actor, required=True))
 
 
 def declare_outside(ctx: CheckContext) -> None:

@@ -16,6 +16,7 @@ from harness.checks.record import NotApplicableError
 from harness.checks.registry import P0, P1, Check, Control, breaks, check
 from harness.model import Section
 from harness.suites.areas import ACTOR_SETTING, CAPTURE_TRIGGER
+from harness.suites.sabotage import claim_required
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -26,6 +27,7 @@ if TYPE_CHECKING:
     Rows = list[dict[str, Any]]
 
 _FOUND, _OMITTED = "recorded", "not recorded"
+_AS_DECLARED = "as `required` of `[actor]` says"
 
 
 def _without(column: str) -> Callable[[Rows], Rows]:
@@ -48,20 +50,20 @@ _PROPERTIES: dict[Recorded, tuple[str, Severity, Callable[[Rows], Rows]]] = {
 }
 
 
-def _shown_by(property_: Recorded) -> tuple[Check, Control]:
-    """Return the check that shows a property, and its control."""
-    claim, severity, broken = _PROPERTIES[property_]
+def _shown_by(property_: Recorded, claim: str, severity: Severity) -> Check:
+    """Return the check that shows a property."""
+    about_actors = property_ in {Recorded.ACTOR, Recorded.UNDECLARED}
 
     @check(
         property_.check,
         claim=claim,
-        section=Section.ACTOR if property_ is Recorded.ACTOR else Section.CAPTURE,
+        section=Section.ACTOR if about_actors else Section.CAPTURE,
         severity=severity,
-        item="2.1" if property_ is Recorded.ACTOR else "1.1",
-        area=ACTOR_SETTING if property_ is Recorded.ACTOR else CAPTURE_TRIGGER,
+        item="2.1" if about_actors else "1.1",
+        area=ACTOR_SETTING if about_actors else CAPTURE_TRIGGER,
     )
     def shown(ctx: CheckContext) -> None:
-        trial = try_trail(ctx.target, ctx.direct_client(), ctx.admin)
+        trial = try_trail(ctx.target, ctx.direct_client(), ctx.direct_client(), ctx.admin)
         if property_ in ctx.target.omits:
             shown = _FOUND if trial.shows(property_) else _OMITTED
             if ctx.expect(f"{property_.meaning}, which `omits` has", shown, equals=_OMITTED):
@@ -69,7 +71,16 @@ def _shown_by(property_: Recorded) -> tuple[Check, Control]:
             return
         if property_ not in trial.missing and (reason := replace(ctx.target, trial=trial).lacking(property_)):
             raise NotApplicableError(reason)
-        ctx.expect(property_.meaning, trial.missing.get(property_, _FOUND), equals=_FOUND)
+        found = _AS_DECLARED if property_ is Recorded.UNDECLARED else _FOUND
+        ctx.expect(property_.meaning, trial.missing.get(property_, found), equals=found)
+
+    return shown
+
+
+def _with_control(property_: Recorded) -> tuple[Check, Control]:
+    """Return the check that shows a property, and its control."""
+    claim, severity, broken = _PROPERTIES[property_]
+    shown = _shown_by(property_, claim, severity)
 
     @breaks(shown, at=property_.meaning)
     def lost_when_read(ctx: CheckContext) -> None:
@@ -78,10 +89,24 @@ def _shown_by(property_: Recorded) -> tuple[Check, Control]:
     return shown, lost_when_read
 
 
-ACTOR = _shown_by(Recorded.ACTOR)
-TRANSACTION_ID = _shown_by(Recorded.TRANSACTION_ID)
-INSERTS = _shown_by(Recorded.INSERTS)
-UPDATES = _shown_by(Recorded.UPDATES)
-DELETES = _shown_by(Recorded.DELETES)
-IMAGE = _shown_by(Recorded.IMAGE)
-ORDER = _shown_by(Recorded.ORDER)
+ACTOR = _with_control(Recorded.ACTOR)
+TRANSACTION_ID = _with_control(Recorded.TRANSACTION_ID)
+INSERTS = _with_control(Recorded.INSERTS)
+UPDATES = _with_control(Recorded.UPDATES)
+DELETES = _with_control(Recorded.DELETES)
+IMAGE = _with_control(Recorded.IMAGE)
+ORDER = _with_control(Recorded.ORDER)
+
+undeclared = _shown_by(
+    Recorded.UNDECLARED, "a write without an actor is refused exactly where the target file says so", P0
+)
+
+
+@breaks(undeclared, at=Recorded.UNDECLARED.meaning)
+def refused_and_not_required(ctx: CheckContext) -> None:
+    ctx.tamper("audit_transactions", "IF NEW.actor_ref IS NULL THEN RAISE EXCEPTION 'no user set'; END IF")
+
+
+@breaks(undeclared, at=Recorded.UNDECLARED.meaning)
+def required_and_not_refused(ctx: CheckContext) -> None:
+    claim_required(ctx)

@@ -240,6 +240,10 @@ def test_what_a_sound_trail_can_show_is_left_out() -> None:
     assert "integer" in BY_NAME["actor.ids-upper-cased"].left_out(numbered)
     assert BY_NAME["actor.ids-cut-to-2"].left_out(numbered) == ""
     assert BY_NAME["row.reversed"].left_out(numbered) == Recorded.ORDER.omitted
+    required = replace(plain, actor=replace(plain.actor, required=True))
+    for name in ("row.nobodys-dropped", "actor.kept-for-nobody", "actor.somebody-for-nobody"):
+        assert BY_NAME[name].left_out(plain) == ""
+        assert BY_NAME[name].left_out(required) == "the trail refuses writes without an actor"
     few = replace(plain, columns=frozenset({"id", "changed_fields"}))
     assert BY_NAME["txid.null"].left_out(few) == "the audit target's changes have no column txid"
     assert BY_NAME["captured_at.null"].left_out(few) == Recorded.TIME.omitted

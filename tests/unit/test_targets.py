@@ -115,7 +115,7 @@ def test_what_a_file_can_claim_and_omit_is_what_a_trail_can_have() -> None:
     keys = {field.name: field.type for field in fields(TargetFile)}
     choices = {name: set(get_args(get_args(keys[name])[0])) for name in ("claims", "omits")}
     assert choices["claims"] == {*TrailFeature} - {TrailFeature.LIBRARY}
-    assert choices["omits"] == {property_ for property_ in Recorded if property_.check}
+    assert choices["omits"] == {property_ for property_ in Recorded if property_.may_be_omitted}
 
 
 def test_a_pipe_is_no_sql_file(tmp_path: Path) -> None:

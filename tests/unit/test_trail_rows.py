@@ -149,6 +149,22 @@ def test_nothing_is_read_back_without_a_trial() -> None:
     assert load_target("plain-trigger").texts == reference_target().texts == frozenset()
 
 
+def test_checks_that_write_without_an_actor_point_to_what_the_trail_does_with_it() -> None:
+    plain = load_target("plain-trigger")
+    assert plain.may_write_undeclared
+    refused = replace(plain, trial=Trial(missing={Recorded.UNDECLARED: "the insert without an actor failed: P0001"}))
+    assert refused.lacking(Recorded.UNDECLARED) == (
+        "the trail treats a write without an actor in another way than `[actor]` says: see trail.undeclared"
+    )
+    assert refused.lacking(Recorded.ACTOR) is None
+    assert not refused.may_write_undeclared
+    required = replace(plain, actor=replace(plain.actor, required=True))
+    assert required.lacking(Recorded.UNDECLARED) is None
+    assert not required.may_write_undeclared
+    nameless = replace(plain, trial=Trial(missing={Recorded.ACTOR: "the inserted row has no actor"}))
+    assert nameless.lacking(Recorded.UNDECLARED) == "the trail records no actor: see trail.actor"
+
+
 def test_a_trail_without_the_column_of_times_records_none() -> None:
     target = reference_target()
     assert target.records(Recorded.TIME)  # nobody has tried yet

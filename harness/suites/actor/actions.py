@@ -16,6 +16,7 @@ from harness.checks.server_connections import relay
 from harness.model import Section
 from harness.suites.actors import ADA, ATTRIBUTED_ROWS, BOB, reader
 from harness.suites.sabotage import unlink_actions
+from harness.suites.undeclared import UNDECLARED_ROWS, nobody, undeclared_actor, write_undeclared
 
 if TYPE_CHECKING:
     from harness.checks.context import CheckContext
@@ -267,7 +268,7 @@ def correlation_stored_with_a_blank(ctx: CheckContext) -> None:
     area="jobs",
     needs=(TRANSACTION_BLOCKS,),
     requires_features=(TrailFeature.ACTIONS,),
-    records=ATTRIBUTED_ROWS,
+    records=UNDECLARED_ROWS,
 )
 def jobs(ctx: CheckContext) -> None:
     mailer = Actor("service_account" if ctx.claims(TrailFeature.ACTOR_TYPES) else "user", "mailer")
@@ -281,7 +282,7 @@ def jobs(ctx: CheckContext) -> None:
             queue.append(json.dumps(job_args(mailer, correlation_id="c-1")))
             queue.append(json.dumps({"post_id": 1}))
 
-    def worker(client: Client) -> None:
+    def worker(client: Client) -> str:
         for number, raw in enumerate(queue):
             args = json.loads(raw)
             try:
@@ -293,17 +294,19 @@ def jobs(ctx: CheckContext) -> None:
             with ctx.audited(client, actor):
                 ctx.insert_post(client, "by the job")
                 ctx.target.record_action(client, "mailed", context["correlation_id"], context["job_id"])
-        ctx.write(client, None, "by the worker")
+        return write_undeclared(ctx, client, "by the worker")
 
-    relay(ctx, request, worker)
+    _, refused = relay(ctx, request, worker)
     ctx.expect("a job without an actor", outcomes, equals=["missing_actor_ref"])
     ctx.expect("actor of the request", ctx.actor_of("by the request"), equals=ADA.reference)
     ctx.expect("actor of the job", ctx.actor_of("by the job"), equals=mailer.reference)
-    ctx.expect("actor of the worker's own write", ctx.actor_of("by the worker"), equals=None)
-    correlations = {"by the request": "c-1", "by the job": "c-1", "by the worker": _NONE}
+    own = undeclared_actor(ctx, "by the worker", refused)
+    ctx.expect("actor of the worker's own write", own, equals=nobody(ctx))
+    unlinked = {} if refused else {"by the worker": _NONE}
+    correlations = {"by the request": "c-1", "by the job": "c-1"} | unlinked
     ctx.expect("correlations of the changes", _linked(ctx, "correlation_id"), equals=correlations)
     if ctx.target.keeps_jobs and any("job_id" in action for action in ctx.target.actions(ctx.admin).values()):
-        expected = {"by the request": None, "by the job": "0", "by the worker": _NONE}
+        expected = {"by the request": None, "by the job": "0"} | unlinked
         ctx.expect("jobs of the changes", _linked(ctx, "job_id"), equals=expected)
 
 

@@ -24,6 +24,7 @@ from harness.model import Section
 from harness.suites.actors import ADA, ATTRIBUTED, BOB
 from harness.suites.areas import ACTOR_SETTING
 from harness.suites.sabotage import declare_outside, default_actor
+from harness.suites.undeclared import UNDECLARED, nobody, undeclared_actor, write_undeclared
 
 if TYPE_CHECKING:
     from harness.checks.context import CheckContext
@@ -45,15 +46,16 @@ _OVERLAPS = 4
     item="2.1",
     area=ACTOR_SETTING,
     needs=(TRANSACTION_BLOCKS,),
-    records=ATTRIBUTED,
+    records=UNDECLARED,
 )
 def local_setting(ctx: CheckContext) -> None:
     client = ctx.client()
     ctx.write(client, ADA, "by ada")
-    ctx.write(client, None, "by nobody")
+    refused = write_undeclared(ctx, client, "by nobody")
     ctx.write(client, BOB, "by bob")
     ctx.expect("actor on Ada's change", ctx.actor_of("by ada"), equals=ADA.reference)
-    ctx.expect("actor on the client's next change", ctx.actor_of("by nobody"), equals=None)
+    next_actor = undeclared_actor(ctx, "by nobody", refused)
+    ctx.expect("actor on the client's next change", next_actor, equals=nobody(ctx))
     ctx.expect("actor on Bob's change", ctx.actor_of("by bob"), equals=BOB.reference)
 
 
@@ -69,18 +71,18 @@ def actor_set_outside_the_transaction(ctx: CheckContext) -> None:
 
 @check(
     "actor.unset",
-    claim="a write without an actor is captured, and attributed to nobody",
+    claim="a write without an actor is captured and attributed to nobody, or refused where the target file says so",
     section=_HERE,
     severity=P0,
     item="2.1",
     area=ACTOR_SETTING,
     needs=(TRANSACTION_BLOCKS,),
-    records=ATTRIBUTED,
+    records=UNDECLARED,
 )
 def unset(ctx: CheckContext) -> None:
-    ctx.write(ctx.client(), None, "by nobody")
-    ctx.expect("rows captured", len(ctx.changes("posts")), equals=1)
-    ctx.expect("actor", ctx.actor_of("by nobody"), equals=None)
+    refused = write_undeclared(ctx, ctx.client(), "by nobody")
+    ctx.expect("rows captured", len(ctx.changes("posts")), equals=0 if ctx.target.actor.required else 1)
+    ctx.expect("actor", undeclared_actor(ctx, "by nobody", refused), equals=nobody(ctx))
 
 
 @breaks(unset, at="actor")
@@ -90,14 +92,14 @@ def unset_but_there_is_a_default(ctx: CheckContext) -> None:
 
 @check(
     "actor.residue",
-    claim="the empty string that a local setting leaves behind means no actor, and writes succeed",
+    claim="the empty string that a local setting leaves behind means no actor, as a setting does that was never set",
     section=_HERE,
     severity=P0,
     item="2.1",
     area="capture function",
     needs=(TRANSACTION_BLOCKS,),
     scope="transaction",
-    records=ATTRIBUTED,
+    records=UNDECLARED,
 )
 def residue(ctx: CheckContext) -> None:
     if "." not in ctx.application.setting:
@@ -106,21 +108,28 @@ def residue(ctx: CheckContext) -> None:
     def read(client: Client) -> Any:
         return client.value("SELECT current_setting(%s, true)", [ctx.application.setting])
 
+    refused: dict[str, str] = {}
+
+    def write(client: Client, slug: str) -> None:
+        refused[slug] = write_undeclared(ctx, client, slug)
+
     def fresh(client: Client) -> tuple[Any, str]:
         setting = read(client)
-        outcome = ctx.attempt(partial(ctx.write, client, None, "fresh"))
+        outcome = ctx.attempt(partial(write, client, "fresh"))
         ctx.write(client, ADA, "by ada")
         return setting, outcome
 
     def used(client: Client) -> tuple[Any, str]:
-        return read(client), ctx.attempt(partial(ctx.write, client, None, "used"))
+        return read(client), ctx.attempt(partial(write, client, "used"))
 
     (fresh_setting, fresh_write), (used_setting, used_write) = relay(ctx, fresh, used)
     ctx.expect("setting on a fresh server connection", fresh_setting, equals=None)
-    ctx.expect("write on a fresh server connection", fresh_write, equals="done")
     ctx.expect("setting on a used server connection", used_setting, equals="")
-    ctx.expect("write on a used server connection", used_write, equals="done")
-    ctx.expect("actors", [ctx.actor_of("fresh"), ctx.actor_of("used")], equals=[None, None])
+    if not ctx.target.actor.required:
+        ctx.expect("write on a fresh server connection", fresh_write, equals="done")
+        ctx.expect("write on a used server connection", used_write, equals="done")
+    actors = [undeclared_actor(ctx, slug, refused.get(slug, "")) for slug in ("fresh", "used")]
+    ctx.expect("actors", actors, equals=[nobody(ctx)] * 2)
 
 
 @breaks(residue, at="write on a used server connection")

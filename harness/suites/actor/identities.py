@@ -13,8 +13,11 @@ from harness.model import Section
 from harness.suites.actors import ADA, ATTRIBUTED, ATTRIBUTED_ROWS, BOB, MALLORY
 from harness.suites.areas import ACTOR_SETTING
 from harness.suites.sabotage import default_actor
+from harness.suites.undeclared import UNDECLARED, nobody, refusal_of, undeclared_actor
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     from harness.checks.context import CheckContext
     from harness.database import Client
 
@@ -133,7 +136,7 @@ GRANT EXECUTE ON FUNCTION public.write_for_others(text) TO harness_app"""
     item="2.1",
     area=ACTOR_SETTING,
     needs=(TRANSACTION_BLOCKS,),
-    records=ATTRIBUTED,
+    records=UNDECLARED,
 )
 def writers(ctx: CheckContext) -> None:
     """Write as the tables' owner, as a role within the application's, by a definer function, and under other names."""
@@ -155,9 +158,9 @@ def writers(ctx: CheckContext) -> None:
     for actor, suffix in ((None, ", without an actor"), (ADA, "")):
         for name, (own, first) in ways.items():
             slug = f"by {name}{suffix}"
-            _expect_actor(ctx, slug, ctx.attempt(partial(_write_after, ctx, own, actor, first, slug)), actor)
+            _expect_write(ctx, slug, actor, partial(_write_after, ctx, own, actor, first, slug))
     name = "by a SECURITY DEFINER function"
-    _expect_actor(ctx, name, ctx.attempt(partial(_call, ctx, client, name)), BOB)
+    _expect_write(ctx, name, BOB, partial(_call, ctx, client, name))
 
 
 def _write_after(ctx: CheckContext, client: Client, actor: Actor | None, first: str, slug: str) -> None:
@@ -172,11 +175,20 @@ def _call(ctx: CheckContext, client: Client, slug: str) -> None:
             client.run("UPDATE public.posts SET views = 1 WHERE slug = %s", [slug])
 
 
-def _expect_actor(ctx: CheckContext, slug: str, outcome: str, actor: Actor | None) -> None:
-    if outcome == "done":
-        ctx.expect(f"actor of a write {slug}", ctx.actor_of(slug), equals=actor.reference if actor else None)
-    else:
+def _expect_write(ctx: CheckContext, slug: str, actor: Actor | None, write: Callable[[], None]) -> None:
+    refused = ""
+
+    def undeclared() -> None:
+        nonlocal refused
+        refused = refusal_of(ctx, write)
+
+    outcome = ctx.attempt(write if actor else undeclared)
+    if outcome != "done":
         ctx.expect(f"the audited write {slug}", outcome, equals="done")
+    elif actor:
+        ctx.expect(f"actor of a write {slug}", ctx.actor_of(slug), equals=actor.reference)
+    else:
+        ctx.expect(f"actor of a write {slug}", undeclared_actor(ctx, slug, refused), equals=nobody(ctx))
 
 
 @breaks(writers, at="actor of a write by a SECURITY DEFINER function")

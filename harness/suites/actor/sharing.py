@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections import Counter
 from concurrent.futures import ThreadPoolExecutor
+from functools import partial
 from typing import TYPE_CHECKING
 
 from harness.audit.actor import Actor
@@ -13,8 +14,16 @@ from harness.checks.registry import MOVES, P0, TRANSACTION_BLOCKS, breaks, check
 from harness.checks.server_connections import moved, relay
 from harness.database import cut
 from harness.model import PoolMode, Section
-from harness.suites.actors import ADA, ATTRIBUTED, ATTRIBUTED_ROWS, BOB
+from harness.suites.actors import ADA, BOB
 from harness.suites.sabotage import declare_outside, default_actor
+from harness.suites.undeclared import (
+    UNDECLARED,
+    UNDECLARED_ROWS,
+    nobody,
+    refusal_of,
+    undeclared_actor,
+    write_undeclared,
+)
 
 if TYPE_CHECKING:
     from harness.checks.context import CheckContext
@@ -22,6 +31,8 @@ if TYPE_CHECKING:
 
 _HERE = Section.ACTOR
 _CLIENTS, _ROUNDS = 24, 20
+#: the expectation about a write without an actor
+UNDECLARED_ACTOR = "actor on a change that declared none"
 
 
 # --- many clients on shared server connections -----------------------------------------------------------------
@@ -35,23 +46,24 @@ _CLIENTS, _ROUNDS = 24, 20
     item="2.1",
     area="pool mode",
     needs=(TRANSACTION_BLOCKS,),
-    records=ATTRIBUTED,
+    records=UNDECLARED,
 )
 def shared_connection(ctx: CheckContext) -> None:
     def ada(client: Client) -> None:
         ctx.write(client, ADA, "by ada")
 
-    def others(client: Client) -> None:
-        ctx.write(client, None, "by nobody")
+    def others(client: Client) -> str:
+        refused = write_undeclared(ctx, client, "by nobody")
         ctx.write(client, BOB, "by bob")
+        return refused
 
-    relay(ctx, ada, others)
+    _, refused = relay(ctx, ada, others)
     ctx.expect("actor on Ada's change", ctx.actor_of("by ada"), equals=ADA.reference)
-    ctx.expect("actor on a change that declared none", ctx.actor_of("by nobody"), equals=None)
+    ctx.expect(UNDECLARED_ACTOR, undeclared_actor(ctx, "by nobody", refused), equals=nobody(ctx))
     ctx.expect("actor on Bob's change", ctx.actor_of("by bob"), equals=BOB.reference)
 
 
-@breaks(shared_connection, at="actor on a change that declared none")
+@breaks(shared_connection, at=UNDECLARED_ACTOR)
 def shared_connection_with_a_default(ctx: CheckContext) -> None:
     default_actor(ctx)
 
@@ -69,17 +81,17 @@ def shared_connection_declared_outside(ctx: CheckContext) -> None:
     item="2.1",
     area="pool mode",
     needs=(TRANSACTION_BLOCKS, MOVES),
-    records=ATTRIBUTED,
+    records=UNDECLARED,
 )
 def moved_connection(ctx: CheckContext) -> None:
     client = ctx.client()
     ctx.write(client, ADA, "before")
     with moved(ctx, client):
         ctx.write(client, ADA, "after")
-        ctx.write(client, None, "by nobody")
+        refused = write_undeclared(ctx, client, "by nobody")
     ctx.expect("actor before the move", ctx.actor_of("before"), equals=ADA.reference)
     ctx.expect("actor after the move", ctx.actor_of("after"), equals=ADA.reference)
-    ctx.expect("actor on a change that declared none", ctx.actor_of("by nobody"), equals=None)
+    ctx.expect(UNDECLARED_ACTOR, undeclared_actor(ctx, "by nobody", refused), equals=nobody(ctx))
 
 
 @breaks(moved_connection, at="actor after the move")
@@ -102,7 +114,7 @@ def moved_connection_declared_once(ctx: CheckContext) -> None:
     item="2.1",
     area="pool mode",
     needs=(TRANSACTION_BLOCKS,),
-    records=ATTRIBUTED,
+    records=UNDECLARED,
 )
 def after_error(ctx: CheckContext) -> None:
     def fail(client: Client) -> str:
@@ -113,10 +125,10 @@ def after_error(ctx: CheckContext) -> None:
 
         return ctx.sqlstate(failing_work)
 
-    failed, _ = relay(ctx, fail, lambda client: ctx.write(client, None, "by nobody"))
+    failed, refused = relay(ctx, fail, lambda client: write_undeclared(ctx, client, "by nobody"))
     ctx.expect("the failing transaction", failed, equals="22012")
-    ctx.expect("changes", len(ctx.changes()), equals=1)
-    ctx.expect("actor on the next change", ctx.actor_of("by nobody"), equals=None)
+    ctx.expect("changes", len(ctx.changes()), equals=0 if ctx.target.actor.required else 1)
+    ctx.expect("actor on the next change", undeclared_actor(ctx, "by nobody", refused), equals=nobody(ctx))
 
 
 @breaks(after_error, at="actor on the next change")
@@ -132,7 +144,7 @@ def after_error_with_a_default(ctx: CheckContext) -> None:
     item="2.1",
     area="pool mode",
     needs=(TRANSACTION_BLOCKS,),
-    records=ATTRIBUTED,
+    records=UNDECLARED,
 )
 def vanished_client(ctx: CheckContext) -> None:
     client = ctx.client()
@@ -141,10 +153,10 @@ def vanished_client(ctx: CheckContext) -> None:
     pid = client.server_pid()
     cut(client)  # the socket closes without a Terminate message
     other = ctx.client()
-    ctx.write(other, None, "by nobody")
+    refused = write_undeclared(ctx, other, "by nobody")
     ctx.fact("server connections", {"of the vanished client": pid, "of the next": other.server_pid()})
-    ctx.expect("changes", len(ctx.changes()), equals=1)
-    ctx.expect("actor on the next change", ctx.actor_of("by nobody"), equals=None)
+    ctx.expect("changes", len(ctx.changes()), equals=0 if ctx.target.actor.required else 1)
+    ctx.expect("actor on the next change", undeclared_actor(ctx, "by nobody", refused), equals=nobody(ctx))
 
 
 @breaks(vanished_client, at="changes")
@@ -160,18 +172,22 @@ def vanished_client_without_a_transaction(ctx: CheckContext) -> None:
     item="2.1",
     area="pool mode",
     needs=(TRANSACTION_BLOCKS,),
-    records=ATTRIBUTED_ROWS,
+    records=UNDECLARED_ROWS,
 )
 def many_clients(ctx: CheckContext) -> None:
     """Run 24 clients with 20 transactions each, one actor per transaction; one transaction in ten declares none."""
 
     def run_client(number: int) -> list[tuple[str, int, bool]]:
-        writes = []
+        writes: list[tuple[str, int, bool]] = []
         with ctx.client() as client:
             for n in range(_ROUNDS):
                 slug = f"{number}-{n}"
                 actor = None if n % 10 == 9 else Actor("user", slug)
                 keep = n % 10 != 4
+                if actor is None and ctx.target.actor.required:
+                    if not write_undeclared(ctx, client, slug):
+                        writes.append((slug, client.server_pid(), keep))
+                    continue
                 with ctx.audited(client, actor):
                     ctx.insert_post(client, slug)
                     pid = client.server_pid()
@@ -207,6 +223,8 @@ def many_clients(ctx: CheckContext) -> None:
     captured = Counter(change.text("slug") for change in inserts)
     written = Counter(slug for slug, _, _ in writes)
     none = f"0 of {len(writes)}"
+    if ctx.target.actor.required:
+        _expect_refusals(ctx, written)
     ctx.expect("writes without an audit row", _some(written - captured, len(writes)), equals=none)
     ctx.expect("audit rows without a write", _some(captured - written, len(writes)), equals=none)
     wrong = Counter(
@@ -220,6 +238,13 @@ def many_clients(ctx: CheckContext) -> None:
         ctx.expect("deletes captured", len(deleted), equals=sum(not keep for _, _, keep in writes))
     if ctx.records(Recorded.TRANSACTION_ID):
         ctx.expect("audit transactions", len({change.transaction_id for change in inserts}), equals=len(writes))
+
+
+def _expect_refusals(ctx: CheckContext, written: Counter[str]) -> None:
+    undeclared = _CLIENTS * _ROUNDS // 10
+    not_refused = Counter(slug for slug in written if _expected_actor(slug) is None)
+    observed = _some(not_refused, undeclared)
+    ctx.expect("writes without an actor that are not refused", observed, equals=f"0 of {undeclared}")
 
 
 def _some(slugs: Counter[str], total: int) -> str:
@@ -280,7 +305,7 @@ def _single_messages(ctx: CheckContext, slug: str) -> dict[str, str]:
     severity=P0,
     item="2.1",
     area="pool mode",
-    records=ATTRIBUTED_ROWS,
+    records=UNDECLARED_ROWS,
 )
 def single_message(ctx: CheckContext) -> None:
     names = list(_single_messages(ctx, ""))
@@ -289,13 +314,13 @@ def single_message(ctx: CheckContext) -> None:
         for number, name in enumerate(names):
             client.run(_single_messages(ctx, f"ada {number}")[name])
 
-    def nobody(client: Client) -> None:  # one message, too: with parameters it would be several
-        client.run(_insert("by nobody"))
+    def undeclared(client: Client) -> str:  # one message, too: with parameters it would be several
+        return refusal_of(ctx, partial(client.run, _insert("by nobody")))
 
-    relay(ctx, ada, nobody)
+    _, refused = relay(ctx, ada, undeclared)
     actors = {name: ctx.actor_of(f"ada {number}") for number, name in enumerate(names)}
     ctx.expect("actors of the writes", actors, equals=dict.fromkeys(names, ADA.reference))
-    ctx.expect("actor on a change that declared none", ctx.actor_of("by nobody"), equals=None)
+    ctx.expect(UNDECLARED_ACTOR, undeclared_actor(ctx, "by nobody", refused), equals=nobody(ctx))
 
 
 @breaks(single_message, at="actors of the writes")
@@ -303,6 +328,6 @@ def single_message_sets_something_else(ctx: CheckContext) -> None:
     ctx.application.setting = "app.somebody"
 
 
-@breaks(single_message, at="actor on a change that declared none")
+@breaks(single_message, at=UNDECLARED_ACTOR)
 def single_message_with_a_default(ctx: CheckContext) -> None:
     default_actor(ctx)

@@ -82,7 +82,7 @@ def replica_role(ctx: CheckContext) -> None:
     """Write like the apply worker of logical replication: with that role and an empty search_path."""
 
     def apply(slug: str) -> None:
-        with ctx.admin.transaction():
+        with ctx.audited(ctx.admin, None if ctx.target.may_write_undeclared else ADA):
             ctx.admin.run("SET LOCAL session_replication_role = replica; SET LOCAL search_path = ''")
             ctx.insert_post(ctx.admin, slug)
 
