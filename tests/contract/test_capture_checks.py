@@ -20,6 +20,7 @@ from harness.model import Status
 from harness.mutants.variants import target_file_of
 from harness.redaction import Redactor
 from harness.store import new_run_id
+from harness.suites.capture import writes
 from harness.suites.catalogue import catalogue
 
 if TYPE_CHECKING:
@@ -121,8 +122,13 @@ def test_a_sound_trail_that_leaves_a_property_out_has_no_issue(
     ],
 )
 def test_a_sound_trail_of_one_operation_has_no_issue(
-    judged: Callable[..., dict[str, Result]], without: Callable[..., AuditTarget], kept: str, ok: set[str]
+    judged: Callable[..., dict[str, Result]],
+    without: Callable[..., AuditTarget],
+    monkeypatch: pytest.MonkeyPatch,
+    kept: str,
+    ok: set[str],
 ) -> None:
+    monkeypatch.setattr(writes, "_MANY", 50)  # operations count here, and thousands of rows take seconds
     omitted = {"INSERT": "updates deletes", "UPDATE": "inserts deletes", "DELETE": "inserts updates image"}[kept]
     target = without(omitted, _ORDERED, f"{_FROM} WHERE operation IN ('{kept}', 'TRUNCATE') ORDER")
     results = judged(target, "bulk", "cascade", "upsert", "views")

@@ -21,7 +21,7 @@ from harness.lab.topologies import load_topologies
 from harness.model import EndedBy, Severity, Status
 from harness.redaction import Redactor
 from harness.store import new_run_id
-from harness.suites.capture import extremes
+from harness.suites.capture import extremes, writes
 from harness.suites.catalogue import catalogue
 
 if TYPE_CHECKING:
@@ -195,8 +195,10 @@ TRAIL_CHECKS = tuple(
 def test_data_of_another_shape_breaks_expectations_and_no_check(
     workspace: Workspace, monkeypatch: pytest.MonkeyPatch, odd: str
 ) -> None:
-    for size in ("_HUGE_KIB", "_LARGE_KB"):  # shapes count here, and 100 MB would take longer than everything else
-        monkeypatch.setattr(extremes, size, 1)
+    # shapes count here, and 100 MB and thousands of rows would take longer than everything else
+    monkeypatch.setattr(extremes, "_HUGE_KIB", 1)
+    monkeypatch.setattr(extremes, "_LARGE_KB", 1)
+    monkeypatch.setattr(writes, "_MANY", 50)
     found = judged(workspace, ODD[odd], *TRAIL_CHECKS)
     assert not {name: result.reason for name, result in found.items() if "itself broke" in result.reason}
     assert "capture.large-values" in found
