@@ -71,6 +71,8 @@ def load(
         raise ConfigError(f"invalid TOML: {error}", where=str(path)) from None
     except RecursionError:  # the parser is recursive
         raise ConfigError("invalid TOML: nested too deep", where=str(path)) from None
+    if key := _with_nul(raw):  # no path, name or SQL can hold one
+        raise ConfigError(f"{key}: found a NUL character", where=at_key(str(path), re.sub(r"\[.*?\]", "", key)))
     if misplaced := elsewhere(raw):
         key, problem, hint = misplaced
         raise ConfigError(f"{key}: {problem}", where=at_key(str(path), key), hint=hint)
@@ -95,6 +97,19 @@ def convert(raw: dict[str, Any], kind: type[T], *, where: str, given: Mapping[st
         return msgspec.convert({**raw, **given}, kind, strict=True)
     except msgspec.ValidationError as error:
         raise _explained(str(error), raw, kind, where, hidden=tuple(given)) from None
+
+
+def _with_nul(data: Any, path: str = "") -> str:
+    """Return the path of the first key or text with a NUL character; "" without one."""
+    if isinstance(data, dict):
+        inner = [(f"{path}.{_key(key)}" if path else _key(key), value) for key, value in data.items()]
+        return next((at for (at, value), key in zip(inner, data, strict=True) if "\0" in key), "") or next(
+            (found for at, value in inner if (found := _with_nul(value, at))), ""
+        )
+    if isinstance(data, list):
+        numbered = ((f"{path}[{number}]", value) for number, value in enumerate(data))
+        return next((found for at, value in numbered if (found := _with_nul(value, at))), "")
+    return path if isinstance(data, str) and "\0" in data else ""
 
 
 def at_key(path: str, key: str, value: str = "") -> str:

@@ -52,7 +52,7 @@ def within_deadline(client: Client, name: str, where: str) -> Iterator[None]:
             with named(name, where):
                 yield
         except SqlError as error:
-            if late.is_set() and error.sqlstate == _CANCELLED:
+            if late.is_set() and error.sqlstate in {_CANCELLED, None}:  # None: the connection was broken
                 raise DatabaseError(
                     f"statements.{name} did not end within {LONGEST_S:g} s, and was cancelled", where=where
                 ) from None

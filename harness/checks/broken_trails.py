@@ -7,12 +7,10 @@ noticed others of its kind, until one turns to Issue.
 from __future__ import annotations
 
 import secrets
-import tempfile
 import time
 from collections import Counter
 from concurrent.futures import ThreadPoolExecutor
 from enum import StrEnum
-from pathlib import Path
 from threading import Lock
 from typing import TYPE_CHECKING
 
@@ -24,11 +22,13 @@ from harness.checks.execution import run_check
 from harness.checks.observing import TRAIL_SUITES
 from harness.checks.workspace import Workspace
 from harness.errors import HarnessError
+from harness.job_engines.scratch import scratch_folder
 from harness.model import PlannedCheck, Result, Status
 from harness.mutants.variants import sql_of, target_file_of
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
+    from pathlib import Path
     from threading import Event
 
     from harness.audit.target import AuditTarget
@@ -140,10 +140,10 @@ class BrokenTrails:
             if not self._stop.is_set():
                 self._judge_sound(trail)
         with (
-            tempfile.TemporaryDirectory(prefix="pooler-harness-variants-") as folder,
+            scratch_folder() as folder,
             ThreadPoolExecutor(self._jobs, thread_name_prefix="variant") as pool,
         ):
-            pending = [pool.submit(self._judge_variant, variant, Path(folder)) for variant in variants]
+            pending = [pool.submit(self._judge_variant, variant, folder) for variant in variants]
             try:
                 for future in pending:
                     future.result()

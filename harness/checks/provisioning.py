@@ -53,11 +53,13 @@ def provision(lab: Lab, target: AuditTarget, fixtures: Fixtures, admin: Client, 
     :raises DatabaseError: with file, line and SQLSTATE.
     """
     target = target.of_roles(lab.roles.app.name, lab.roles.owner.name)
+    after = ""
     try:
         create_database(admin, database, owner=lab.roles.owner.name)
         _install(lab, target, database)
+        after = "" if target.is_reference else " after the installation of the audit trail"
         with _sessions(lab, target, database) as (owner, installer):
-            run_files(owner, [fixtures.sql])
+            _create_tables(target, owner, fixtures)
             verify_statements(target, installer)
             if not target.statements.each:
                 columns_of(target, installer)
@@ -68,9 +70,8 @@ def provision(lab: Lab, target: AuditTarget, fixtures: Fixtures, admin: Client, 
         if not target.is_reference:
             target = _tried(lab, target, admin, database)
     except SqlError as error:
-        raise DatabaseError(
-            f"the database could not be provisioned: {describe_in_full(error)}", where=f"topology {lab.topology.name}"
-        ) from None
+        what = f"the database could not be provisioned{after}: {describe_in_full(error)}"
+        raise DatabaseError(what, where=f"topology {lab.topology.name}") from None
     return Provisioned(target=target, attached=attached)
 
 
@@ -79,8 +80,28 @@ def _install(lab: Lab, target: AuditTarget, database: str) -> None:
 
     :raises DatabaseError: with file, line and SQLSTATE.
     """
-    with _sessions(lab, target, database) as (_, installer), cancelled_after(installer, _LONGEST_INSTALL_S):
-        target.install_in(installer)
+    with _sessions(lab, target, database) as (_, installer), cancelled_after(installer, _LONGEST_INSTALL_S) as late:
+        try:
+            target.install_in(installer)
+        except DatabaseError as error:
+            if not late.is_set():
+                raise
+            what = f"this SQL did not end within {_LONGEST_INSTALL_S:g} s"
+            raise DatabaseError(what, where=error.where) from None
+
+
+def _create_tables(target: AuditTarget, owner: Client, fixtures: Fixtures) -> None:
+    """Create the fixture tables.
+
+    :raises DatabaseError: about the trail, whose installation may have removed a schema or made DDL fail.
+    """
+    try:
+        run_files(owner, [fixtures.sql])
+    except DatabaseError as error:
+        if target.is_reference:
+            raise
+        what = f"with the trail installed, the tables that it is to audit cannot be created: {error.what}"
+        raise DatabaseError(what, where=target.where, hint=error.hint, detail=error.detail) from None
 
 
 def _tried(lab: Lab, target: AuditTarget, admin: Client, template: str) -> AuditTarget:

@@ -55,7 +55,12 @@ def standing(invocation: Invocation, topology: Topology, owner: Owner, stop: Eve
         engine.prepare(wanted, terminal)
         with invocation.signals.deferred_to(stop.set):
             terminal.say(f"starting {topology.name}")
-            lab = stand_up(engine, topology, owner, invocation.redactor, stop)
+            try:
+                lab = stand_up(engine, topology, owner, invocation.redactor, stop)
+            except HarnessError:
+                if stop.is_set():  # whatever it waited for then, it is not at fault
+                    raise InterruptedRunError("interrupted: the servers are removed") from None
+                raise
             try:
                 yield lab
             finally:

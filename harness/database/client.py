@@ -24,6 +24,8 @@ if TYPE_CHECKING:
 
 #: seconds that a request to cancel a statement may take
 _CANCEL_S = 5.0
+#: after so many requests, a block of statements that goes on loses its connection
+_CANCELS = 2
 
 
 class Endpoint(Struct, frozen=True, kw_only=True):
@@ -264,17 +266,23 @@ def cancelled_after(client: Client, longest_s: float) -> Iterator[Event]:
     """Cancel the statement that runs on a connection if the block has not ended in time.
 
     A block of several statements may go on, and a request between two of them cancels none: after the same time, the
-    statement that runs then is cancelled, too.
+    statement that runs then is cancelled, too. A block that goes on even so loses its connection: a function may catch
+    the cancellation.
 
-    :return: an event that is set when a statement is cancelled. Its error has the SQLSTATE 57014.
+    :return: an event that is set when a statement is cancelled. Its error has the SQLSTATE 57014, or none with a broken
+        connection.
     """
     late, over = Event(), Event()
 
     def cancel() -> None:
-        while not over.wait(longest_s):
+        for _ in range(_CANCELS):
+            if over.wait(longest_s):
+                return
             late.set()
             with contextlib.suppress(SqlError):
                 client.cancel_safe(timeout=_CANCEL_S)
+        if not over.wait(min(longest_s, _CANCEL_S)):
+            cut(client)
 
     watchdog = Thread(target=cancel, daemon=True, name="deadline of a statement")
     watchdog.start()

@@ -15,6 +15,7 @@ if TYPE_CHECKING:
 
     from harness.database.client import AnyConnection
 
+_CANCELLED = "57014"
 _NAME = re.compile(r"^-- name: (?P<name>[a-z][a-z0-9_]*)\s*$", re.MULTILINE)
 
 
@@ -112,7 +113,7 @@ def _failing_line(connection: AnyConnection, text: str, error: SqlError) -> int 
 
     It runs the statements one at a time, and rolls them back.
     """
-    if connection.closed:
+    if connection.closed or error.sqlstate == _CANCELLED:  # running it again would take as long
         return None
     with connection.transaction(force_rollback=True):
         for start, end in _statements(text):

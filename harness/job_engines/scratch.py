@@ -1,4 +1,4 @@
-"""Scratch folders of job engines: the working directories of their programs, removed also after a killed run."""
+"""Scratch folders: working directories of job engines, and files of a run, removed also after a killed run."""
 
 from __future__ import annotations
 

@@ -76,8 +76,12 @@ def chosen(named: Sequence[str]) -> tuple[Variant, ...]:
     for name in named:
         known = {text for variant in variants() for text in _names(variant)}
         if name not in known:
-            raise ConfigError(f"unknown variant {name!r}", hint=config.nearest(name, known))
+            raise ConfigError(f"unknown variant {name!r}", hint=config.close_to(name, known) or _kinds())
     return tuple(variant for variant in variants() if set(named) & set(_names(variant)))
+
+
+def _kinds() -> str:
+    return f"choose a kind of variants: {', '.join(sorted({variant.kind for variant in variants()}))}"
 
 
 def _names(variant: Variant) -> Iterable[str]:

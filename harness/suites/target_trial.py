@@ -13,6 +13,7 @@ from msgspec import Struct
 from harness.audit.changes import Change
 from harness.audit.target_file import TrailFeature
 from harness.database import SqlError, cancelled_after, describe_in_full, raised_within
+from harness.errors import DatabaseError
 from harness.suites.actors import ADA, BOB
 
 if TYPE_CHECKING:
@@ -116,6 +117,8 @@ class _Writes:
         self._show(TriedWrite(step=step, changes=changes, wrong=wrong))
         if wrong:
             self._wrong.append(f"the {step} {wrong}")
+        if any(client.closed for client in clients):  # the capture caught the cancellation
+            raise DatabaseError("; ".join([*self._wrong, "nothing else is tried"]), where=self._ctx.target.where)
 
 
 def _listed(operations: list[str]) -> str:

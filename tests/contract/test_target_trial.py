@@ -137,12 +137,35 @@ def test_settings_of_a_dump_end_with_the_installation(provisioned: Callable[...,
     assert missing(workspace) == {}
 
 
-def test_an_installation_that_never_ends_names_its_line(
+def test_an_installation_that_never_ends_names_its_file_and_the_deadline(
     provisioned: Callable[..., Workspace], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(provisioning, "_LONGEST_INSTALL_S", 0.5)
-    with pytest.raises(DatabaseError, match=r"mine\.sql:4: this SQL failed: 57014"):
+    with pytest.raises(DatabaseError, match=r"mine\.sql: this SQL did not end within 0\.5 s$"):
         provisioned(toml(), f"{_DUMPED}\nSELECT pg_sleep(60);\nSELECT 1;")
+
+
+def test_an_installation_after_which_no_table_can_be_created_names_the_target(
+    provisioned: Callable[..., Workspace],
+) -> None:
+    with pytest.raises(DatabaseError, match=r"mine\.toml: with the trail installed, .*: 3F000 schema .public. does not"):
+        provisioned(toml(keys='install_as = "superuser"'), f"{SQL}DROP SCHEMA public CASCADE;")
+
+
+_SWALLOWS = """
+    LOOP BEGIN PERFORM pg_sleep(60); EXCEPTION WHEN query_canceled THEN NULL; END; END LOOP;
+    INSERT INTO trail.log"""
+
+
+def test_a_capture_that_catches_its_cancellation_loses_its_connection(
+    provisioned: Callable[..., Workspace], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(trial, "_LONGEST_S", 0.3)
+    monkeypatch.setattr(target_trial, "LONGEST_S", 0.3)
+    workspace = provisioned(toml(), SQL.replace("INSERT INTO trail.log", _SWALLOWS.strip(), 1))
+    assert missing(workspace) == {Recorded.INSERTS: "the audited insert did not end within 0.3 s"}
+    with pytest.raises(DatabaseError, match=r"mine\.toml: the insert did not end .*; nothing else is tried$"):
+        wrong(workspace)
 
 
 _PURGE = """

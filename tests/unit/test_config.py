@@ -194,6 +194,19 @@ def test_deeply_nested_toml_is_a_config_error(tmp_path: Path, text: str) -> None
         config.load(write(tmp_path, text), Topology, given={"name": "mine"})
 
 
+@pytest.mark.parametrize(
+    ("line", "where"),
+    [
+        ('install = ["a.sql", "b\\u0000"]', "mine.toml:1: install[1]: found a NUL"),
+        ('"a\\u0000" = 1', 'mine.toml:1: "a\\u0000": found a NUL'),
+    ],
+)
+def test_a_nul_character_in_any_text_is_a_config_error(tmp_path: Path, line: str, where: str) -> None:
+    with pytest.raises(ConfigError) as raised:
+        config.load(write(tmp_path, line), Topology, given={"name": "mine"})
+    assert where in str(raised.value)
+
+
 @given(st.text(max_size=80))
 @example("\ufeff")
 def test_any_file_is_valid_or_a_config_error(tmp_path_factory: pytest.TempPathFactory, text: str) -> None:

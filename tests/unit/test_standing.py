@@ -4,12 +4,17 @@ from __future__ import annotations
 
 from threading import Event
 from typing import TYPE_CHECKING, cast
+from unittest.mock import MagicMock
 
 import pytest
 
+from harness.cli import standing
 from harness.cli.standing import removed_by
 from harness.database import SqlError
-from harness.errors import DatabaseError, InterruptedRunError
+from harness.engine.owner import Owner
+from harness.errors import DatabaseError, HarnessError, InterruptedRunError
+from harness.lab.topologies import load_topologies
+from harness.store import new_run_id
 
 if TYPE_CHECKING:
     from harness.lab.lab import Lab
@@ -45,3 +50,24 @@ def test_without_a_signal_the_servers_stay_and_an_error_is_one() -> None:
     with removed_by(Event(), cast("Lab", lab)):
         pass
     assert not lab.closed.is_set()
+
+
+@pytest.mark.parametrize("signalled", [True, False])
+def test_a_signal_while_the_servers_start_is_no_fault_of_theirs(
+    monkeypatch: pytest.MonkeyPatch, *, signalled: bool
+) -> None:
+    def never_ready(*_arguments: object) -> None:
+        if signalled:
+            stop.set()
+        raise HarnessError("stopped waiting for an answer")
+
+    stop = Event()
+    monkeypatch.setattr(standing, "choose", MagicMock())
+    monkeypatch.setattr(standing, "reap_leftovers", MagicMock())
+    monkeypatch.setattr(standing, "stand_up", never_ready)
+    kind, match = (InterruptedRunError, "are removed") if signalled else (HarnessError, "stopped waiting")
+    with (
+        pytest.raises(kind, match=match),
+        standing.standing(MagicMock(), load_topologies()["direct"], Owner.me(new_run_id()), stop),
+    ):
+        pass
