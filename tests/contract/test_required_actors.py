@@ -41,6 +41,7 @@ ALSO_WRITING = {"capture.replica-role", "retention.old-gone"}
 PROPERTY = Recorded.UNDECLARED.check
 
 _BEGIN = "    IF declared IS NOT NULL THEN\n        BEGIN\n"
+_AFTER_THE_TABLE = "CREATE INDEX ON rowlog.changes (recorded_at);\n"
 _RAISE = "RAISE EXCEPTION 'no user set'; END IF;\n"
 REFUSES = f"    IF declared IS NULL THEN {_RAISE}"
 #: refuses inserts alone
@@ -55,13 +56,16 @@ REFUSES_UNTIL_DECLARED = f"""
 """
 #: drops the write of a row, in place of an error
 SKIPS = "    IF declared IS NULL THEN DELETE FROM public.posts WHERE slug = to_jsonb(NEW) ->> 'slug'; RETURN NULL; END IF;\n"
+#: a constraint, in place of an exception
+NOT_NULL = "ALTER TABLE rowlog.changes ALTER actor_type SET NOT NULL;\n"
 
 
 def written(folder: Path, refuses: str, *, required: bool = True) -> Path:
     """Write the target file of a trail and its SQL, and return the file."""
+    place = _AFTER_THE_TABLE if refuses is NOT_NULL else _BEGIN
     sql, toml = SOUND.with_suffix(".sql").read_text(), SOUND.with_suffix(".toml").read_text()
-    assert sql.count(_BEGIN) == 1
-    (folder / "row-json.sql").write_text(sql.replace(_BEGIN, refuses + _BEGIN))
+    assert sql.count(place) == 1
+    (folder / "row-json.sql").write_text(sql.replace(place, refuses + place))
     (folder / "mine.toml").write_text(toml.replace("[actor]\n", f"[actor]\nrequired = {str(required).lower()}\n"))
     return folder / "mine.toml"
 
@@ -99,6 +103,11 @@ def test_a_trail_that_requires_an_actor_has_no_issue(judged: Callable[..., dict[
     suites = ("trail", "actor", "retention")
     checks = [check for check in CHECKS if check.partition(".")[0] in suites]
     found = judged(REFUSES, *checks, *sorted(ALSO_WRITING - {*checks}))
+    assert {check: result.reason for check, result in found.items()} == {}
+
+
+def test_a_constraint_refuses_as_well_as_an_exception(judged: Callable[..., dict[str, Result]]) -> None:
+    found = judged(NOT_NULL, PROPERTY, *sorted(WRITING))
     assert {check: result.reason for check, result in found.items()} == {}
 
 
