@@ -6,7 +6,7 @@ import secrets
 from typing import TYPE_CHECKING, Protocol
 
 from harness.checks.record import CheckRecord, NotExercisedError
-from harness.database import Client, Side, connect
+from harness.database import Client, Side, connect, observing
 from harness.lab.effective import effective_limits
 from harness.model import PoolMode, Prepare, ServiceEvidence, Topology
 
@@ -191,7 +191,7 @@ class CheckClients(CheckRecord):
         """The superuser on the direct connection: it observes, and breaks things on purpose. It is opened once."""
         if self._admin is None:
             self._admin = self._followed(
-                connect(self._lab.admin(self.database), application_name="pooler-harness check"), "admin"
+                observing(connect(self._lab.admin(self.database), application_name="pooler-harness check")), "admin"
             )
         return self._admin
 
@@ -204,7 +204,8 @@ class CheckClients(CheckRecord):
 
     def another_owner(self) -> Client:
         """Connect once more as the owner, for two programs of the owner at the same time."""
-        return self._followed(connect(self._lab.owner(self.database), application_name="pooler-harness owner"), "owner")
+        owner = observing(connect(self._lab.owner(self.database), application_name="pooler-harness owner"))
+        return self._followed(owner, "owner")
 
     def trail_reader(self) -> Client:
         """Return a connection that may read the trail."""

@@ -21,6 +21,7 @@ from harness.database import (
     describe,
     describe_in_full,
     drop_database,
+    observing,
     run_files,
 )
 from harness.errors import DatabaseError
@@ -120,7 +121,7 @@ def _tried(lab: Lab, target: AuditTarget, admin: Client, template: str) -> Audit
             connect(lab.admin(name), application_name="pooler-harness trial", options=_DEADLINES) as reader,
             connect(lab.owner(name), application_name="pooler-harness owner", options=_DEADLINES) as owner,
         ):
-            try_as_superuser(target, reader)
+            try_as_superuser(target, observing(reader))
             with explained("changes", target.at("changes")):
                 trial = try_trail(target, application, undeclared, reader)
                 trial = with_texts(trial, target, owner, application, reader)
@@ -138,7 +139,7 @@ def _sessions(lab: Lab, target: AuditTarget, database: str) -> Iterator[tuple[Cl
             stack.enter_context(connect(endpoint, application_name="pooler-harness owner", options=_DEADLINES))
             for endpoint in endpoints
         ]
-        yield clients[0], clients[-1]
+        yield observing(clients[0]), observing(clients[-1])
 
 
 def _attach(target: AuditTarget, owner: Client, fixtures: Fixtures) -> dict[str, str]:

@@ -200,6 +200,13 @@ def on_side(side: Side, connect: Callable[[], Client]) -> Client:
     return client
 
 
+def observing(client: Client) -> Client:
+    """Return a connection that observes, so that it can read times: its role or database may have another DateStyle."""
+    if not (client.pgconn.parameter_status(b"DateStyle") or b"ISO").startswith(b"ISO"):
+        client.run("SET DateStyle = 'ISO'")
+    return client
+
+
 def type_name(client: Client, column: psycopg.Column) -> str:
     """Return the server's name of a column's type, with [] for an array; "" for a type of an extension."""
     found = client.adapters.types.get(column.type_code)

@@ -10,7 +10,7 @@ from urllib.parse import urlsplit
 from msgspec import Struct
 from msgspec.structs import replace
 
-from harness.database import Client, SqlError, address_of, confidential, connect_to, describe, quote_name
+from harness.database import Client, SqlError, address_of, confidential, connect_to, describe, observing, quote_name
 from harness.errors import ConfigError, DatabaseError, HarnessError
 from harness.host.declarations import Caller, EnvironmentDeclaration
 from harness.host.env_secrets import fill_in, require_set, variables_of
@@ -64,7 +64,7 @@ class Environment(Struct, frozen=True, kw_only=True):
 
     def reader(self) -> Client:
         """Connect as the role that may read the audit trail."""
-        return connect_to(self.trail, connect_timeout_s=_CONNECT_S)
+        return observing(connect_to(self.trail, connect_timeout_s=_CONNECT_S))
 
     def roles(self) -> tuple[str, str]:
         """Return the application's role, and the owner of the audited tables: the same role if no table is declared.

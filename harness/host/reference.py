@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 from msgspec import Struct
 
 from harness import config, places
-from harness.database import SqlError, connect, create_database, describe
+from harness.database import SqlError, connect, create_database, describe, observing
 from harness.errors import DatabaseError
 from harness.host.declarations import Caller, PathDeclaration
 from harness.host.site import Site
@@ -83,7 +83,7 @@ def stand_up_reference(lab: Lab, target: AuditTarget) -> tuple[Site, HostService
         ),
         target=target,
         about=f"reference host on Python {service.service.origin.version}, {lab.topology.notifier} for jobs",
-        trail=lambda: connect(lab.admin(HOST_DATABASE), application_name="pooler-harness trail"),
+        trail=lambda: observing(connect(lab.admin(HOST_DATABASE), application_name="pooler-harness trail")),
         application=lambda: connect(lab.chain(HOST_DATABASE), application_name="pooler-harness jobs"),
         admin=lambda: connect(lab.admin(HOST_DATABASE), application_name="pooler-harness bench"),
         is_idle=_is_idle,

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 
 from msgspec.structs import replace
 
-from harness.database import Client, Endpoint, SqlError, bounded, connect
+from harness.database import Client, Endpoint, SqlError, bounded, connect, observing
 from harness.errors import HarnessError, ServiceFailedError
 from harness.events import silent
 from harness.lab.credentials import Role, Roles, random_roles
@@ -155,7 +155,7 @@ class Lab:
 
     def connect_admin(self, dbname: str = "postgres") -> Client:
         """Connect to PostgreSQL itself as superuser."""
-        return connect(self.admin(dbname), application_name="pooler-harness admin")
+        return observing(connect(self.admin(dbname), application_name="pooler-harness admin"))
 
     def logs(self) -> dict[str, str]:
         """Return the logs of all services by name, removed ones included."""

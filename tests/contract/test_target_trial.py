@@ -152,6 +152,19 @@ def test_an_installation_after_which_no_table_can_be_created_names_the_target(
         provisioned(toml(keys='install_as = "superuser"'), f"{SQL}DROP SCHEMA public CASCADE;")
 
 
+def test_times_are_read_from_a_role_with_another_date_style(
+    provisioned: Callable[..., Workspace], server: Lab
+) -> None:
+    with server.connect_admin() as admin:
+        admin.run("ALTER ROLE ALL SET DateStyle = 'SQL, DMY'")
+        try:
+            workspace = provisioned(toml())
+            assert missing(workspace) == {}
+            assert judged(workspace, "capture.times") == (Status.OK, "")
+        finally:
+            admin.run("ALTER ROLE ALL RESET DateStyle")
+
+
 _SWALLOWS = """
     LOOP BEGIN PERFORM pg_sleep(60); EXCEPTION WHEN query_canceled THEN NULL; END; END LOOP;
     INSERT INTO trail.log"""
