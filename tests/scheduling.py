@@ -40,6 +40,7 @@ SHARING = frozenset(
         "test_object_store",
         "test_page",
         "test_page_everywhere",
+        "test_required_actors",
         "test_soak_comparison",
         "test_target_trial",
         "test_targets",
