@@ -20,7 +20,7 @@ from msgspec.structs import replace
 from harness.audit.target_loading import load_target
 from harness.checks.execution import run_check
 from harness.checks.observing import TRAIL_SUITES
-from harness.checks.workspace import Workspace
+from harness.checks.workspace import Workspace, ended_service
 from harness.errors import HarnessError
 from harness.job_engines.scratch import scratch_folder
 from harness.model import PlannedCheck, Result, Status
@@ -134,7 +134,7 @@ class BrokenTrails:
     def judge(self, variants: Sequence[Variant]) -> None:
         """Judge the sound trails of some variants, then the variants.
 
-        :raises HarnessError: when a sound trail could not be provisioned.
+        :raises HarnessError: when a sound trail could not be provisioned, or a server ended.
         """
         for trail in dict.fromkeys(variant.trail for variant in variants):
             if not self._stop.is_set():
@@ -185,9 +185,12 @@ class BrokenTrails:
             return
         began = time.monotonic()
         judged = replace(self._judged(variant, folder), duration_ms=round((time.monotonic() - began) * 1000, 1))
-        if not self._stop.is_set():
-            with self._lock:
-                self._notify(judged)
+        if self._stop.is_set():
+            return
+        if judged.outcome is not Outcome.NOTICED and (ended := ended_service(self._lab)):
+            raise HarnessError(ended.what, where=f"topology {self._lab.topology.name}")  # no check could notice it
+        with self._lock:
+            self._notify(judged)
 
     def _judged(self, variant: Variant, folder: Path) -> JudgedVariant:
         judged = JudgedVariant(

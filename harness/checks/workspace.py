@@ -186,7 +186,7 @@ class Workspace:
 
     def why_nothing_runs(self) -> str:
         """Return which service ended, once a check found that one did; "" when all of them run again."""
-        ended = self._ended_service() if self._ended else None
+        ended = ended_service(self._lab) if self._ended else None
         return ended.what if ended else ""
 
     def own_failure(self, *, read_logs: bool = True) -> Failure | None:
@@ -194,7 +194,7 @@ class Workspace:
 
         :param read_logs: whether to search the server's log for a full file system.
         """
-        ended = self._ended_service()
+        ended = ended_service(self._lab)
         self._ended = ended is not None
         if ended or not read_logs:
             return ended
@@ -203,14 +203,6 @@ class Workspace:
         full = any(_NO_SPACE in line and _TABLESPACES not in line for line in logged)
         storage = self._lab.evidence.storage
         return Failure(what=f"the file system of the server's data was full ({storage})") if full else None
-
-    def _ended_service(self) -> Failure | None:
-        for service in self._lab.required:
-            state = _settled(service)
-            if not state.running:
-                what = f"the service {service.name} is not running: {state.detail}"
-                return Failure(what=what, on_purpose=state.on_purpose)
-        return None
 
     def start_host(self) -> None:
         """Start the reference host in the background, once. Callers of `site` block until it is ready."""
@@ -266,6 +258,16 @@ class Workspace:
             client = self._thread.client = self._lab.connect_admin()
             self._admin_clients.append(client)
         return client
+
+
+def ended_service(lab: Lab) -> Failure | None:
+    """Return which service of a lab ended; None when all of them run."""
+    for service in lab.required:
+        state = _settled(service)
+        if not state.running:
+            what = f"the service {service.name} is not running: {state.detail}"
+            return Failure(what=what, on_purpose=state.on_purpose)
+    return None
 
 
 def _settled(service: Service) -> ServiceState:

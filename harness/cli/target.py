@@ -16,7 +16,7 @@ from harness.audit.trial import Trial, spelled
 from harness.checks.claims import unjudged_claims
 from harness.checks.judging import describe_answer
 from harness.checks.record import NotExercisedError
-from harness.checks.workspace import Workspace
+from harness.checks.workspace import Workspace, ended_service
 from harness.cli import completion, options
 from harness.cli.exit_codes import ExitCode
 from harness.cli.invocation import Invocation, command
@@ -105,7 +105,10 @@ def try_target(invocation: Invocation, named: str, *, topology: str, sql: tuple[
     with standing(invocation, chosen, Owner.me(new_run_id()), stop) as lab:
         try:
             wrong.extend(_tried(invocation, lab, target, unjudged, stop))
+            if wrong:
+                _require_running(lab)
         except DatabaseError as error:
+            _require_running(lab)
             if not _is_of(target, error):
                 raise
             hint = error.hint and f"  try: {error.hint}"
@@ -119,6 +122,15 @@ def try_target(invocation: Invocation, named: str, *, topology: str, sql: tuple[
     number = f"{len(wrong)} thing{'' if len(wrong) == 1 else 's'}"
     sys.stdout.write(f"{f'{number} missing' if wrong else 'everything that the file promises is there'}\n")
     return ExitCode.ISSUE if wrong else ExitCode.OK
+
+
+def _require_running(lab: Lab) -> None:
+    """Raise an error if a server has ended: what was not recorded then says nothing about the trail.
+
+    :raises HarnessError: with the service.
+    """
+    if ended := ended_service(lab):
+        raise HarnessError(ended.what, where=f"topology {lab.topology.name}")
 
 
 def _is_of(target: AuditTarget, error: DatabaseError) -> bool:

@@ -11,6 +11,8 @@ from msgspec.structs import replace
 
 from harness.checks import broken_trails
 from harness.checks.broken_trails import BrokenTrails, JudgedTrail, JudgedVariant, Outcome
+from harness.checks.judging import Failure
+from harness.errors import HarnessError
 from harness.lab.topologies import load_topologies
 from harness.model import Expectation, Result, Status
 from harness.mutants.variants import chosen
@@ -24,7 +26,7 @@ if TYPE_CHECKING:
     from harness.checks.registry import Check
     from harness.model import PlannedCheck
 
-LAB = cast("Any", SimpleNamespace(topology=load_topologies(TOPOLOGIES)["direct"], is_closed=True))
+LAB = cast("Any", SimpleNamespace(topology=load_topologies(TOPOLOGIES)["direct"], is_closed=True, required=()))
 [VARIANT] = chosen(["row-json/deletes-not-in-the-trigger"])
 NOTICES = "capture.delete"
 
@@ -98,6 +100,13 @@ def test_a_check_that_breaks_or_does_not_run_has_noticed_nothing(
     _, variant, _ = judged(monkeypatch, on_variant)
     assert variant.outcome is Outcome.SURVIVED
     assert variant.reason.endswith(f"turned to Issue; {NOTICES} is {status}: {reason}")
+
+
+def test_a_variant_whose_server_ends_is_no_survivor(monkeypatch: pytest.MonkeyPatch) -> None:
+    ended = Failure(what="the service postgres is not running: ended by signal 9")
+    monkeypatch.setattr(broken_trails, "ended_service", lambda _lab: ended)
+    with pytest.raises(HarnessError, match="direct: the service postgres is not running"):
+        judged(monkeypatch, lambda check: result(check, Status.NOT_RUN, ended.what))
 
 
 def test_a_check_that_is_not_ok_on_the_sound_trail_is_not_tried(monkeypatch: pytest.MonkeyPatch) -> None:
