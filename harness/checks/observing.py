@@ -17,7 +17,7 @@ from msgspec.structs import replace
 from harness.checks.execution import run_check
 from harness.checks.registry import TRANSACTION_BLOCKS, Control
 from harness.events import MutationFinished
-from harness.model import MutationState, ObservedProof, PlannedCheck, Status
+from harness.model import EndedBy, MutationState, ObservedProof, PlannedCheck, Status
 from harness.mutants.observed_reading import Reading, mutated, watched
 
 if TYPE_CHECKING:
@@ -35,6 +35,8 @@ if TYPE_CHECKING:
     from harness.mutants.observed_mutation import Mutation
     from harness.store import RunStore
 
+#: begins the reason of a mutation that nothing could be tried with, such as without a server
+NOT_TRIED = "not tried: "
 #: suites about what the trail holds; a mutation is judged by all of their checks that apply
 TRAIL_SUITES = ("capture", "actor", "redaction", "retention", "export", "continuity", "trail")
 #: checks that a reason names
@@ -153,6 +155,8 @@ class Observer:
         )
         if reason := mutation.left_out(workspace.target):
             return replace(proof, reason=reason)
+        if reason := workspace.why_nothing_runs():
+            return replace(proof, state=MutationState.NEVER_MET, reason=f"{NOT_TRIED}{reason}")
         began, tried, broke = time.monotonic(), 0, ""
         left = list(checks)
         while left and not self._stop.is_set():
@@ -175,6 +179,8 @@ class Observer:
                     at=broken,
                     duration_ms=_since(began),
                 )
+            if result.status is Status.NOT_RUN and result.ended_by is EndedBy.INFRASTRUCTURE:
+                return replace(proof, state=MutationState.NEVER_MET, reason=f"{NOT_TRIED}{result.reason}")
             if result.status in {Status.ISSUE, Status.NOT_RUN}:
                 broke = f"; {check.row.check} is {result.status}: {result.reason}"
         already = sorted(check.row.check for check in issues if check.reading.may_notice(mutation))

@@ -5,7 +5,7 @@ from __future__ import annotations
 import sys
 from typing import TYPE_CHECKING
 
-from harness.checks.observing import TRAIL_SUITES
+from harness.checks.observing import NOT_TRIED, TRAIL_SUITES
 from harness.checks.registry import TRANSACTION_BLOCKS
 from harness.cli import options
 from harness.cli.evidence import evidence_here
@@ -66,7 +66,9 @@ def prove(
     code = exit_code(invocation, rows_of(run), [run], strict=strict)
     if code not in {ExitCode.OK, ExitCode.NOT_RUN}:
         return code
-    return code if all_proven else ExitCode.ISSUE
+    if not all_proven:
+        return ExitCode.ISSUE
+    return ExitCode.NOT_RUN if any(proof.reason.startswith(NOT_TRIED) for proof in run.observed_proofs) else code
 
 
 def _selected(settings: Settings, topologies: Sequence[str], suites: Sequence[str], checks: Sequence[str]) -> Selection:

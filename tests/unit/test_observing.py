@@ -16,7 +16,7 @@ from harness.checks.observing import TRAIL_SUITES, Observer, observed_in
 from harness.cli import planning
 from harness.events import MutationFinished
 from harness.lab.topologies import load_topologies
-from harness.model import Expectation, MutationState, Status
+from harness.model import EndedBy, Expectation, MutationState, Status
 from harness.mutants.observed_mutation import Mutation, mutation
 from harness.places import TOPOLOGIES
 from harness.suites.catalogue import catalogue
@@ -52,6 +52,8 @@ class Checks:
         self.stop = Event()
         #: checks that are Issues without a mutation
         self.issues: set[str] = set()
+        #: which service ended
+        self.server_ended = ""
 
     def run(self, check: Any, row: PlannedCheck, *_: object, control: Any, **__: object) -> Result:
         ctx = SimpleNamespace(target=reference_target())
@@ -75,7 +77,9 @@ class Checks:
             ctx.target.observed(ROWS)
             ctx.target.reading.seen.update(seen)
             observer.keep(row, result("direct", name, Status.ISSUE if name in self.issues else Status.OK))
-        workspace = cast("Workspace", SimpleNamespace(target=reference_target()))
+        workspace = cast(
+            "Workspace", SimpleNamespace(target=reference_target(), why_nothing_runs=lambda: self.server_ended)
+        )
         with ThreadPoolExecutor(1) as pool:
             observer.try_mutations(pool, mutations, DIRECT, workspace)
         return {proof.name: proof for proof in self.written}
@@ -144,6 +148,20 @@ def test_a_check_that_breaks_has_not_noticed(checks: Checks, monkeypatch: pytest
     proof = checks.try_all(FEWER)["row.last-dropped"]
     assert proof.state is MutationState.SURVIVED
     assert "the check itself broke: IndexError" in proof.reason
+
+
+def test_without_a_server_nothing_is_tried_and_nothing_survives(
+    checks: Checks, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def ended(_check: object, row: PlannedCheck, *_: object, **__: object) -> Result:
+        return replace(result("direct", row.check, Status.NOT_RUN, "it ended"), ended_by=EndedBy.INFRASTRUCTURE)
+
+    monkeypatch.setattr(observing, "run_check", ended)
+    proof = checks.try_all(FEWER)["row.last-dropped"]
+    assert (proof.state, proof.reason) == (MutationState.NEVER_MET, "not tried: it ended")
+    checks.server_ended = "the service postgres is not running"
+    proof = checks.try_all(FEWER)["row.last-dropped"]
+    assert (proof.state, proof.reason) == (MutationState.NEVER_MET, "not tried: the service postgres is not running")
 
 
 def test_nothing_is_recorded_after_the_end_of_the_run(checks: Checks) -> None:
