@@ -184,11 +184,13 @@ class Observer:
             if result.status in {Status.ISSUE, Status.NOT_RUN}:
                 broke = f"; {check.row.check} is {result.status}: {result.reason}"
         already = sorted(check.row.check for check in issues if check.reading.may_notice(mutation))
+        unknown = ""
         if not tried and already:
-            reason = f"the checks that look at what it changes are Issues already: {_named(already)}"
-            return replace(proof, state=MutationState.NEVER_MET, reason=reason)
-        if not tried and not any(check.reading.is_cut or check.reading.meets(mutation) for check in checks):
-            return replace(proof, state=MutationState.NEVER_MET, reason="no check read a row that it changes")
+            unknown = f"the checks that look at what it changes are Issues already: {_named(already)}"
+        elif not tried and not any(check.reading.is_cut or check.reading.meets(mutation) for check in checks):
+            unknown = "no check read a row that it changes"
+        if unknown:
+            return replace(proof, state=MutationState.NEVER_MET, reason=unknown)
         unseen = f"none of {tried} checks turned to Issue" if tried else "no check that is OK looks at what it changes"
         others = f"; further checks that look at it are Issues already: {_named(already)}" if already else ""
         return replace(

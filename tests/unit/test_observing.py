@@ -183,7 +183,7 @@ def test_rows_of_checks_that_did_not_run_or_are_not_about_the_trail_are_not_kept
     store = SimpleNamespace(append_observed_proof=written.append)
     observer._store, observer._notify = cast("Any", store), lambda _event: None
     with ThreadPoolExecutor(1) as pool:
-        observer.try_mutations(pool, [FEWER], DIRECT, cast("Any", SimpleNamespace(target=reference_target())))
+        observer.try_mutations(pool, [FEWER], DIRECT, cast("Any", SimpleNamespace(target=reference_target(), why_nothing_runs=str)))
     assert [proof.state for proof in written] == [MutationState.NEVER_MET]
 
 
