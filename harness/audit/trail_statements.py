@@ -6,6 +6,7 @@ import contextlib
 from collections.abc import Callable
 from datetime import timedelta
 from functools import cache
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from msgspec import Struct
@@ -209,12 +210,19 @@ class TrailStatements(Struct, frozen=True, kw_only=True):
 
         :param name: its key.
         """
-        return _place(self.where, f"statements.{name}")
+        try:
+            found = Path(self.where).stat()
+        except OSError:
+            return self.where
+        return _place(self.where, f"statements.{name}", found.st_ino, found.st_mtime_ns)
 
 
 @cache
-def _place(path: str, key: str) -> str:
-    """Return `path:line` of a key; the file is read once, because each reading of the trail needs the place."""
+def _place(path: str, key: str, _inode: int, _changed: int) -> str:
+    """Return `path:line` of a key; a file is read once, because each reading of the trail needs the place.
+
+    The path alone does not say which file it is: it may be relative, and the file may change.
+    """
     return config.at_key(path, key)
 
 

@@ -54,6 +54,18 @@ def test_a_target_is_read_from_its_file(tmp_path: Path) -> None:
     assert reference_target().actor.spell(Actor("user", "ada")) == '{"type":"user","id":"ada"}'
 
 
+def test_the_line_of_a_statement_is_that_of_the_file_as_it_is(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    lines = []
+    for name, text in {"one": GOOD, "other": f"# a comment\n{GOOD}"}.items():
+        folder = tmp_path / name
+        folder.mkdir()
+        written(folder, text)
+        monkeypatch.chdir(folder)
+        lines.append(load_target("mine.toml").at("changes"))
+    first, second = (int(line.removeprefix("mine.toml:")) for line in lines)
+    assert second == first + 1
+
+
 def test_a_target_s_identity_changes_with_its_sql(tmp_path: Path) -> None:
     before = load_target(written(tmp_path)).identity
     assert load_target(written(tmp_path)).identity == before
