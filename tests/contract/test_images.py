@@ -291,7 +291,7 @@ def test_closing_ends_a_build_and_leaves_no_objects(api: APIClient, small_produc
 def small_products(api: APIClient, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[str]:
     """Declare four products with the same cached base image, and yield that image."""
     base = require_engine("docker").origin(POSTGRES)[0]  # type: ignore[attr-defined]
-    unique = tmp_path.name
+    unique = f"{tmp_path.name}-{time.time_ns()}"
     for name, command in (("quick", "true"), ("other", "true"), ("broken", "exit 3"), ("slow", "sleep 600")):
         folder = tmp_path / "images" / name
         folder.mkdir(parents=True)
@@ -301,13 +301,15 @@ def small_products(api: APIClient, tmp_path: Path, monkeypatch: pytest.MonkeyPat
         )
         (folder / "Dockerfile").write_text("FROM scratch\n")
         (folder / "prepared.Dockerfile").write_text(
-            f"ARG BASE\nFROM ${{BASE}}\nRUN : {unique} {time.time_ns()} && {command}\n"
+            f"ARG BASE\nFROM ${{BASE}}\nRUN : {unique} && {command}\n"
         )
     monkeypatch.setattr(places, "TOPOLOGIES", tmp_path)
     yield base
     for name in ("quick", "other", "broken", "slow"):
         for image in api.images(name=f"{NAMESPACE}/{name}"):
-            api.remove_image(image["Id"], force=True)
+            # another test may have images of these names at the same time
+            if any(unique in layer["CreatedBy"] for layer in api.history(image["Id"])):  # type: ignore[no-untyped-call]
+                api.remove_image(image["Id"], force=True)
 
 
 def test_threads_share_common_products_and_do_not_wait_for_others(api: APIClient, small_products: str) -> None:
