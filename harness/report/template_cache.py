@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import contextlib
 import hashlib
+import pickle
+from importlib.metadata import version
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -20,13 +22,13 @@ _FILTERS = (cells.__file__, escape.__file__)
 
 
 class TemplateCache(FileSystemBytecodeCache):
-    """A cache whose folder may be full or unwritable: a template is then compiled.
+    """A cache whose folder may be full or unwritable, and whose files may be damaged: a template is then compiled.
 
-    Jinja knows by the contents of a file whether it is about the same text, and the same version of Jinja and Python.
+    Jinja knows by the contents of a file whether it is about the same text and the same version of Python.
     """
 
     def load_bytecode(self, bucket: Bucket) -> None:
-        with contextlib.suppress(OSError):
+        with contextlib.suppress(OSError, EOFError, ValueError, pickle.UnpicklingError):
             super().load_bytecode(bucket)
 
     def dump_bytecode(self, bucket: Bucket) -> None:
@@ -40,7 +42,7 @@ def template_cache(kind: str, *filters: str) -> TemplateCache | None:
     :param kind: a name for the environment: its settings decide what a template is compiled to.
     :param filters: files with more of its filters.
     """
-    code = hashlib.sha256()
+    code = hashlib.sha256(version("jinja2").encode())
     for file in (*_FILTERS, *filters):
         code.update(Path(file).read_bytes())
     folder = places.cache() / "templates" / f"{kind}-{code.hexdigest()[:12]}"
