@@ -54,7 +54,7 @@ def test_every_driver_is_safe_where_statements_are_tracked(docker: Engine, owner
         assert (measured.errors, measured.wrong, measured.examples) == ({}, 0, ()), driver
         assert measured.clean
         assert measured.queries == CLIENTS * FEWER
-        assert measured.server_pids == 4
+        assert measured.server_pids < CLIENTS  # one, as long as the server takes to start another
 
 
 def test_prepared_statement_names_collide_without_tracking(docker: Engine, owner: Owner) -> None:
