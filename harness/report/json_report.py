@@ -7,6 +7,7 @@ in it: :func:`rows_of` returns the rows, from which `building.py` and `feature_m
 
 from __future__ import annotations
 
+import inspect
 from typing import TYPE_CHECKING, Any
 
 import msgspec
@@ -198,6 +199,10 @@ def _lines(values: dict[str, Any], entry: Any) -> Iterator[str]:
 def schema() -> dict[str, Any]:
     """Return the JSON Schema of `report.json`."""
     found = msgspec.json.schema(ReportFile)
+    for definition in found["$defs"].values():
+        if "description" in definition:
+            # msgspec before 0.23 keeps the indentation of docstrings
+            definition["description"] = inspect.cleandoc(definition["description"])
     return {
         "$schema": "https://json-schema.org/draft/2020-12/schema",
         "title": f"report.json of pooler-harness, version {SCHEMA_VERSION}",
