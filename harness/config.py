@@ -7,6 +7,7 @@ import json
 import re
 import tomllib
 from datetime import date, time
+from functools import lru_cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
@@ -64,7 +65,7 @@ def load(
     except OSError as error:
         raise ConfigError(f"the file cannot be read: {error}", where=str(path)) from None
     try:
-        raw = tomllib.loads(text)
+        raw = _parsed(text)
     except tomllib.TOMLDecodeError as error:
         raise ConfigError(f"invalid TOML: {error}", where=str(path)) from None
     except ValueError as error:  # a whole number of more digits than Python converts
@@ -81,6 +82,12 @@ def load(
     except ConfigError as error:  # the message begins with the key; its line helps in a long file
         error.where = at_key(str(path), re.sub(r"\[.*?\]", "", error.what.partition(":")[0]))
         raise
+
+
+@lru_cache(maxsize=256)
+def _parsed(text: str) -> dict[str, Any]:
+    """Parse a text once: one command reads the topologies and the other shipped files several times."""
+    return tomllib.loads(text)
 
 
 def convert(raw: dict[str, Any], kind: type[T], *, where: str, given: Mapping[str, Any] | None = None) -> T:

@@ -31,21 +31,28 @@ def provenance(code: str = "") -> Provenance:
     :param code: its fingerprint, if the caller has it already.
     """
     checkout = _is_checkout()
+    python, psycopg = _runtime()
     return Provenance(
         tool_version=_version("pooler-harness"),
         commit=(_git("rev-parse", "HEAD") or "") if checkout else _installed_commit(),
         dirty=checkout and _git("status", "--porcelain") != "",
         fingerprint=code or fingerprint(),
-        python=platform.python_version(),
-        psycopg=_version("psycopg"),
+        python=python,
+        psycopg=psycopg,
     )
 
 
-def of_this_code(codes: Iterable[Provenance]) -> set[Provenance]:
-    """Return those that are of the code that is running, whatever Python and psycopg they ran on."""
+def of_this_code(codes: Iterable[Provenance], code: str = "") -> set[Provenance]:
+    """Return those that are of the code that is running, whatever Python and psycopg they ran on.
+
+    :param code: the fingerprint of the code that is running, if the caller has it already.
+    """
     codes = set(codes)
-    runtimes = {(code.python, code.psycopg) for code in codes}
-    here = {runtime: fingerprint(*runtime) for runtime in runtimes}
+    known = {_runtime(): code} if code else {}
+    here = {
+        runtime: known.get(runtime) or fingerprint(*runtime)
+        for runtime in {(code.python, code.psycopg) for code in codes}
+    }
     return {code for code in codes if code.fingerprint == here[code.python, code.psycopg]}
 
 
@@ -59,15 +66,16 @@ def fingerprint(python: str = "", psycopg: str = "") -> str:
     :param python: the version of Python; the one that is running when empty.
     :param psycopg: the version of psycopg; the installed one when empty.
     """
-    runtime = f"{python or platform.python_version()} {psycopg or _version('psycopg')}"
-    digest = hashlib.sha256(runtime.encode())
+    own_python, own_psycopg = _runtime()
+    digest = hashlib.sha256(f"{python or own_python} {psycopg or own_psycopg}".encode())
     for root in (places.PACKAGE, places.TOPOLOGIES):
         for inside in sorted(_files(root)):
             topology_file = root == places.TOPOLOGIES and "/" not in inside
             if not topology_file:
                 # an editor's lock is a link to a file that does not exist
                 with suppress(FileNotFoundError):
-                    text = (root / inside).read_bytes()
+                    with open(f"{root}/{inside}", "rb") as file:  # noqa: PTH123 -- a Path for each of 700 files costs more
+                        text = file.read()
                     digest.update(f"{inside}\0".encode() + hashlib.sha256(text).digest())
     return digest.hexdigest()[:16]
 
@@ -80,6 +88,11 @@ def _files(root: Path) -> Iterator[str]:
             folders[:] = [name for name in folders if name not in {*_PRINTS_ONLY, "share"}]
         prefix = "" if inside == "." else f"{inside}/"
         yield from (prefix + name for name in names if name.endswith(_DECIDES))
+
+
+def _runtime() -> tuple[str, str]:
+    """Return the versions of Python and psycopg that are running."""
+    return platform.python_version(), _version("psycopg")
 
 
 def _version(package: str) -> str:

@@ -43,7 +43,7 @@ def evidence_here(settings: Settings) -> Evidence:
     """Merge the runs in the reports folder that are of exactly this code and these topology files."""
     code = fingerprint()
     runs, damaged = kept_runs(settings.reports, code)
-    whole, edited = without_edited(runs, settings)
+    whole, edited = without_edited(runs, settings, code)
     ordinary, _ = without_controls(whole)
     merged = merge(
         ordinary,
@@ -218,10 +218,15 @@ class Edited(Struct, frozen=True):
         return f"run {self.record.run_id} was edited, so none of its rows counts ({planned} planned): {self.reasons}"
 
 
-def without_edited(runs: Iterable[StoredRun], settings: Settings) -> tuple[tuple[StoredRun, ...], list[Edited]]:
-    """Return the runs that are as they were written, and the others."""
+def without_edited(
+    runs: Iterable[StoredRun], settings: Settings, code: str = ""
+) -> tuple[tuple[StoredRun, ...], list[Edited]]:
+    """Return the runs that are as they were written, and the others.
+
+    :param code: the fingerprint of this code, if the caller has it already.
+    """
     runs, counted, edited = tuple(runs), [], []
-    own = of_this_code(run.record.provenance for run in runs)
+    own = of_this_code((run.record.provenance for run in runs), code)
     checks = {check.id: check for check in settings.catalogue.checks}
     for run in runs:
         contradictions = _contradictions_with_code(run, checks) if run.record.provenance in own else ()

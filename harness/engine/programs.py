@@ -44,14 +44,12 @@ def installed_program(wanted: Wanted) -> Origin | None:
         for pattern in _POSTGRES_FOLDERS:
             folders += sorted(Path("/").glob(pattern.lstrip("/")))
     found: dict[str, Path] = {}
-    for folder in folders:
-        path = folder / program
-        if path.is_file() and os.access(path, os.X_OK):
-            output = subprocess.run(  # noqa: S603
-                [str(path.resolve()), "--version"], capture_output=True, text=True, check=False
-            ).stdout
-            if version := version_in(output):
-                found.setdefault(version, path.resolve())
+    # several folders on PATH may lead to one program
+    paths = [folder / program for folder in folders]
+    for path in dict.fromkeys(path.resolve() for path in paths if path.is_file() and os.access(path, os.X_OK)):
+        output = subprocess.run([str(path), "--version"], capture_output=True, text=True, check=False).stdout  # noqa: S603
+        if version := version_in(output):
+            found.setdefault(version, path)
     if not found:
         return None
     exact = [version for version in found if version == wanted.version or version.startswith(wanted.version + ".")]

@@ -14,13 +14,13 @@ from harness.errors import HarnessError
 from harness.ingest.operator_store import OperatorStore, StoreDeclaration
 from harness.ingest.s3 import S3, S3Error
 from harness.ingest.store_bounds import Within
-from harness.ingest.store_proxy import StoreProxy
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
 
     from harness.checks.context import CheckContext
     from harness.checks.judges.ingest_state import Upload
+    from harness.ingest.store_proxy import StoreProxy
     from harness.lab.store import ObjectStore
 
 _OTHERS = b"of somebody else: a pipeline has no reason to touch it\n"
@@ -95,6 +95,8 @@ class CheckStore:
             self._ctx.left_behind(f"{error.what}, in the bucket {self.bucket}")
 
     def _proxy_of(self, store: ObjectStore | OperatorStore) -> StoreProxy:
+        from harness.ingest.store_proxy import StoreProxy  # noqa: PLC0415 -- it loads an implementation of HTTP
+
         return StoreProxy(lambda: store.address, tls=store.tls, within=Within(self.bucket, self.prefix))
 
     def _require_any_host(self, owned: OperatorStore) -> None:
