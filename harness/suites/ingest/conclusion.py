@@ -37,6 +37,8 @@ def final_state(run: IngestRun, reason: str = "") -> IngestState:
     """
     rows = run.look()
     uploads = tuple(run.uploads.values())
+    # before the journal is read, so that it has the request that removed an object
+    others_lost, uploads_lost = run.store.others_lost(), run.store.uploads_lost(uploads)
     return run.ctx.pipeline.state(
         IngestState(
             case=run.case,
@@ -53,8 +55,8 @@ def final_state(run: IngestRun, reason: str = "") -> IngestState:
             total_s=round(run.total_s, 2),
             healed_s=run.healed_s,
             floor_s=round(run.floor_s, 3),
-            others_lost=run.store.others_lost(),
-            uploads_lost=run.store.uploads_lost(uploads),
+            others_lost=others_lost,
+            uploads_lost=uploads_lost,
             pause_s=round(run.pauses.longest_s, 2),
             # a control is to break its check on a slow machine, too
             crowd=0.0 if run.ctx.control else round(run.pauses.crowd, 1),

@@ -63,6 +63,8 @@ class Programs:
         self._installed = self._install_packages()
         self._programs: dict[str, Worker] = {}
         self._supervisor: Supervisor | None = None
+        #: the programs that were started since all ended
+        self._started: set[str] = set()
         self._earlier_exits: list[WorkerExit] = []
         #: the last lines of each program's last start that was ended
         self._earlier_output: dict[str, str] = {}
@@ -189,6 +191,7 @@ class Programs:
             self.port = free_port()
             self._programs = {one: self._program(one) for one in (API, *WORKERS)}
             self._supervisor = Supervisor(*self._programs.values())
+        self._started.add(name)
         try:
             self._programs[name].start()
         except HarnessError as error:
@@ -222,7 +225,7 @@ class Programs:
         self.ignored_sigterm |= {name for name, one in self._programs.items() if one.ignored_sigterm_s}
         if left := [process for one in self._programs.values() for process in one.left_behind]:
             self.ctx.fact("processes that programs left behind", ", ".join(left))
-        self._supervisor, self._programs = None, {}
+        self._supervisor, self._programs, self._started = None, {}, set()
 
     @property
     def exits(self) -> list[ProgramExit]:
@@ -240,12 +243,13 @@ class Programs:
 
         :raises DescriptionError: when one lacks a module, a file or a package.
         """
-        if found := unloadable(self._all_exits(), self._output_of):
+        if found := unloadable(self._all_exits(), self.output_of):
             name, said = found
-            self.ctx.fact(f"output of {name}", self._output_of(name)[-_LONGEST_OUTPUT:] or "none")
+            self.ctx.fact(f"output of {name}", self.output_of(name)[-_LONGEST_OUTPUT:] or "none")
             raise error_of(self.pipeline, Misfit(_key_of(name), f"the program cannot be loaded: {said}"))
 
-    def _output_of(self, name: str) -> str:
+    def output_of(self, name: str) -> str:
+        """Return the last lines that a program printed in its last start."""
         return self._programs[name].output if name in self._programs else self._earlier_output.get(name, "")
 
     @property
@@ -253,6 +257,12 @@ class Programs:
         """The programs that exited so often that they were not started again."""
         now = self._supervisor.given_up if self._supervisor else ()
         return tuple(sorted({*self._earlier_given_up, *now}))
+
+    @property
+    def has_lost_its_workers(self) -> bool:
+        """Whether each worker that was started has exited so often that it is not started again."""
+        workers = self._started - {API}
+        return bool(workers) and workers <= set(self.given_up)
 
     def listens(self) -> bool:
         """Return whether the API accepts a connection."""

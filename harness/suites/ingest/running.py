@@ -13,7 +13,6 @@ from harness.database import SqlError, describe, is_lost
 from harness.errors import TimedOutError
 from harness.ingest.pipeline_file import Status
 from harness.suites.ingest.description import Misfit, error_of, other_id, table_with
-from harness.suites.ingest.programs import WORKERS
 from harness.suites.ingest.uploading import Uploading
 from harness.waiting import NotYet, poll
 
@@ -241,7 +240,7 @@ class IngestRun(Uploading):
             self.look()
             if condition():
                 return
-            if self._none_works:
+            if self.has_lost_its_workers:
                 raise TimedOutError(f"no worker runs any more, waiting for {what}")
             raise NotYet(what)
 
@@ -251,10 +250,6 @@ class IngestRun(Uploading):
         except TimedOutError:
             return False
         return True
-
-    @property
-    def _none_works(self) -> bool:
-        return set(WORKERS) <= set(self.given_up)
 
     def wait_until(self, status: Status, uploads: Iterable[Upload] | None = None, deadline_s: float = 0.0) -> bool:
         """Wait until uploads are in a state, as long as there is progress, and return whether they are.

@@ -160,7 +160,8 @@ def failures(run: IngestRun) -> None:
     # a pipeline may keep a request elsewhere, and write it later
     wanted = {upload.id for one, upload in asked if one.accepted and upload.id}
     if wanted:
-        run.wait(lambda: wanted <= set(run.rows), "the rows of accepted requests", run.patience_s)
+        # its API writes them, also where no worker is left
+        wait_for(run, lambda: wanted <= set(run.look()), "the rows of accepted requests", run.patience_s)
     run.look()
     broken += [replace(one, kept=upload.id in run.rows) for one, upload in asked]
     run.service = ServiceSeen(broken=tuple(broken), migrate_exit=migrated)

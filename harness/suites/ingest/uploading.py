@@ -99,7 +99,7 @@ class Uploading(Programs):
         try:
             poll(ready, what="the API", deadline_s=self.pipeline.file.starts_s)
         except TimedOutError as error:
-            last = next(iter(self.program(API).output.splitlines()[-1:]), "it printed nothing")
+            last = next(iter(self.output_of(API).splitlines()[-1:]), "it printed nothing")
             key = "health" if health and self.listens() else "commands.api"
             said = f"the API did not become ready: {error.what}; its last line: {last}"
             raise error_of(self.pipeline, Misfit(key, said)) from None
