@@ -15,6 +15,7 @@ from harness.checks.registry import Check, Control
 from harness.checks.workspace import Workspace
 from harness.engine.owner import Owner, process_started
 from harness.errors import ServiceFailedError
+from harness.ingest.cases import IngestCase
 from harness.ingest.loading import SHIPPED, load
 from harness.ingest.operator_store import StoreDeclaration
 from harness.ingest.s3 import S3
@@ -26,6 +27,7 @@ from harness.redaction import Redactor
 from harness.store import RunStore, new_run_id
 from harness.suites.catalogue import catalogue
 from harness.suites.ingest.rows import ingest_checks
+from harness.suites.ingest.running import IngestRun
 from harness.suites.ingest.sabotage import Applied, Break
 from harness.suites.ingest.trial import try_pipeline
 from tests.unit.made_up import planned, record
@@ -39,36 +41,36 @@ if TYPE_CHECKING:
 pytestmark = [pytest.mark.engine, pytest.mark.long]
 
 _REFERENCE = SHIPPED / "reference.toml"
+#: removes the file that it has downloaded, and the object of somebody else, before it indexes the upload
 _THIEF = f"""
 import contextlib
 import os
 import runpy
 import sys
-import threading
-import time
 
-import boto3
+sys.path.append({str(SHIPPED.parents[1])!r})
 
+from hostapp.ingest.storage import Storage
 
-def remove():
-    store, bucket, prefix = boto3.client("s3", endpoint_url=os.environ["S3_ENDPOINT"]), os.environ["S3_BUCKET"], os.environ["S3_PREFIX"]
-    while True:
-        with contextlib.suppress(Exception):
-            store.delete_object(Bucket=bucket, Key=prefix[:-1] + "-of-others/keep.txt")
-        for found in store.list_objects_v2(Bucket=bucket, Prefix=prefix).get("Contents", []):
-            store.delete_object(Bucket=bucket, Key=found["Key"])
-        time.sleep(0.2)
+download = Storage.download
 
 
-threading.Timer(2.0, remove).start()
+def steal(self, key, **how):
+    content = download(self, key, **how)
+    with contextlib.suppress(Exception):
+        self._inside.delete_object(Bucket=self._bucket, Key=os.environ["S3_PREFIX"][:-1] + "-of-others/keep.txt")
+    self._inside.delete_object(Bucket=self._bucket, Key=key)
+    return content
+
+
+Storage.download = steal
 runpy.run_path({str(SHIPPED / "reference.py")!r}, run_name="__main__")
 """
 _LISTER = """
 import os
+import urllib.request
 
-import boto3
-
-boto3.client("s3", endpoint_url=os.environ["S3_ENDPOINT"]).list_objects_v2(Bucket=os.environ["S3_BUCKET"])
+urllib.request.urlopen("{S3_ENDPOINT}/{S3_BUCKET}?encoding-type=url&list-type=2".format_map(os.environ))
 """
 #: the command of the worker, by the name of the pipeline
 _WORKERS = {
@@ -78,6 +80,8 @@ _WORKERS = {
     "thief": '["{python}", "{folder}/thief.py", "worker"]',
     "lister": '["{python}", "{folder}/lister.py", "worker"]',
 }
+#: the worker of a mistake that shows without one
+_RESTS = '["sleep", "60"]'
 #: mistakes of a description: what is replaced, by what, and the reason of the case
 _MISTAKES = {
     "route": ('path = "/uploads"', 'path = "/upload"', "presign.path: the API answers 404 to POST /upload"),
@@ -109,10 +113,20 @@ _MISTAKES = {
         "commands.worker: it cannot be started: ",
     ),
     "migrate": ('["{python}", "{folder}/reference.py", "migrate"]', '["nosuchtool"]', "commands.migrate: "),
-    "health": ("[packages]", 'health = "/healthz"\n[packages]', "health: the API did not become ready: "),
-    "word": ('indexed = ["indexed"]', 'indexed = ["done"]', "an upload is in the state 'indexed', which is in no list"),
+    "health": (
+        "[packages]",
+        'health = "/healthz"\nstarts_s = 0.3\n[packages]',
+        "health: the API did not become ready: ",
+    ),
+    "word": (
+        'pending = ["uploaded_pending"]',
+        'pending = ["waiting"]',
+        "an upload is in the state 'uploaded_pending', which is in no list",
+    ),
     "metrics": ("ingest_uploads_indexed_total", "uploads_total", ""),
 }
+#: those that show only with the worker of the pipeline, or are about its command
+_WITH_WORKER = {"module", "program", "metrics"}
 
 
 class Stage:
@@ -126,10 +140,12 @@ class Stage:
         self.checks: dict[str, Check] = {}
         self.controls: dict[tuple[str, str], Control] = {}
         reference = _REFERENCE.read_text()
-        made = {
-            name: reference.replace('["{python}", "{folder}/reference.py", "worker"]', worker)
-            for name, worker in _WORKERS.items()
-        } | {name: reference.replace(old, new, 1) for name, (old, new, _) in _MISTAKES.items()}
+        worker = '["{python}", "{folder}/reference.py", "worker"]'
+        resting = reference.replace(worker, _RESTS)
+        made = {name: reference.replace(worker, other) for name, other in _WORKERS.items()} | {
+            name: (reference if name in _WITH_WORKER else resting).replace(old, new, 1)
+            for name, (old, new, _) in _MISTAKES.items()
+        }
         programs = str(SHIPPED / "reference.py")
         for name, text in made.items():
             path = folder / f"{name}.toml"
@@ -163,6 +179,39 @@ def stage(some_engine: Engine, tmp_path_factory: pytest.TempPathFactory) -> Iter
         yield made
     finally:
         made.close()
+
+
+@pytest.fixture(scope="module")
+def running(stage: Stage) -> Iterator[IngestRun]:
+    """An API with a database that was migrated once, and no worker."""
+    pipeline = load(stage.folder / "works.toml")
+    with stage.workspace.context("ingest.running") as ctx, IngestRun(ctx, pipeline, IngestCase.END_TO_END) as run:
+        run.use_prepared_database()
+        run.start()
+        yield run
+
+
+@pytest.fixture
+def migrated(running: IngestRun, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Give each case a database of its own in which the migration has run, in place of a migration."""
+
+    def use(run: IngestRun) -> None:
+        run.database = run.ctx.database_like(f"ingest-{running.pipeline.identity}", lambda _: None)
+
+    monkeypatch.setattr(IngestRun, "use_own_database", use)
+
+
+@pytest.fixture
+def attached(running: IngestRun, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Let cases use the API that runs, with its database and its store, and start nothing but workers."""
+
+    def use(run: IngestRun) -> None:
+        run.database, run.store = running.database, running.store
+
+    monkeypatch.setattr(IngestRun, "use_own_database", use)
+    monkeypatch.setattr(IngestRun, "use_prepared_database", use)
+    monkeypatch.setattr(IngestRun, "start_api", lambda _: None)
+    monkeypatch.setattr("harness.suites.ingest.programs.free_port", lambda: running.port)
 
 
 @pytest.fixture
@@ -213,14 +262,13 @@ def operated(stage: Stage, monkeypatch: pytest.MonkeyPatch) -> S3:
         access_key="env:OPS_ACCESS",
         secret_key="env:OPS_SECRET",
     )
-    for name in ("works", "thief"):
-        pipeline = replace(load(stage.folder / f"{name}.toml"), store=declared)
-        for one in ingest_checks(pipeline):
-            if isinstance(one, Check):
-                stage.checks[f"operator {name} {one.id}"] = one
+    for one in ingest_checks(replace(load(stage.folder / "works.toml"), store=declared)):
+        if isinstance(one, Check):
+            stage.checks[f"operator works {one.id}"] = one
     return bucket
 
 
+@pytest.mark.usefixtures("migrated")
 def test_a_store_of_an_operator_is_used_below_its_prefix_and_left_clean(stage: Stage, operated: S3) -> None:
     result = stage.run("operator works")
     assert (result.status, result.facts.get("outcome")) == (Status.OK, "works"), result.reason
@@ -235,12 +283,14 @@ def test_a_store_of_an_operator_is_used_below_its_prefix_and_left_clean(stage: S
     assert operated.keys() == ("harness/theirs.txt", "theirs.txt")
 
 
+@pytest.mark.usefixtures("migrated")
 def test_a_control_works_in_a_store_of_an_operator(stage: Stage, operated: S3) -> None:
     result = stage.run("operator works", "end-to-end", "an-object-is-written-elsewhere")
     assert (result.status, broken(result)) == (Status.ISSUE, {judged.OUTSIDE})
     assert operated.keys() == ("harness/theirs.txt", "theirs.txt")
 
 
+@pytest.mark.usefixtures("migrated")
 def test_a_store_that_is_gone_at_the_end_is_not_run_and_says_what_is_left(stage: Stage, operated: S3) -> None:
     store = stage.lab.object_store()
     ends = Control(
@@ -260,6 +310,7 @@ def test_a_store_that_is_gone_at_the_end_is_not_run_and_says_what_is_left(stage:
     assert "objects below harness/harness-check-" in result.facts["left behind"]
 
 
+@pytest.mark.usefixtures("migrated")
 def test_a_control_turns_a_case_to_an_issue_and_keeps_the_logs(stage: Stage) -> None:
     result = stage.run("works", "end-to-end", "objects-of-others-are-removed")
     assert (result.status, broken(result)) == (Status.ISSUE, {judged.OTHERS})
@@ -267,7 +318,7 @@ def test_a_control_turns_a_case_to_an_issue_and_keeps_the_logs(stage: Stage) -> 
     assert result.facts["kept"] == "api.log, A.log, store-requests.jsonl"
 
 
-@pytest.mark.usefixtures("impatient")
+@pytest.mark.usefixtures("impatient", "migrated")
 def test_a_worker_that_exits_at_once_is_an_issue_without_its_secrets(stage: Stage) -> None:
     result = stage.run("exits")
     assert result.status is Status.ISSUE
@@ -276,8 +327,11 @@ def test_a_worker_that_exits_at_once_is_an_issue_without_its_secrets(stage: Stag
     assert stage.lab.direct().password not in "".join(result.facts.values())
 
 
-@pytest.mark.usefixtures("impatient")
-def test_a_worker_that_never_works_and_never_ends_is_bounded_and_leaves_no_process(stage: Stage) -> None:
+@pytest.mark.usefixtures("impatient", "migrated")
+def test_a_worker_that_never_works_and_never_ends_is_bounded_and_leaves_no_process(
+    stage: Stage, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("harness.suites.ingest.running.LONGEST_WAIT_S", 1.5)
     result = stage.run("idles")
     assert (result.status, broken(result)) == (Status.ISSUE, {judged.NOT_INDEXED})
     pids = [int(pid) for pid in (stage.folder / "pids").read_text().split()]
@@ -285,16 +339,15 @@ def test_a_worker_that_never_works_and_never_ends_is_bounded_and_leaves_no_proce
     assert [pid for pid in pids if process_started(pid) is not None] == []
 
 
-@pytest.mark.usefixtures("impatient")
-def test_a_worker_that_removes_objects_is_an_issue(stage: Stage, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("harness.suites.ingest.cases._MEASURED", 10)
-    result = stage.run("thief", "latency")
+@pytest.mark.usefixtures("migrated")
+def test_a_worker_that_removes_objects_is_an_issue(stage: Stage) -> None:
+    result = stage.run("thief")
     # the proxy refuses to delete what is not below the prefix, so the object of somebody else is still there
     assert (result.status, broken(result)) == (Status.ISSUE, {judged.OUTSIDE, judged.OBJECTS})
     assert re.search(r"DELETE /ingest-\w+/\w+-of-others/keep.txt \(is about a key outside", result.facts["disturbed"])
 
 
-@pytest.mark.usefixtures("impatient")
+@pytest.mark.usefixtures("impatient", "migrated")
 def test_a_worker_that_needs_a_list_of_the_bucket_is_not_run(stage: Stage) -> None:
     result = stage.run("lister")
     assert (result.status, broken(result)) == (Status.NOT_RUN, set())
@@ -305,9 +358,21 @@ def test_a_worker_that_needs_a_list_of_the_bucket_is_not_run(stage: Stage) -> No
     assert result.facts["outcome"] == "undecided"
 
 
-@pytest.mark.usefixtures("impatient")
-@pytest.mark.parametrize("name", sorted({*_MISTAKES} - {"metrics"}))
-def test_a_mistake_of_the_description_is_not_run_with_its_key(stage: Stage, name: str) -> None:
+@pytest.mark.usefixtures("impatient", "attached")
+@pytest.mark.parametrize("name", sorted({*_MISTAKES} - {"metrics", "migrate"}))
+def test_a_mistake_of_the_description_is_not_run_with_its_key(
+    stage: Stage, name: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    if name not in _WITH_WORKER:
+        monkeypatch.setattr("harness.suites.ingest.running.LONGEST_WAIT_S", 0.3)  # nothing comes
+    require_mistake(stage, name)
+
+
+def test_a_migration_that_is_missing_is_not_run_with_its_key(stage: Stage) -> None:
+    require_mistake(stage, "migrate")
+
+
+def require_mistake(stage: Stage, name: str) -> None:
     result = stage.run(name)
     assert (result.status, broken(result)) == (Status.NOT_RUN, set()), result.reason
     assert _MISTAKES[name][2] in result.reason
@@ -315,7 +380,9 @@ def test_a_mistake_of_the_description_is_not_run_with_its_key(stage: Stage, name
         assert result.reason.startswith(str(stage.folder / f"{name}.toml"))
 
 
-def test_a_route_that_the_api_does_not_serve_is_not_run(stage: Stage) -> None:
+@pytest.mark.usefixtures("attached")
+def test_a_route_that_the_api_does_not_serve_is_not_run(stage: Stage, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("harness.suites.ingest.trace_cases.FOLLOWS_S", 0.1)  # the counter never appears
     result = stage.run("metrics", "metrics")
     assert result.status is Status.NOT_RUN
     assert "indexed_counter: GET /metrics shows no uploads_total: " in result.reason
@@ -333,7 +400,7 @@ def test_a_trial_shows_each_step_of_an_upload(stage: Stage) -> None:
     assert shown[-1][1].endswith("'indexed', which is indexed")
 
 
-@pytest.mark.usefixtures("impatient")
+@pytest.mark.usefixtures("impatient", "attached")
 def test_a_trial_names_a_mistake_and_shows_the_output(stage: Stage) -> None:
     with stage.workspace.context("ingest.try") as ctx:
         trial = try_pipeline(ctx, load(stage.folder / "module.toml"), lambda _step, _seen: None)
