@@ -3,89 +3,170 @@
 from __future__ import annotations
 
 import json
+import os
+import shutil
 import sys
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import pytest
 
 from harness.cli.exit_codes import ExitCode
+from harness.lab.topologies import load_topologies, wanted_by
 from harness.model import Status
 from harness.store import read_run
+from tests.conftest import require_engine
 from tests.contract.command_line import harness_here
 
 if TYPE_CHECKING:
-    from pathlib import Path
-
     from harness.engine.protocol import Engine
 
 pytestmark = [pytest.mark.engine, pytest.mark.long]
 
-CONNECT = """
-import os, sys, time, psycopg
-connection = psycopg.connect(os.environ["DATABASE_URL"], autocommit=True, prepare_threshold=None)
-run = connection.execute
-"""
-TABLE = "run('CREATE TABLE IF NOT EXISTS posts (id bigint PRIMARY KEY, slug text)')\n"
+TABLE = "CREATE TABLE IF NOT EXISTS posts (id bigint PRIMARY KEY, slug text);\n"
 #: each run that finds no table of applied migrations adds an index, whatever another run does at the same time
-NO_LOCK = """
-run('CREATE TABLE IF NOT EXISTS applied (version integer)')
-if not run('SELECT 1 FROM applied').fetchone():
-    run('CREATE TABLE IF NOT EXISTS posts (id bigint, slug text)')
-    run('CREATE INDEX ON posts (slug)')
-    run('INSERT INTO applied VALUES (1)')
+NO_LOCK = r"""
+CREATE TABLE IF NOT EXISTS applied (version integer);
+SELECT NOT EXISTS (SELECT FROM applied) AS is_new \gset
+\if :is_new
+    CREATE TABLE IF NOT EXISTS posts (id bigint, slug text);
+    CREATE INDEX ON posts (slug);
+    INSERT INTO applied VALUES (1);
+\endif
 """
 #: the lock that many tools use: of the session, outside of a transaction
-SESSION_LOCK = (
-    "if not run('SELECT pg_try_advisory_lock(7)').fetchone()[0]: sys.exit('another migration is already running')\n"
-    + NO_LOCK
-    + "run('SELECT pg_advisory_unlock(7)')\n"
-)
+SESSION_LOCK = rf"""
+SELECT NOT pg_try_advisory_lock(7) AS is_taken \gset
+\if :is_taken
+    DO $$BEGIN RAISE 'another migration is already running'; END$$;
+\endif
+{NO_LOCK}
+SELECT pg_advisory_unlock(7);
+"""
 #: the tool creates its table first, and takes its lock only then
-LATE_LOCK = "run('CREATE TABLE IF NOT EXISTS applied (version integer)')\n" + SESSION_LOCK
+LATE_LOCK = "CREATE TABLE IF NOT EXISTS applied (version integer);" + SESSION_LOCK
 #: the first run takes its lock on a server connection that the second run does not get, and never gives it back
-KEPT_LOCK = """
-if not run("SELECT to_regclass('posts')").fetchone()[0]:
-    with connection.transaction():
-        run('CREATE TABLE posts (id bigint)')
-        with psycopg.connect(os.environ['DATABASE_URL'], autocommit=True, prepare_threshold=None) as other:
-            other.execute('SELECT pg_advisory_lock(7)')
-else:
-    run('SELECT pg_advisory_lock(7)')
+KEPT_LOCK = r"""
+SELECT to_regclass('posts') IS NULL AS is_new \gset
+\if :is_new
+    BEGIN;
+    CREATE TABLE posts (id bigint);
+    \! psql "$DATABASE_URL" -c 'SELECT pg_advisory_lock(7)'
+    COMMIT;
+\else
+    SELECT pg_advisory_lock(7);
+\endif
 """
 #: nothing outside of a transaction, so it works behind every pool
-TRANSACTION_LOCK = "with connection.transaction():\n    run('SELECT pg_advisory_xact_lock(7)')\n    " + "    ".join(
-    NO_LOCK.strip().splitlines(keepends=True)
-)
+TRANSACTION_LOCK = f"BEGIN;\nSELECT pg_advisory_xact_lock(7);\n{NO_LOCK}COMMIT;\n"
 #: roles belong to the server, and not to a database
-ROLE = """
-if not run("SELECT to_regclass('posts')").fetchone()[0]:
-    with connection.transaction():
-        run('SELECT pg_advisory_xact_lock(7)')
-        if not run("SELECT to_regclass('posts')").fetchone()[0]:
-            run('CREATE ROLE reader')
-            run('CREATE TABLE posts (id bigint)')
-            run('GRANT SELECT ON posts TO reader')
+ROLE = r"""
+BEGIN;
+SELECT pg_advisory_xact_lock(7);
+SELECT to_regclass('posts') IS NULL AS is_new \gset
+\if :is_new
+    CREATE ROLE reader;
+    CREATE TABLE posts (id bigint);
+    GRANT SELECT ON posts TO reader;
+\endif
+COMMIT;
 """
 #: the first run waits for the second one at its first DDL statement, until its own timeout
-SLOW_START = "time.sleep(2)\nrun(\"SET statement_timeout = '1s'\")\n" + TABLE
+SLOW_START = "\\! sleep 2\nSET statement_timeout = '1s';\n" + TABLE
 #: settings and passwords of a login belong to the server: later projects use the same login
 OWN_LOGIN = """
-run('CREATE TABLE IF NOT EXISTS public.posts (id bigint)')
-run('ALTER ROLE CURRENT_USER SET search_path = elsewhere')
+CREATE TABLE IF NOT EXISTS public.posts (id bigint);
+ALTER ROLE CURRENT_USER SET search_path = elsewhere;
 """
 # in two words, because harness.toml holds no secrets
-OWN_PASSWORD = (
-    TABLE + "run('ALTER ROLE CURRENT_USER PASS' 'WORD ' + run(\"SELECT quote_literal('x')\").fetchone()[0])\n"
-)
+OWN_PASSWORD = TABLE + r"SELECT format('ALTER ROLE CURRENT_USER PASS%s %L', 'WORD', 'x') \gexec"
 SECRET_DEFAULT = (
-    TABLE + "run(f\"ALTER TABLE posts ALTER slug SET DEFAULT 'a value before {os.environ['PGPASSWORD']}'\")\n"
+    TABLE
+    + r"""
+\set default `printf 'a value before %s' "$PGPASSWORD"`
+ALTER TABLE posts ALTER slug SET DEFAULT :'default';
+"""
 )
-EXTENSION = "run('CREATE EXTENSION IF NOT EXISTS pg_stat_statements')\n"
-GOES_ON = "try:\n    " + EXTENSION + "except psycopg.Error as error:\n    print(error)\n"
-#: CREATE INDEX CONCURRENTLY waits for older transactions, so two of them may wait for each other: it tries again
-INDEX = (
+EXTENSION = "CREATE EXTENSION IF NOT EXISTS pg_stat_statements;\n"
+GOES_ON = "\\set ON_ERROR_STOP off\n" + EXTENSION
+#: what a superuser may change of a server for everybody
+CHANGES_SERVER = (
+    TABLE
+    + r"""
+ALTER SYSTEM SET work_mem = '9MB';
+SELECT pg_reload_conf();
+ALTER ROLE ALL SET lock_timeout = '9s';
+ALTER ROLE harness_command_owner CREATEDB CONNECTION LIMIT 0;
+GRANT pg_monitor TO harness_command_owner;
+ALTER DATABASE postgres SET lock_timeout = 9;
+ALTER ROLE harness_app NOLOGIN;
+\connect template1
+CREATE TABLE IF NOT EXISTS in_template (id int);
+"""
+)
+FINDS_SERVER = (
     TABLE
     + """
+DO $$
+DECLARE
+    found text := (current_setting('work_mem'), current_setting('lock_timeout'), to_regclass('in_template'),
+        (SELECT rolcreatedb FROM pg_roles WHERE rolname = current_user), pg_has_role('pg_monitor', 'MEMBER'),
+        (SELECT rolcanlogin FROM pg_roles WHERE rolname = 'harness_app'));
+BEGIN
+    IF found <> '(4MB,0,,f,f,t)' THEN RAISE '%', found; END IF;
+END$$;
+"""
+)
+#: a database that cannot be dropped, and one of a role that has to be dropped
+LEAVES_DATABASES = (
+    TABLE
+    + r"""
+SELECT NOT EXISTS (SELECT FROM pg_database WHERE datname = 'kept') AS is_new \gset
+\if :is_new
+    CREATE DATABASE kept IS_TEMPLATE true ALLOW_CONNECTIONS false;
+    CREATE ROLE keeper;
+    GRANT keeper TO CURRENT_USER;
+    ALTER DATABASE :"DBNAME" OWNER TO keeper;
+\endif
+"""
+)
+#: a prepared transaction belongs to the server, and the database of its locks cannot be dropped
+PREPARED = """
+CREATE TABLE a ();
+BEGIN;
+CREATE TABLE posts (id bigint);
+PREPARE TRANSACTION 'kept';
+"""
+CLOSES = (
+    TABLE
+    + r"""
+\set name :DBNAME
+\connect postgres
+ALTER DATABASE :"name" ALLOW_CONNECTIONS false;
+"""
+)
+DROPS = r"""
+\set name :DBNAME
+\connect postgres
+DROP DATABASE :"name" WITH (FORCE);
+"""
+READ_ONLY = (
+    TABLE
+    + """
+ALTER DATABASE :"DBNAME" SET default_transaction_read_only = on;
+ALTER DATABASE :"DBNAME" SET statement_timeout = 1;
+"""
+)
+COLUMN = "ALTER TABLE posts ADD COLUMN body text;\nCREATE INDEX ON posts (id);\n"
+#: a tool whose errors look otherwise than psql's
+CONNECT = """
+import os, psycopg
+connection = psycopg.connect(os.environ["DATABASE_URL"], autocommit=True, prepare_threshold=None)
+run = connection.execute
+run('CREATE TABLE IF NOT EXISTS posts (id bigint PRIMARY KEY, slug text)')
+"""
+#: CREATE INDEX CONCURRENTLY waits for older transactions, so two of them may wait for each other: it tries again
+INDEX = """
 while True:
     try:
         run('CREATE INDEX CONCURRENTLY IF NOT EXISTS slugs ON posts (slug)')
@@ -95,62 +176,14 @@ while True:
     except psycopg.Error as error:
         print(error)
 """
-)
-#: what a superuser may change of a server for everybody
-CHANGES_SERVER = (
-    TABLE
-    + """
-for statement in (
-    "ALTER SYSTEM SET work_mem = '9MB'", 'SELECT pg_reload_conf()', "ALTER ROLE ALL SET lock_timeout = '9s'",
-    'ALTER ROLE harness_command_owner CREATEDB CONNECTION LIMIT 0', 'GRANT pg_monitor TO harness_command_owner',
-    'ALTER DATABASE postgres SET lock_timeout = 9', 'ALTER ROLE harness_app NOLOGIN',
-):
-    run(statement)
-with psycopg.connect(os.environ['DATABASE_URL'], dbname='template1', autocommit=True) as template:
-    template.execute('CREATE TABLE IF NOT EXISTS in_template (id int)')
-"""
-)
-FINDS_SERVER = (
-    TABLE
-    + """
-found = run('''SELECT current_setting('work_mem'), current_setting('lock_timeout'), to_regclass('in_template'),
-    (SELECT rolcreatedb FROM pg_roles WHERE rolname = current_user), pg_has_role('pg_monitor', 'MEMBER'),
-    (SELECT rolcanlogin FROM pg_roles WHERE rolname = 'harness_app')''').fetchone()
-if found != ('4MB', '0', None, False, False, True): sys.exit(str(found))
-"""
-)
-#: a database that cannot be dropped, and one of a role that has to be dropped
-LEAVES_DATABASES = (
-    TABLE
-    + """
-if not run("SELECT count(*) FROM pg_database WHERE datname = 'kept'").fetchone()[0]:
-    run('CREATE DATABASE kept IS_TEMPLATE true ALLOW_CONNECTIONS false')
-    run('CREATE ROLE keeper')
-    run('GRANT keeper TO CURRENT_USER')
-    run(f'ALTER DATABASE {connection.info.dbname} OWNER TO keeper')
-"""
-)
-#: a prepared transaction belongs to the server, and the database of its locks cannot be dropped
-PREPARED = (
-    "for statement in ('BEGIN', 'CREATE TABLE posts (id bigint)', \"PREPARE TRANSACTION 'kept'\"): run(statement)\n"
-)
-CLOSES = (
-    TABLE
-    + """
-name = connection.info.dbname
-connection.close()
-with psycopg.connect(os.environ['DATABASE_URL'], dbname='postgres', autocommit=True) as other:
-    other.execute(f'ALTER DATABASE {name} ALLOW_CONNECTIONS false')
-"""
-)
-READ_ONLY = (
-    TABLE
-    + """
-run(f'ALTER DATABASE {connection.info.dbname} SET default_transaction_read_only = on')
-run(f'ALTER DATABASE {connection.info.dbname} SET statement_timeout = 1')
-"""
-)
-COLUMN = "run('ALTER TABLE posts ADD COLUMN body text'); run('CREATE INDEX ON posts (id)')\n"
+
+
+def psql(script: str, address: str = "DATABASE_URL") -> list[str]:
+    """Return a command that runs a script of psql, which starts in a tenth of the time of Python and psycopg.
+
+    :param address: the variable with the address of the server.
+    """
+    return ["sh", "-c", f"exec psql --no-psqlrc --quiet --set ON_ERROR_STOP=1 \"${address}\" <<'END'\n{script}\nEND\n"]
 
 
 def python(program: str) -> list[str]:
@@ -159,105 +192,105 @@ def python(program: str) -> list[str]:
 
 #: by name: the commands, the case, and what its row says
 PROJECTS: dict[str, tuple[dict[str, Any], str, Status, str]] = {
-    "own-login": ({"up": python(OWN_LOGIN)}, "twice", Status.OK, ""),
-    "own-password": ({"up": python(TABLE), "local": python(OWN_PASSWORD)}, "same-schema", Status.OK, ""),
+    "own-login": ({"up": psql(OWN_LOGIN)}, "twice", Status.OK, ""),
+    "own-password": ({"up": psql(TABLE), "local": psql(OWN_PASSWORD)}, "same-schema", Status.OK, ""),
     "secret-default": (
-        {"up": python(SECRET_DEFAULT), "local": python(TABLE)},
+        {"up": psql(SECRET_DEFAULT), "local": psql(TABLE)},
         "same-schema",
         Status.ISSUE,
         "was 'a value before [redacted]'::text, is none",
     ),
-    "changes-server": ({"up": python(CHANGES_SERVER), "role": "superuser"}, "twice", Status.OK, ""),
-    "finds-server": ({"up": python(FINDS_SERVER)}, "twice", Status.OK, ""),
-    "leaves-databases": ({"up": python(LEAVES_DATABASES), "role": "createdb"}, "twice", Status.OK, ""),
+    "changes-server": ({"up": psql(CHANGES_SERVER), "role": "superuser"}, "twice", Status.OK, ""),
+    "finds-server": ({"up": psql(FINDS_SERVER)}, "twice", Status.OK, ""),
+    "leaves-databases": ({"up": psql(LEAVES_DATABASES), "role": "createdb"}, "twice", Status.OK, ""),
     "finds-no-databases": (
-        {"up": python(LEAVES_DATABASES), "local": python(LEAVES_DATABASES), "role": "createdb"},
+        {"up": psql(LEAVES_DATABASES), "local": psql(LEAVES_DATABASES), "role": "createdb"},
         "same-schema",
         Status.OK,
         "",
     ),
     "prepared": (
-        {"up": python("run('CREATE TABLE a ()')\n" + PREPARED)},
+        {"up": psql(PREPARED)},
         "twice",
         Status.ISSUE,
         "exit code of the second run",
     ),
     "prepared-at-the-same-time": (
-        {"up": python("run('CREATE TABLE a ()')\n" + PREPARED)},
+        {"up": psql(PREPARED)},
         "concurrent",
         Status.NOT_RUN,
         "the prepared transaction kept of the commands still has locks",
     ),
     "finds-nothing-prepared": (
         {
-            "up": python("run('CREATE TABLE a ()')\n" + PREPARED),
-            "local": python("run('CREATE TABLE a ()')\n" + PREPARED),
+            "up": psql(PREPARED),
+            "local": psql(PREPARED),
         },
         "same-schema",
         Status.OK,
         "",
     ),
     "closes": (
-        {"up": python(CLOSES)},
+        {"up": psql(CLOSES)},
         "twice",
         Status.ISSUE,
         "the database of the migrations: expected there, observed there, and allows no connections",
     ),
-    "read-only": ({"up": python(READ_ONLY)}, "twice", Status.ISSUE, "exit code of the second run: expected 0"),
+    "read-only": ({"up": psql(READ_ONLY)}, "twice", Status.ISSUE, "exit code of the second run: expected 0"),
     "lacks-a-right": (
-        {"up": python(TABLE + EXTENSION)},
+        {"up": python("run('CREATE EXTENSION IF NOT EXISTS pg_stat_statements')")},
         "twice",
         Status.NOT_RUN,
         'so the harness chose "owner", which owns the database; declare the role that migrates your database: role = ',
     ),
     "lacks-a-right-and-goes-on": (
-        {"up": python(TABLE), "local": python(GOES_ON)},
+        {"up": psql(TABLE), "local": psql(GOES_ON)},
         "same-schema",
         Status.NOT_RUN,
         "but `local` went on after an error, and its login lacks a right",
     ),
     "lacks-a-right-at-start": (
-        {"up": python(TABLE), "starts": python(EXTENSION)},
+        {"up": psql(TABLE), "starts": psql(EXTENSION)},
         "starts",
         Status.NOT_RUN,
         "the start after the migrations failed, and its login lacks a right",
     ),
     "lacks-a-right-on-the-way-back": (
-        {"up": python(TABLE), "down": python(GOES_ON)},
+        {"up": psql(TABLE), "down": psql(GOES_ON)},
         "down-up",
         Status.NOT_RUN,
         "`down` changes the schema: expected yes, observed no, but `down` went on after an error",
     ),
     "lacks-a-right-as-declared": (
-        {"up": python(TABLE + EXTENSION), "role": "owner"},
+        {"up": psql(TABLE + EXTENSION), "role": "owner"},
         "twice",
         Status.ISSUE,
         "exit code of the first run: expected 0",
     ),
     "index": ({"up": python(INDEX)}, "concurrent", Status.OK, ""),
     "sound-down": (
-        {"up": python(TABLE), "down": python("run('DROP TABLE posts')"), "down_empties": True},
+        {"up": psql(TABLE), "down": psql("DROP TABLE posts;"), "down_empties": True},
         "down-up",
         Status.OK,
         "",
     ),
-    "sound-start": ({"up": python(TABLE), "starts": python("run('SELECT 1')")}, "starts", Status.OK, ""),
+    "sound-start": ({"up": psql(TABLE), "starts": psql("SELECT 1;")}, "starts", Status.OK, ""),
     "second-run": (
-        {"up": python("n = run('SELECT count(*) FROM pg_tables').fetchone()[0]\nrun(f'CREATE TABLE t{n} (id int)')")},
+        {"up": psql(r"SELECT format('CREATE TABLE t%s (id int)', count(*)) FROM pg_tables \gexec")},
         "twice",
         Status.ISSUE,
         "what the second run changes: expected no difference, observed table public.t",
     ),
     "down": (
-        {"up": python(TABLE + COLUMN), "down": python("run('ALTER TABLE posts DROP COLUMN body')")},
+        {"up": psql(TABLE + COLUMN), "down": psql("ALTER TABLE posts DROP COLUMN body;")},
         "down-up",
         Status.ISSUE,
         "what up, down and up change: expected no difference, observed index public.posts_id_idx1 is new",
     ),
     "down-left": (
         {
-            "up": python(TABLE + "run('CREATE SEQUENCE IF NOT EXISTS numbers')"),
-            "down": python("run('DROP TABLE posts')"),
+            "up": psql(TABLE + "CREATE SEQUENCE IF NOT EXISTS numbers;"),
+            "down": psql("DROP TABLE posts;"),
             "down_empties": True,
         },
         "down-up",
@@ -265,19 +298,19 @@ PROJECTS: dict[str, tuple[dict[str, Any], str, Status, str]] = {
         "what `down` leaves: expected no difference, observed sequence public.numbers is new",
     ),
     "local": (
-        {"up": python(TABLE), "local": python("run('CREATE TABLE posts (id bigint PRIMARY KEY, slug varchar(80))')")},
+        {"up": psql(TABLE), "local": psql("CREATE TABLE posts (id bigint PRIMARY KEY, slug varchar(80));")},
         "same-schema",
         Status.ISSUE,
         "column public.posts.slug: type was text, is character varying(80)",
     ),
     "start": (
-        {"up": python(TABLE), "starts": python("run('CREATE TABLE IF NOT EXISTS sessions (id int)')")},
+        {"up": psql(TABLE), "starts": psql("CREATE TABLE IF NOT EXISTS sessions (id int);")},
         "starts",
         Status.ISSUE,
         "what the start changes: expected no difference, observed table public.sessions is new",
     ),
     "start-elsewhere": (
-        {"up": python(TABLE), "starts": ["true"]},
+        {"up": psql(TABLE), "starts": ["true"]},
         "starts",
         Status.NOT_RUN,
         "the start after the migrations ended with 0, and neither connected to the given address nor listened on PORT",
@@ -285,8 +318,8 @@ PROJECTS: dict[str, tuple[dict[str, Any], str, Status, str]] = {
     # neither on the given address nor on the port, but in the schema
     "start-directly": (
         {
-            "up": python(TABLE),
-            "starts": [sys.executable, "-c", CONNECT.replace("DATABASE_URL", "DIRECT_URL") + COLUMN],
+            "up": psql(TABLE),
+            "starts": psql(COLUMN, "DIRECT_URL"),
         },
         "starts",
         Status.ISSUE,
@@ -295,52 +328,54 @@ PROJECTS: dict[str, tuple[dict[str, Any], str, Status, str]] = {
     # after the migrations it changes nothing: whichever of the two runs first decides the schema
     "start-first": (
         {
-            "up": python("run('CREATE TABLE IF NOT EXISTS posts (id bigint PRIMARY KEY, slug text, body text)')"),
-            "starts": python(TABLE),
+            "up": psql("CREATE TABLE IF NOT EXISTS posts (id bigint PRIMARY KEY, slug text, body text);"),
+            "starts": psql(TABLE),
         },
         "starts",
         Status.ISSUE,
         "column public.posts.body is missing",
     ),
-    "no-lock": ({"up": python(NO_LOCK)}, "concurrent", Status.ISSUE, "index public.posts_slug_idx1 is new"),
-    "session-lock": ({"up": python(SESSION_LOCK)}, "concurrent", Status.OK, ""),
-    "role": ({"up": python(ROLE), "role": "createdb"}, "concurrent", Status.OK, ""),
-    "role-local": ({"up": python(ROLE), "local": python(ROLE), "role": "createdb"}, "same-schema", Status.OK, ""),
+    "no-lock": ({"up": psql(NO_LOCK)}, "concurrent", Status.ISSUE, "index public.posts_slug_idx1 is new"),
+    "session-lock": ({"up": psql(SESSION_LOCK)}, "concurrent", Status.OK, ""),
+    "role": ({"up": psql(ROLE), "role": "createdb"}, "concurrent", Status.OK, ""),
+    "role-local": ({"up": psql(ROLE), "local": psql(ROLE), "role": "createdb"}, "same-schema", Status.OK, ""),
     "role-start": (
         {
-            "up": python(ROLE),
-            "starts": python(ROLE.replace("(id bigint)", "(id bigint, body text)")),
+            "up": psql(ROLE),
+            "starts": psql(ROLE.replace("(id bigint)", "(id bigint, body text)")),
             "role": "createdb",
         },
         "starts",
         Status.ISSUE,
         "column public.posts.body is new",
     ),
-    "statement-timeout": ({"up": python(SLOW_START)}, "concurrent", Status.OK, ""),
+    "statement-timeout": ({"up": psql(SLOW_START)}, "concurrent", Status.OK, ""),
     "creates-nothing": (
-        {"up": python("")},
+        {"up": psql("")},
         "twice",
         Status.ISSUE,
         "the first run creates objects: expected yes, observed no",
     ),
     "missing": ({"up": ["no-such-tool"]}, "twice", Status.NOT_RUN, "command 'no-such-tool' not found"),
-    "hangs": ({"up": python("time.sleep(60)"), "deadline_s": 2}, "twice", Status.NOT_RUN, "did not end within 2 s"),
-    "asks": ({"up": python("input('apply? ')")}, "twice", Status.ISSUE, "exit code of the first run: expected 0"),
+    "hangs": ({"up": psql("\\! sleep 60"), "deadline_s": 2}, "twice", Status.NOT_RUN, "did not end within 2 s"),
+    "asks": ({"up": ["sh", "-c", "read answer"]}, "twice", Status.ISSUE, "exit code of the first run: expected 0"),
     "drops": (
-        {
-            "up": python(
-                "name = connection.info.dbname\nconnection.close()\n"
-                "with psycopg.connect(os.environ['DATABASE_URL'], dbname='postgres', autocommit=True) as other:\n"
-                "    other.execute(f'DROP DATABASE {name} WITH (FORCE)')"
-            )
-        },
+        {"up": psql(DROPS)},
         "twice",
         Status.ISSUE,
         "the database of the migrations: expected there, observed gone",
     ),
-    "prints": ({"up": python(TABLE + "print(os.environ['DATABASE_URL'])")}, "twice", Status.OK, ""),
-    "no-local": ({"up": python(TABLE)}, "same-schema", Status.NA, "declares no command for local"),
+    "prints": ({"up": psql(TABLE + '\\! echo "$DATABASE_URL"')}, "twice", Status.OK, ""),
+    "no-local": ({"up": psql(TABLE)}, "same-schema", Status.NA, "declares no command for local"),
 }
+
+
+def folder_of_psql(engine: Engine) -> Path:
+    """Return the folder of psql: that of the native engine's server; Debian's own psql is a program in Perl."""
+    if engine.name == "docker":
+        return Path(shutil.which("psql") or require_engine("native").name).parent
+    [server] = [wanted for wanted in wanted_by(load_topologies()["direct"]) if wanted.product == "postgres"]
+    return Path(engine.origin(server).reference).parent
 
 
 def declare(folder: Path, projects: dict[str, dict[str, Any]]) -> None:
@@ -355,7 +390,8 @@ def declare(folder: Path, projects: dict[str, dict[str, Any]]) -> None:
 def rows(folder: Path, engine: Engine, topology: str, *checks: str) -> dict[str, Any]:
     """Run checks of which at least one is an Issue, and return their results by id."""
     named = [word for check in checks for word in ("--check", check)]
-    done = harness_here(folder, "verify", topology, "--engine", engine.name, *named)
+    path = f"{folder_of_psql(engine)}{os.pathsep}{os.environ['PATH']}"
+    done = harness_here(folder, "verify", topology, "--engine", engine.name, *named, PATH=path)
     assert done.returncode == ExitCode.ISSUE, done.stderr
     return {result.check: result for result in read_run(folder / "reports" / "runs" / "latest").results}
 
@@ -380,12 +416,12 @@ def test_a_session_lock_behind_a_transaction_pool_excludes_nobody_and_the_report
     declare(
         tmp_path,
         {
-            "session-lock": {"up": python(SESSION_LOCK)},
-            "transaction-lock": {"up": python(TRANSACTION_LOCK)},
-            "kept-lock": {"up": python(KEPT_LOCK)},
-            "late-lock": {"up": python(LATE_LOCK)},
-            "past": {"up": python(SESSION_LOCK), "direct": True},
-            "bypasses": {"up": [sys.executable, "-c", CONNECT.replace("DATABASE_URL", "DIRECT_URL") + TABLE]},
+            "session-lock": {"up": psql(SESSION_LOCK)},
+            "transaction-lock": {"up": psql(TRANSACTION_LOCK)},
+            "kept-lock": {"up": psql(KEPT_LOCK)},
+            "late-lock": {"up": psql(LATE_LOCK)},
+            "past": {"up": psql(SESSION_LOCK), "direct": True},
+            "bypasses": {"up": psql(TABLE, "DIRECT_URL")},
         },
     )
     found = rows(
