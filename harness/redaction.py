@@ -240,6 +240,7 @@ class Redactor:
 
     def __init__(self) -> None:
         self._lock = Lock()
+        #: compiled on first use after a call of `learn`; None until then
         self._pattern: re.Pattern[str] | None = None
         self._spellings: set[str] = set()
         self._encoded = EncodedSecrets()
@@ -265,7 +266,7 @@ class Redactor:
                     self._spellings |= quoted(secret)
                     self._spellings.add(on_one_line if len(on_one_line) >= _SHORTEST else secret)
                     self._encoded.add(secret)
-            self._pattern = re.compile(one_of(self._spellings)) if self._spellings else None
+            self._pattern = None
             self.longest = max(0, *map(len, self._spellings), self._encoded.longest) if self._spellings else 0
             self._first_lines = tuple(
                 spelling[: line_end.end()]
@@ -279,15 +280,22 @@ class Redactor:
         """Return `text` without secrets; redacting twice changes nothing."""
         return (self._redacted if len(text) <= _LONGEST_KEPT else self._redact)(text, self._generation)
 
+    def _learned(self) -> re.Pattern[str] | None:
+        """Return the pattern of all spellings; None without any. The topologies of a run are learned before its use."""
+        with self._lock:
+            if self._pattern is None and self._spellings:
+                self._pattern = re.compile(one_of(self._spellings))
+            return self._pattern
+
     def by_value(self, text: str) -> str:
         """Return `text` without the learned secrets; other texts stay, whatever their shape."""
-        if self._pattern is None:
+        if (pattern := self._learned()) is None:
             return text
         parts, end = [], 0
         for start, following in self._encoded.spans(text):
             parts += [text[end:start], MASK]
             end = following
-        text = self._pattern.sub(MASK, "".join((*parts, text[end:])) if parts else text)
+        text = pattern.sub(MASK, "".join((*parts, text[end:])) if parts else text)
         return self._without_beginning(text) if text.endswith(_CUT) else text
 
     def _without_beginning(self, text: str) -> str:
@@ -307,7 +315,8 @@ class Redactor:
 
     def before_secret(self, text: str, position: int) -> int:
         """Return a position, or the start of the learned secret around it."""
-        found = self._pattern.finditer(text, max(0, position - self.longest)) if self._pattern else ()
+        pattern = self._learned()
+        found = pattern.finditer(text, max(0, position - self.longest)) if pattern else ()
         position = next((secret.start() for secret in found if 0 < secret.start() < position < secret.end()), position)
         return self._encoded.before(text, position) or position
 
