@@ -40,6 +40,8 @@ class NativeService:
         self._process: subprocess.Popen[bytes] | None = None
         #: whether `stop` or `kill` ended the process
         self._ended = False
+        #: whether one of its processes may be stopped, and would not end when it is asked to
+        self._may_be_stopped = False
         self._removed = ""
         #: limiting the size of a folder would take a mount, and with it root
         self.spare_folder = ""
@@ -131,6 +133,8 @@ class NativeService:
             self._process.wait(_STOP_DEADLINE_S)
 
     def pause(self) -> None:
+        self._may_be_stopped = True
+
         def frozen() -> None:
             # the parent first, so that no process that it starts meanwhile is missed
             if running := [pid for pid in self._signal_all(signals.SIGSTOP) if not is_stopped(pid)]:
@@ -140,11 +144,13 @@ class NativeService:
 
     def resume(self) -> None:
         self._signal_all(signals.SIGCONT)
+        self._may_be_stopped = False
 
     def signal_process(self, pid: int, signal: str) -> None:
         number = signals.Signals[signal]
         if self._process is None or pid not in {self._process.pid, *descendants(self._process.pid)}:
             raise ServiceFailedError(f"process {pid} is not one of the server's", where=self.name)
+        self._may_be_stopped |= number is signals.SIGSTOP
         try:
             os.kill(pid, number)
         except ProcessLookupError:
@@ -164,7 +170,8 @@ class NativeService:
         """Ask the server to end its children first: in a container without an init, orphans would stay as zombies."""
         if self._process is None or self._process.poll() is not None:
             return
-        self.resume()
+        if self._may_be_stopped:
+            self.resume()
         self._process.send_signal(signals.SIGQUIT)  # immediate shutdown, for both PostgreSQL and PgBouncer
         try:
             self._process.wait(_IMMEDIATE_S)
