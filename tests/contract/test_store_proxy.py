@@ -9,17 +9,18 @@ from urllib.parse import urlsplit
 
 import pytest
 
+from harness.engine.owner import Owner
 from harness.ingest.s3 import S3, S3Error
 from harness.ingest.store_proxy import StoreProxy
 from harness.ingest.store_requests import Fault
 from harness.lab.lab import stand_up
 from harness.lab.topologies import load_topologies
 from harness.redaction import Redactor
+from harness.store import new_run_id
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-    from harness.engine.owner import Owner
     from harness.engine.protocol import Address, Engine
     from harness.lab.store import ObjectStore
 
@@ -30,9 +31,9 @@ KEY = "p/a key+ü.txt"
 CONTENT = b"the content of a file"
 
 
-@pytest.fixture
-def store(engine: Engine, owner: Owner) -> Iterator[ObjectStore]:
-    lab = stand_up(engine, load_topologies()["direct"], owner, Redactor())
+@pytest.fixture(scope="module")
+def store(some_engine: Engine) -> Iterator[ObjectStore]:
+    lab = stand_up(some_engine, load_topologies()["direct"], Owner.me(new_run_id()), Redactor())
     try:
         yield lab.object_store()
     finally:
