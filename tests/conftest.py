@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 import gc
+import importlib.util
 import os
+import sys
 import tempfile
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 import pytest
@@ -45,7 +48,28 @@ def pytest_configure(config: pytest.Config) -> None:
     if os.environ.get("PYTHONDONTWRITEBYTECODE"):  # workers inherit the changed environment
         compiled = tempfile.TemporaryDirectory(prefix="harness-compiled-", ignore_cleanup_errors=True)
         config.add_cleanup(compiled.cleanup)
+        _link_compiled_modules(compiled.name)
         os.environ |= {"PYTHONDONTWRITEBYTECODE": "", "PYTHONPYCACHEPREFIX": compiled.name}
+
+
+def _link_compiled_modules(folder: str) -> None:
+    """Fill a folder for compiled modules with those of Python and of installed packages that this process has loaded."""
+    specs = [spec for module in list(sys.modules.values()) if (spec := getattr(module, "__spec__", None))]
+    compiled = {spec.origin: spec.cached for spec in specs if spec.cached and Path(spec.cached).exists()}
+    before, sys.pycache_prefix = sys.pycache_prefix, folder
+    for source, cached in compiled.items():
+        link = Path(importlib.util.cache_from_source(source))
+        link.parent.mkdir(parents=True, exist_ok=True)
+        link.symlink_to(cached)
+    sys.pycache_prefix = before
+
+
+def pytest_collection(session: pytest.Session) -> None:
+    """Compile the test modules once when tests run in parallel, and not once in each process."""
+    if hasattr(session.config, "workerinput"):
+        from tests.scheduling import import_share
+
+        import_share(session.config)
 
 
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
