@@ -13,6 +13,7 @@ from harness.audit.target_loading import load_target
 from harness.cli.main import main
 from harness.database import connect, create_database
 from harness.engine.owner import Owner
+from harness.host import path_rows
 from harness.lab.lab import stand_up
 from harness.lab.topologies import load_topologies
 from harness.model import EvidenceClass, Result, Status
@@ -130,6 +131,8 @@ kind = "job"
 not_applicable = "no nightly import in this deployment"
 """
 
+_WATCHED_S = path_rows._LATE_S[EvidenceClass.HOST]
+
 
 @pytest.fixture(scope="module")
 def staging(some_engine: Engine) -> Iterator[tuple[Lab, Host]]:
@@ -177,6 +180,9 @@ def verify(
     def run(*arguments: str, fault: str = "", base_url: str = "") -> tuple[int, StoredRun]:
         monkeypatch.setenv("STAGING_BASE_URL", base_url or host.base_url)
         host.fault = fault
+        # only a host that writes later needs to be watched for as long as in an environment
+        watched_s = _WATCHED_S if fault == "once more, later" else path_rows._LATE_S[EvidenceClass.CI]
+        monkeypatch.setitem(path_rows._LATE_S, EvidenceClass.HOST, watched_s)
         try:
             code = main(["verify", "--environment", "staging", *arguments])
         finally:
