@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 
+from harness.checks import row_runner
 from harness.model import MutationState, Status
 from harness.mutants.observed import MUTATIONS
 from harness.store import read_run
@@ -30,19 +31,26 @@ NOTICED = {
     *("data_after.texts-lower-cased", "data_after.before-update", "changed_fields.all", "actor.null"),
     *("actor.of-the-transaction-before", "actor.kept-for-nobody", "id.reused"),
 }
+#: mutations of what this trail does not record
+LEFT_OUT = {"op.upper-cased", "changed_from.null"}
+#: `prove` tries all of them with the reference layer; here, those whose outcome is known, and every tenth of the others
+TRIED = tuple(
+    mutation for place, mutation in enumerate(MUTATIONS) if mutation.name in NOTICED | LEFT_OUT or place % 10 == 0
+)
 
 
-@pytest.mark.long
-def test_every_mutation_has_an_outcome_and_the_basic_ones_are_noticed(some_engine: Engine, tmp_path: Path) -> None:
+def test_each_mutation_has_an_outcome_and_the_basic_ones_are_noticed(
+    some_engine: Engine, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(row_runner, "MUTATIONS", TRIED)
     done = harness_here(
         tmp_path, "prove", "transaction", "--audit-target", "plain-trigger", "--engine", some_engine.name
     )
     run = read_run(tmp_path / "reports" / "runs" / "latest")
     states = {proof.name: proof.state for proof in run.observed_proofs}
-    assert states.keys() == {mutation.name for mutation in MUTATIONS}, done.stderr
+    assert states.keys() == {mutation.name for mutation in TRIED}, done.stderr
     assert {name: states[name] for name in NOTICED} == dict.fromkeys(NOTICED, MutationState.NOTICED)
-    assert states["op.upper-cased"] is MutationState.LEFT_OUT
-    assert states["changed_from.null"] is MutationState.LEFT_OUT
+    assert {name: states[name] for name in LEFT_OUT} == dict.fromkeys(LEFT_OUT, MutationState.LEFT_OUT)
     sound = {(result.target, result.check) for result in run.answers() if result.status is Status.OK}
     assert {(proof.topology, proof.check) for proof in run.observed_proofs if proof.check} <= sound
     assert not run.proofs
