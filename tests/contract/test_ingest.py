@@ -318,7 +318,7 @@ def test_a_control_turns_a_case_to_an_issue_and_keeps_the_logs(stage: Stage) -> 
     assert result.facts["kept"] == "api.log, A.log, store-requests.jsonl"
 
 
-@pytest.mark.usefixtures("impatient", "migrated")
+@pytest.mark.usefixtures("impatient", "attached")
 def test_a_worker_that_exits_at_once_is_an_issue_without_its_secrets(stage: Stage) -> None:
     result = stage.run("exits")
     assert result.status is Status.ISSUE
@@ -327,7 +327,7 @@ def test_a_worker_that_exits_at_once_is_an_issue_without_its_secrets(stage: Stag
     assert stage.lab.direct().password not in "".join(result.facts.values())
 
 
-@pytest.mark.usefixtures("impatient", "migrated")
+@pytest.mark.usefixtures("impatient", "attached")
 def test_a_worker_that_never_works_and_never_ends_is_bounded_and_leaves_no_process(
     stage: Stage, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -388,6 +388,7 @@ def test_a_route_that_the_api_does_not_serve_is_not_run(stage: Stage, monkeypatc
     assert "indexed_counter: GET /metrics shows no uploads_total: " in result.reason
 
 
+@pytest.mark.usefixtures("migrated")
 def test_a_trial_shows_each_step_of_an_upload(stage: Stage) -> None:
     shown: list[tuple[str, str]] = []
     with stage.workspace.context("ingest.try") as ctx:

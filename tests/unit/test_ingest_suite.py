@@ -97,6 +97,26 @@ def test_an_exit_counts_once_however_often_programs_end() -> None:
     assert programs.exits == [ProgramExit(program="A", code=1, seconds=1.0)]
 
 
+@pytest.mark.parametrize(
+    ("started", "given_up", "lost"),
+    [
+        (set(), set(), False),
+        ({"api"}, {"api"}, False),
+        ({"api", "A"}, {"A"}, True),
+        ({"api", "A", "B"}, {"A"}, False),
+        ({"api", "A", "B"}, {"A", "B"}, True),
+        # another run of the same check
+        ({"api", "A"}, {"B"}, False),
+    ],
+)
+def test_workers_are_lost_once_all_that_were_started_are_given_up(
+    started: set[str], given_up: set[str], lost: bool
+) -> None:
+    programs = object.__new__(Programs)
+    programs._supervisor, programs._started, programs._earlier_given_up = None, started, given_up
+    assert programs.has_lost_its_workers is lost
+
+
 def test_an_upload_that_was_refused_is_not_indexed() -> None:
     refused = replace(upload(1), stored_s=None, error="the API answered 200, expected 201")
     with pytest.raises(NotExercisedError, match="the API answered 200, expected 201"):
