@@ -1,7 +1,10 @@
-"""A PostgreSQL service for the engine tests, with the configuration of a lab, but without a lab."""
+"""A PostgreSQL service for the engine tests, with the configuration of a lab, but without a lab; and psql for programs."""
 
 from __future__ import annotations
 
+import os
+import shutil
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 from harness.database import Client, Endpoint, SqlError, connect
@@ -16,7 +19,7 @@ from harness.waiting import NotYet, poll
 from tests.conftest import require_engine
 
 if TYPE_CHECKING:
-    from harness.engine.protocol import Group, Service, ServiceSpec
+    from harness.engine.protocol import Engine, Group, Service, ServiceSpec
 
 POSTGRES = Wanted(product="postgres", version="17")
 
@@ -45,6 +48,23 @@ def connect_admin(service: Service, roles: Roles) -> Client:
             raise NotYet(str(error)) from None
 
     return poll(probe, what="PostgreSQL", deadline_s=20)
+
+
+def psql(script: str, address: str = "DATABASE_URL") -> list[str]:
+    """Return a command that runs a script of psql, which starts in a tenth of the time of Python and psycopg.
+
+    :param address: the variable with the address of the server.
+    """
+    return ["sh", "-c", f"exec psql --no-psqlrc --quiet --set ON_ERROR_STOP=1 \"${address}\" <<'END'\n{script}\nEND\n"]
+
+
+def path_with_psql(engine: Engine) -> str:
+    """Return a PATH whose psql is that of the native engine's server: Debian's own psql is a program in Perl."""
+    if engine.name == "docker":
+        folder = Path(shutil.which("psql") or require_engine("native").name).parent
+    else:
+        folder = Path(engine.origin(POSTGRES).reference).parent
+    return f"{folder}{os.pathsep}{os.environ['PATH']}"
 
 
 def leftovers(engine_name: str, run_id: str) -> list[str]:

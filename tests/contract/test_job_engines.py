@@ -46,10 +46,13 @@ import subprocess
 import sys
 import time
 
+command, *keys = sys.argv[1:]
+if command == "work" and os.environ["VARIANT"] == "exits":  # it is started again and again
+    sys.exit(f"57P01: cannot connect to {os.environ['DATABASE_URL']}")
+
 import psycopg
 from effects import DATABASE_URL, PAYLOAD, VARIANT, enqueued, perform, report
 
-command, *keys = sys.argv[1:]
 connection = psycopg.connect(DATABASE_URL, autocommit=True)
 if command == "install":
     if VARIANT == "broken":
@@ -59,8 +62,6 @@ elif command == "enqueue":
     for key in range(int(keys[0]), int(keys[1]) + 1):
         connection.execute("INSERT INTO my_jobs VALUES (%s)", [key])
         enqueued(key)
-elif VARIANT == "exits":
-    sys.exit(f"57P01: cannot connect to {DATABASE_URL}")
 elif VARIANT in {"repeats", "spins", "loses"}:
     if VARIANT == "loses":
         connection.execute("DELETE FROM my_jobs WHERE key = 1")

@@ -10,6 +10,7 @@ import pytest
 from harness import places
 from harness.cli.exit_codes import ExitCode
 from tests.contract.command_line import harness_here
+from tests.contract.services import path_with_psql
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -23,7 +24,8 @@ SAMPLES = places.SHIPPED / "harness" / "job_engines" / "samples"
 
 @pytest.mark.parametrize("sample", ["sql", "queue"])
 def test_ten_jobs_of_a_sample_are_done_and_shown(any_engine: Engine, tmp_path: Path, sample: str) -> None:
-    done = harness_here(tmp_path, "jobs", "try", str(SAMPLES / f"{sample}.toml"), "--engine", any_engine.name)
+    arguments = ("jobs", "try", str(SAMPLES / f"{sample}.toml"), "--engine", any_engine.name)
+    done = harness_here(tmp_path, *arguments, PATH=path_with_psql(any_engine))
     assert done.returncode == ExitCode.OK, done.stdout + done.stderr
     rows = [line.split() for line in done.stdout.splitlines() if line[:1].isdigit() and " s " in line]
     assert sorted(int(row[0]) for row in rows) == list(range(1, 11))
@@ -37,7 +39,8 @@ def test_the_mistakes_of_a_target_are_named(any_engine: Engine, tmp_path: Path) 
     program, target = tmp_path / "mine" / "sql.sh", tmp_path / "mine" / "sql.toml"
     program.write_text(program.read_text().replace("'enqueued'", "'queued'").replace('payload="$3"', "payload='{}'"))
     target.write_text(target.read_text().replace("SELECT key, state FROM jobs", "SELECT key, upper(state) FROM jobs"))
-    done = harness_here(tmp_path, "jobs", "try", "mine/sql.toml", "--engine", any_engine.name)
+    arguments = ("jobs", "try", "mine/sql.toml", "--engine", any_engine.name)
+    done = harness_here(tmp_path, *arguments, PATH=path_with_psql(any_engine))
     assert done.returncode == ExitCode.ISSUE, done.stdout + done.stderr
     for mistake in (
         "`enqueue` did not report jobs 1, 2, 3, 4, 5 and 5 more as enqueued",
@@ -52,7 +55,8 @@ def test_nothing_is_tried_after_an_installation_that_failed(any_engine: Engine, 
     shutil.copytree(SAMPLES, tmp_path / "mine")
     program = tmp_path / "mine" / "sql.sh"
     program.write_text(program.read_text().replace("CREATE TABLE IF NOT EXISTS", "CREATE TABEL"))
-    done = harness_here(tmp_path, "jobs", "try", "mine/sql.toml", "--engine", any_engine.name)
+    arguments = ("jobs", "try", "mine/sql.toml", "--engine", any_engine.name)
+    done = harness_here(tmp_path, *arguments, PATH=path_with_psql(any_engine))
     assert done.returncode == ExitCode.ISSUE, done.stdout + done.stderr
     assert done.stdout.count("wrong: ") == 1
     assert "wrong: the command `install` failed: " in done.stdout

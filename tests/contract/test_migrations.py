@@ -3,22 +3,20 @@
 from __future__ import annotations
 
 import json
-import os
-import shutil
 import sys
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import pytest
 
 from harness.cli.exit_codes import ExitCode
-from harness.lab.topologies import load_topologies, wanted_by
 from harness.model import Status
 from harness.store import read_run
-from tests.conftest import require_engine
 from tests.contract.command_line import harness_here
+from tests.contract.services import path_with_psql, psql
 
 if TYPE_CHECKING:
+    from pathlib import Path
+
     from harness.engine.protocol import Engine
 
 pytestmark = [pytest.mark.engine, pytest.mark.long]
@@ -176,14 +174,6 @@ while True:
     except psycopg.Error as error:
         print(error)
 """
-
-
-def psql(script: str, address: str = "DATABASE_URL") -> list[str]:
-    """Return a command that runs a script of psql, which starts in a tenth of the time of Python and psycopg.
-
-    :param address: the variable with the address of the server.
-    """
-    return ["sh", "-c", f"exec psql --no-psqlrc --quiet --set ON_ERROR_STOP=1 \"${address}\" <<'END'\n{script}\nEND\n"]
 
 
 def python(program: str) -> list[str]:
@@ -370,14 +360,6 @@ PROJECTS: dict[str, tuple[dict[str, Any], str, Status, str]] = {
 }
 
 
-def folder_of_psql(engine: Engine) -> Path:
-    """Return the folder of psql: that of the native engine's server; Debian's own psql is a program in Perl."""
-    if engine.name == "docker":
-        return Path(shutil.which("psql") or require_engine("native").name).parent
-    [server] = [wanted for wanted in wanted_by(load_topologies()["direct"]) if wanted.product == "postgres"]
-    return Path(engine.origin(server).reference).parent
-
-
 def declare(folder: Path, projects: dict[str, dict[str, Any]]) -> None:
     """Write harness.toml."""
     texts = []
@@ -390,8 +372,7 @@ def declare(folder: Path, projects: dict[str, dict[str, Any]]) -> None:
 def rows(folder: Path, engine: Engine, topology: str, *checks: str) -> dict[str, Any]:
     """Run checks of which at least one is an Issue, and return their results by id."""
     named = [word for check in checks for word in ("--check", check)]
-    path = f"{folder_of_psql(engine)}{os.pathsep}{os.environ['PATH']}"
-    done = harness_here(folder, "verify", topology, "--engine", engine.name, *named, PATH=path)
+    done = harness_here(folder, "verify", topology, "--engine", engine.name, *named, PATH=path_with_psql(engine))
     assert done.returncode == ExitCode.ISSUE, done.stderr
     return {result.check: result for result in read_run(folder / "reports" / "runs" / "latest").results}
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import subprocess
-import sys
 from typing import TYPE_CHECKING
 
 import msgspec
@@ -11,8 +10,10 @@ import pytest
 
 from harness.model import Repetition, Status
 from harness.store import Integrity, StoredRun, Verdict, history_files, kept_runs, read_run
+from harness.suites import commands as commands_suite
 from harness.waiting import NotYet, poll
 from tests.contract.command_line import command, environment, harness_here
+from tests.contract.services import path_with_psql
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -24,13 +25,9 @@ pytestmark = pytest.mark.engine
 
 #: fails in its second attempt only; its folder is the subject, so the number of attempts is outside of it
 FLAKY = """
-import os, pathlib, psycopg, sys
-counted = pathlib.Path("../attempts")
-number = int(counted.read_text()) + 1 if counted.exists() else 1
-counted.write_text(str(number))
-with psycopg.connect(os.environ["DATABASE_URL"]) as connection:
-    print("database", connection.info.dbname)
-sys.exit(number == 2)
+echo again >> ../attempts
+psql --no-psqlrc "$DATABASE_URL" --command '\\echo database :DBNAME'
+test "$(wc --lines < ../attempts)" -ne 2
 """
 
 
@@ -98,10 +95,10 @@ def test_each_attempt_under_faults_has_its_own_history(engine_name: str, folder:
     assert [history["link"].rpartition("/")[2] for history in report["histories"]] == [names[1]]
 
 
-def test_a_command_that_fails_once_is_flaky_and_its_failed_attempt_is_shown(engine_name: str, folder: Path) -> None:
-    (folder / "flaky.py").write_text(FLAKY)
-    options = ("--name", "flaky", "--repeat", "3", "--engine", engine_name)
-    done = harness_here(folder, "exec", "direct", *options, "--", sys.executable, "flaky.py")
+def test_a_command_that_fails_once_is_flaky_and_its_failed_attempt_is_shown(any_engine: Engine, folder: Path) -> None:
+    (folder / "flaky.sh").write_text(FLAKY)
+    options = ("--name", "flaky", "--repeat", "3", "--engine", any_engine.name)
+    done = harness_here(folder, "exec", "direct", *options, "--", "sh", "flaky.sh", PATH=path_with_psql(any_engine))
     assert done.returncode == 1, done.stderr
     assert "1 flaky (command.flaky on direct)" in done.stderr
     databases = [line for line in done.stdout.splitlines() if line.startswith("database ")]
@@ -129,14 +126,16 @@ def test_a_killed_run_keeps_the_attempts_that_ended(killed: StoredRun) -> None:
     assert found.reason.startswith(f"of 10000 attempts {10_000 - ended} Not run, {ended} OK: ")
 
 
-def test_an_issue_in_quarantine_does_not_fail_the_run(engine_name: str, folder: Path) -> None:
-    (folder / "flaky.py").write_text("raise SystemExit(1)")
+def test_an_issue_in_quarantine_does_not_fail_the_run(
+    engine_name: str, folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(commands_suite, "_LOG_S", 0.0)  # the command does not log in
     (folder / "harness.toml").write_text(
-        f"""
+        """
 [[commands]]
 name = "suite"
 title = "it passes"
-command = [{sys.executable!r}, "flaky.py"]
+command = ["false"]
 
 [[quarantine]]
 check = "command.suite"

@@ -10,6 +10,7 @@ from urllib.parse import quote
 import pytest
 from msgspec import Struct
 
+from harness.suites import commands as commands_suite
 from tests.conftest import require_engine
 from tests.contract.command_line import harness, harness_here
 from tests.contract.refusing_server import refusing_server
@@ -172,7 +173,10 @@ def test_a_server_cannot_control_the_terminal(arguments: list[str], server: Refu
 
 
 @pytest.mark.engine
-def test_exec_streams_no_line_of_a_key_and_nothing_across_a_boundary(tmp_path: Path) -> None:
+def test_exec_streams_no_line_of_a_key_and_nothing_across_a_boundary(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(commands_suite, "_LOG_S", 0.0)  # the command does not log in
     engine = require_engine("native")
     lines = [f"c4n4ry{number}MIIEvQIBADANBgkqhkiG9w0BAQEFAASC" for number in range(3)]
     key = "\n".join(["-----BEGIN PRIVATE KEY-----", *lines, "-----END PRIVATE KEY-----"])
@@ -184,15 +188,18 @@ def test_exec_streams_no_line_of_a_key_and_nothing_across_a_boundary(tmp_path: P
         "print('end of the output')\n"
     )
     command = ["exec", "direct", "--engine", engine.name, "--", sys.executable, "-c", script]
-    done = harness(tmp_path, *command, TLS_PRIVATE_KEY=key)
+    done = harness_here(tmp_path, *command, TLS_PRIVATE_KEY=key)
     assert "end of the output" in done.stdout
     assert "c4n4ry" not in done.stdout + done.stderr
     assert "c4n4ry" not in "".join(path.read_text() for path in (tmp_path / "reports").rglob("*") if path.is_file())
 
 
 @pytest.mark.engine
-def test_exec_streams_no_password(server: RefusingServer, tmp_path: Path) -> None:
+def test_exec_streams_no_password(
+    server: RefusingServer, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """The command's own logins are refused, each by a server that repeats the password; its output has all of them."""
+    monkeypatch.setattr(commands_suite, "_LOG_S", 0.0)  # the command does not log in to the lab's server
     engine = require_engine("native")
     urls = {f"LOGIN_{number}": way for number, way in enumerate(WAYS) if not way.files and not way.variables}
     given = {name: way.dsn.replace("PORT", str(server.port)) for name, way in urls.items()}
@@ -206,7 +213,7 @@ def test_exec_streams_no_password(server: RefusingServer, tmp_path: Path) -> Non
         "            print(error, flush=True)\n"
     )
     command = ["exec", "direct", "--engine", engine.name, "--", sys.executable, "-c", script]
-    done = harness(tmp_path, *command, **given)
+    done = harness_here(tmp_path, *command, **given)
     assert server.received == {way.password for way in urls.values()}, done
     assert done.stdout.count("is wrong") >= len(urls) - 1, done.stdout
     for way in urls.values():
