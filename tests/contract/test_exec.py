@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import shlex
 import signal
 import sys
 from typing import TYPE_CHECKING, Any
@@ -15,9 +16,11 @@ from harness.store import StoredRun, read_run
 from harness.suites import commands as commands_suite
 from harness.waiting import NotYet, poll
 from tests.contract.command_line import command, ended, environment, harness_here
+from tests.contract.services import path_with_psql
 
 if TYPE_CHECKING:
     from pathlib import Path
+    from subprocess import CompletedProcess
 
     from harness.engine.protocol import Engine
 
@@ -38,7 +41,10 @@ open("results.xml", "w").write('<testsuite><testcase classname="A" name="b"/></t
 """
 
 
-USES_IT = "import os, psycopg; psycopg.connect(os.environ['DATABASE_URL']).execute('SELECT 1').connection.close()"
+USES_IT = "psql --no-psqlrc \"$DATABASE_URL\" --command 'SELECT 1'"
+
+
+SUITE_SQL = ("psql", "--no-psqlrc", "--set", "ON_ERROR_STOP=1", "--file", "suite.sql")
 
 
 def last(reports: Path) -> StoredRun:
@@ -69,21 +75,21 @@ def test_a_command_gets_the_chain_and_its_result_is_evidence(any_engine: Engine,
 
 #: program, status, and what the reason says, by the name of a command
 PROVE_NOTHING = {
-    "fails": ("raise SystemExit(3)", Status.ISSUE, "exit code: expected 0, observed 3"),
-    "has-no-test": (f"{USES_IT}; write('<testsuite/>')", Status.NOT_RUN, "the file contains no test"),
+    "fails": ("exit 3", Status.ISSUE, "exit code: expected 0, observed 3"),
+    "has-no-test": (f"{USES_IT}; echo '<testsuite/>' > has-no-test.xml", Status.NOT_RUN, "the file contains no test"),
     "writes-nothing": (USES_IT, Status.ISSUE, "JUnit XML was written"),
     "needs-no-server": (
-        "write('<testsuite><testcase/></testsuite>')",
+        "echo '<testsuite><testcase/></testsuite>' > needs-no-server.xml",
         Status.ISSUE,
         "the command logged in to the given server",
     ),
     "has-a-failed-test": (
-        "write('<testsuite><testcase name=\"a\"><failure/></testcase></testsuite>'); exit(1)",
+        "echo '<testsuite><testcase name=\"a\"><failure/></testcase></testsuite>' > has-a-failed-test.xml; exit 1",
         Status.ISSUE,
         'tests that failed: expected [], observed ["a"]',
     ),
     "passes-on-a-retry": (
-        f"{USES_IT}; write('<testsuite><testcase name=\"a\"><flakyError/></testcase></testsuite>')",
+        f"{USES_IT}; echo '<testsuite><testcase name=\"a\"><flakyError/></testcase></testsuite>' > passes-on-a-retry.xml",
         Status.ISSUE,
         'tests that passed only on a retry: expected [], observed ["a"]',
     ),
@@ -96,16 +102,21 @@ def declared(name: str, *command: str, **keys: object) -> str:
     return "[[commands]]\n" + "".join(f"{key} = {json.dumps(value)}\n" for key, value in lines.items())
 
 
+def verify(engine: Engine, folder: Path, commands: list[str], *topologies: str) -> CompletedProcess[str]:
+    """Declare commands in harness.toml, and run them."""
+    (folder / "harness.toml").write_text("\n".join(commands))
+    arguments = ("--suite", "command", "--engine", engine.name)
+    return harness_here(folder, "verify", *topologies, *arguments, PATH=path_with_psql(engine))
+
+
 def test_a_command_that_proves_nothing_is_no_evidence(
     any_engine: Engine, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(commands_suite, "_LOG_S", 1.0)  # a login is in the log when its command ends
-    commands = []
-    for name, (program, _, _) in PROVE_NOTHING.items():
-        write = f"write = lambda text: open('{name}.xml', 'w').write(text)\n"
-        commands.append(declared(name, sys.executable, "-c", write + program, junit=[f"{name}.xml"]))
-    (tmp_path / "harness.toml").write_text("\n".join(commands))
-    done = harness_here(tmp_path, "verify", "direct", "--suite", "command", "--engine", any_engine.name)
+    commands = [
+        declared(name, "sh", "-c", program, junit=[f"{name}.xml"]) for name, (program, _, _) in PROVE_NOTHING.items()
+    ]
+    done = verify(any_engine, tmp_path, commands, "direct")
     assert done.returncode == 1, done.stderr
     results = {result.check: result for result in last(tmp_path / "reports").answers()}
     for name, (_, status, reason) in PROVE_NOTHING.items():
@@ -113,16 +124,13 @@ def test_a_command_that_proves_nothing_is_no_evidence(
         assert (result.status, reason in result.reason) == (status, True), result
 
 
+#: with the name of a file, it also writes a failed test there, and what follows the name
 EXTENSION = """
-import os, psycopg, sys
-with psycopg.connect(os.environ["DATABASE_URL"]) as chain:
-    try:
-        chain.execute("CREATE EXTENSION pg_stat_statements")
-    except psycopg.Error as error:
-        sys.stderr.write(f"{error}\\n")
-        failed = f"<testcase name='a'><failure message='{str(error).splitlines()[0]}'/></testcase>".replace('"', "")
-        open(sys.argv[1], "w").write(f"<testsuite>{failed}{''.join(sys.argv[2:])}</testsuite>") if sys.argv[1:] else None
-        sys.exit(1)
+said=$(psql --no-psqlrc "$DATABASE_URL" --command 'CREATE EXTENSION pg_stat_statements' 2>&1) && exit
+echo "$said" >&2
+failed="<testcase name='a'><failure message='$(echo "$said" | head -n 1 | tr -d '"')'/></testcase>"
+test -z "$1" || echo "<testsuite>$failed$2</testsuite>" > "$1"
+exit 1
 """
 OTHER_FAILURE = '<testcase name="b"><failure>other rows</failure></testcase>'
 #: words of the command, keys of its declaration, status, and what the reason says
@@ -140,10 +148,9 @@ def test_a_right_that_a_chosen_login_lacks_is_no_issue(
 ) -> None:
     monkeypatch.setattr(commands_suite, "_LOG_S", 1.0)  # a login is in the log when its command ends
     commands = [
-        declared(name, sys.executable, "-c", EXTENSION, *words, **keys) for name, (words, keys, _, _) in SUPERUSER.items()
+        declared(name, "sh", "-c", EXTENSION, "sh", *words, **keys) for name, (words, keys, _, _) in SUPERUSER.items()
     ]
-    (tmp_path / "harness.toml").write_text("\n".join(commands))
-    done = harness_here(tmp_path, "verify", "direct", "--suite", "command", "--engine", any_engine.name)
+    done = verify(any_engine, tmp_path, commands, "direct")
     assert done.returncode == 1, done.stderr
     results = {result.check: result for result in last(tmp_path / "reports").answers()}
     for name, (_, _, status, reason) in SUPERUSER.items():
@@ -152,23 +159,14 @@ def test_a_right_that_a_chosen_login_lacks_is_no_issue(
 
 
 #: a suite that does what a CI's own database user may: a database, a role that logs in to it, a trusted extension
-CREATES = """
-import os, psycopg
-from urllib.parse import urlsplit
-at = urlsplit(os.environ["DATABASE_URL"])
-with psycopg.connect(os.environ["DATABASE_URL"], autocommit=True, prepare_threshold=None) as chain:
-    chain.execute("CREATE DATABASE shop_test")
-    chain.execute("CREATE ROLE shop LOGIN PASSWORD 'a secret of the suite'")
-    chain.execute("GRANT ALL ON DATABASE shop_test TO shop")
-    chain.execute("CREATE EXTENSION citext")
-with psycopg.connect(host=at.hostname, port=at.port, user="shop", password="a secret of the suite",
-                     dbname="shop_test", prepare_threshold=None) as shop:
-    print("user", shop.execute("SELECT current_user").fetchone()[0])
+CREATES = r"""
+CREATE DATABASE shop_test;
+CREATE ROLE shop LOGIN PASSWORD 'a secret of the suite';
+GRANT ALL ON DATABASE shop_test TO shop;
+CREATE EXTENSION citext;
+\connect -reuse-previous=on "dbname=shop_test user=shop password='a secret of the suite'"
+SELECT current_user;
 """
-
-
-#: a command that uses another database of the chain
-ELSEWHERE = "import os, psycopg; psycopg.connect(os.environ['DATABASE_URL'], dbname='postgres').execute('SELECT 1')"
 
 
 def test_a_command_may_do_what_its_role_says_through_the_pooler_and_finds_nothing_of_others(
@@ -176,13 +174,13 @@ def test_a_command_may_do_what_its_role_says_through_the_pooler_and_finds_nothin
 ) -> None:
     """The same suite four times in each topology: what one leaves behind would break the next."""
     monkeypatch.setattr(commands_suite, "_LOG_S", 1.0)  # a login is in the log when its command ends
-    (tmp_path / "suite.py").write_text(CREATES)
+    (tmp_path / "suite.sql").write_text(CREATES)
     roles = ("app", "owner", "createdb", "superuser")
-    commands = [declared(f"as-{role}", sys.executable, "suite.py", role=role) for role in roles]
-    commands.append(declared("elsewhere", sys.executable, "-c", ELSEWHERE))
-    commands.append(declared("past-the-pooler", sys.executable, "-c", USES_IT.replace("DATABASE_URL", "DIRECT_URL")))
-    (tmp_path / "harness.toml").write_text("\n".join(commands))
-    done = harness_here(tmp_path, "verify", "direct", "transaction", "--suite", "command", "--engine", any_engine.name)
+    commands = [declared(f"as-{role}", *SUITE_SQL, role=role) for role in roles]
+    # a command that uses another database of the chain
+    commands.append(declared("elsewhere", "psql", "--no-psqlrc", "--dbname", "postgres", "--command", "SELECT 1"))
+    commands.append(declared("past-the-pooler", "sh", "-c", USES_IT.replace("DATABASE_URL", "DIRECT_URL")))
+    done = verify(any_engine, tmp_path, commands, "direct", "transaction")
     assert done.returncode == 1, done.stderr
     results = {(result.target, result.check): result for result in last(tmp_path / "reports").answers()}
     for topology in ("direct", "transaction"):
@@ -197,11 +195,11 @@ def test_a_command_may_do_what_its_role_says_through_the_pooler_and_finds_nothin
 
 
 def test_exec_runs_a_command_in_a_role(any_engine: Engine, tmp_path: Path) -> None:
-    (tmp_path / "suite.py").write_text(CREATES)
+    (tmp_path / "suite.sql").write_text(CREATES)
     done = harness_here(
         tmp_path,
-        *("exec", "direct", "--role", "owner", "--engine", any_engine.name),
-        *("--", sys.executable, "suite.py"),
+        *("exec", "direct", "--role", "owner", "--engine", any_engine.name, "--", *SUITE_SQL),
+        PATH=path_with_psql(any_engine),
     )
     assert done.returncode == 1, done.stderr
     assert "permission denied to create database" in done.stdout
@@ -211,7 +209,7 @@ def test_a_command_that_the_harness_ended_is_not_run(any_engine: Engine, tmp_pat
     done = harness_here(
         tmp_path,
         *("exec", "direct", "--deadline", "1", "--engine", any_engine.name, "--reports", str(tmp_path / "reports")),
-        *("--", sys.executable, "-c", "import signal; signal.pause()"),
+        *("--", "sleep", "600"),
     )
     assert done.returncode == 3, done.stderr
     [result] = last(tmp_path / "reports").answers()
@@ -230,19 +228,19 @@ def test_a_commit_makes_the_evidence_outdated(any_engine: Engine, tmp_path: Path
     topologies.mkdir()
     (topologies / "direct.toml").write_text('summary = "one row"\nverify = ["command"]\n[postgres]\nversion = "17"\n')
     (tmp_path / "harness.toml").write_text(
-        f'topologies = "topologies"\n[[commands]]\nname = "mine"\ntitle = "mine passes"\n'
-        f'command = ["{sys.executable}", "suite.py"]\n'
+        'topologies = "topologies"\n[[commands]]\nname = "mine"\ntitle = "mine passes"\n'
+        'command = ["sh", "suite.sh"]\n'
     )
-    (tmp_path / "suite.py").write_text(
-        f"{USES_IT}\nopen('results.xml', 'w').write('<testsuite><testcase/></testsuite>')"
-    )
+    (tmp_path / "suite.sh").write_text(f"{USES_IT}\necho '<testsuite><testcase/></testsuite>' > results.xml")
     subprocess.run(["git", "init", "--quiet"], cwd=tmp_path, check=True)
     commit()
-    done = harness_here(tmp_path, "verify", "direct", "--engine", any_engine.name)
+    done = harness_here(
+        tmp_path, "verify", "direct", "--engine", any_engine.name, PATH=path_with_psql(any_engine)
+    )
     assert done.returncode == 0, done.stderr
     done = harness_here(tmp_path, "report", "--complete", "--engine", any_engine.name)
     assert "direct: the evidence for this code is complete" in done.stderr
-    (tmp_path / "suite.py").write_text("def broken(:")
+    (tmp_path / "suite.sh").write_text("if broken")
     commit()
     for source in ((), ("--from", str(tmp_path / "reports" / "runs"))):
         done = harness_here(tmp_path, "report", *source)
@@ -268,39 +266,30 @@ def test_declared_commands_are_proven_with_an_unreachable_server(
     any_engine: Engine, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(commands_suite, "_LOG_S", 1.0)  # a login is in the log when its command ends
-    (tmp_path / "harness.toml").write_text(
-        f"""
-[[commands]]
-name = "uses-it"
-title = "a suite that uses the database passes"
-command = ["{sys.executable}", "-c", "{USES_IT}"]
-[[commands]]
-name = "uses-nothing"
-title = "a suite that needs no database passes"
-command = ["{sys.executable}", "-c", "pass"]
-"""
-    )
+    commands = [declared("uses-it", "sh", "-c", USES_IT), declared("uses-nothing", "true")]
+    (tmp_path / "harness.toml").write_text("\n".join(commands))
     done = harness_here(
         tmp_path,
         *("prove", "session", "--suite", "command", "--engine", any_engine.name),
         *("--reports", str(tmp_path / "reports")),
+        PATH=path_with_psql(any_engine),
     )
     assert done.returncode == 1
     assert "proven=2 unproven=2" in done.stdout
     assert "UNPROVEN session: command.uses-nothing" in done.stdout
     assert "the command logged in to the given server: expected true, observed false" in done.stderr
-    assert "a suite that uses the database passes, on session" in (tmp_path / "reports" / "parity.md").read_text()
+    assert "uses-it passes, on session" in (tmp_path / "reports" / "parity.md").read_text()
 
 
 def test_an_interrupt_ends_the_command(any_engine: Engine, tmp_path: Path) -> None:
     import subprocess
 
     marker = tmp_path / "pid"
-    program = f"import os, time; open({str(marker)!r}, 'w').write(str(os.getpid())); time.sleep(600)"
+    program = f"echo $$ > {shlex.quote(str(marker))}; exec sleep 600"
     process = subprocess.Popen(
         command(
             *("exec", "direct", "--engine", any_engine.name, "--reports", str(tmp_path / "reports")),
-            *("--", sys.executable, "-c", program),
+            *("--", "sh", "-c", program),
         ),
         cwd=tmp_path,
         env=environment(),
@@ -310,7 +299,7 @@ def test_an_interrupt_ends_the_command(any_engine: Engine, tmp_path: Path) -> No
     )
 
     def started() -> int:
-        if not marker.exists() or not marker.read_text():
+        if not marker.exists() or not marker.read_text().endswith("\n"):
             raise NotYet("the command has not started")
         return int(marker.read_text())
 
