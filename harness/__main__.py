@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import atexit
+import gc
 import os
 import signal
 
@@ -29,6 +30,7 @@ def start() -> int:
     for number in _SIGNALS:
         signal.signal(number, _exit_at_once)
     atexit.register(_ignore_signals)  # the first function that is registered runs last
+    gc.disable()  # what is imported is never garbage; the import of a command ends with enabling it
     from harness.cli.main import main  # noqa: PLC0415 -- after the handlers are in place
 
     return main()
