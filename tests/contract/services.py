@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 from harness.database import Client, Endpoint, SqlError, connect
 from harness.engine.docker_engine import DockerEngine
 from harness.engine.docker_labels import LABEL_RUN
+from harness.engine.native_engine import NativeEngine
 from harness.engine.native_folders import runs_in_memory, runs_on_disk
 from harness.engine.protocol import Wanted
 from harness.lab.credentials import Roles, random_roles
@@ -60,10 +61,10 @@ def psql(script: str, address: str = "DATABASE_URL") -> list[str]:
 
 def path_with_psql(engine: Engine) -> str:
     """Return a PATH whose psql is that of the native engine's server: Debian's own psql is a program in Perl."""
-    if engine.name == "docker":
-        folder = Path(shutil.which("psql") or require_engine("native").name).parent
-    else:
+    if isinstance(engine, NativeEngine):
         folder = Path(engine.origin(POSTGRES).reference).parent
+    else:
+        folder = Path(shutil.which("psql") or require_engine("native").name).parent
     return f"{folder}{os.pathsep}{os.environ['PATH']}"
 
 
