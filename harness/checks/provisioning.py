@@ -56,7 +56,7 @@ def provision(lab: Lab, target: AuditTarget, fixtures: Fixtures, admin: Client, 
     target = target.of_roles(lab.roles.app.name, lab.roles.owner.name)
     after = ""
     try:
-        create_database(admin, database, owner=lab.roles.owner.name)
+        create_database(admin, database, owner=lab.roles.owner.name, durable=lab.topology.postgres.durable)
         _install(lab, target, database)
         after = "" if target.is_reference else " after the installation of the audit trail"
         with _sessions(lab, target, database) as (owner, installer):

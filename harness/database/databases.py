@@ -25,9 +25,9 @@ def create_database(
     statement = sql.SQL("CREATE DATABASE {} OWNER {}").format(sql.Identifier(name), sql.Identifier(owner))
     if template:
         statement += sql.SQL(" TEMPLATE {}").format(sql.Identifier(template))
-        # without fsync, copying the files of a small template is faster than the write-ahead log
-        if admin.info.server_version >= _HAS_STRATEGY and not durable:
-            statement += sql.SQL(" STRATEGY file_copy")
+    # without fsync, copying the files of a small database is faster than the write-ahead log
+    if admin.info.server_version >= _HAS_STRATEGY and not durable:
+        statement += sql.SQL(" STRATEGY file_copy")
     admin.run(statement)
 
 

@@ -62,7 +62,7 @@ def stand_up_reference(lab: Lab, target: AuditTarget) -> tuple[Site, HostService
     owner = lab.roles.owner.name
     try:
         with lab.connect_admin() as admin:
-            create_database(admin, HOST_DATABASE, owner=owner)
+            create_database(admin, HOST_DATABASE, owner=owner, durable=lab.topology.postgres.durable)
         with connect(lab.owner(HOST_DATABASE), application_name="pooler-harness owner") as client:
             target.install_in(client)
             service = start_host(lab, HOST_DATABASE, _ACTORS)

@@ -29,7 +29,7 @@ def recognised(lab: Lab) -> TopologyEvidence:
     """
     try:
         with lab.connect_admin() as admin:
-            create_database(admin, _DATABASE, owner=lab.roles.owner.name)
+            create_database(admin, _DATABASE, owner=lab.roles.owner.name, durable=lab.topology.postgres.durable)
             found = recognise(lab.chain(_DATABASE), direct=lab.direct(_DATABASE), deadline_s=_DEADLINE_S)
             drop_database(admin, _DATABASE)
     except SqlError as error:
