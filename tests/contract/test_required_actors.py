@@ -20,6 +20,7 @@ from harness.lab.topologies import load_topologies
 from harness.model import Status
 from harness.redaction import Redactor
 from harness.store import new_run_id
+from harness.suites.actor import sharing
 from harness.suites.catalogue import catalogue
 from harness.suites.undeclared import UNDECLARED, UNDECLARED_ROWS
 from tests.contract.command_line import harness_here
@@ -70,6 +71,10 @@ def written(folder: Path, refuses: str, *, required: bool = True) -> Path:
     return folder / "mine.toml"
 
 
+#: for what no pooler changes: the trial of the trail, on a direct connection, and which error refuses
+through_a_pooler = pytest.mark.parametrize("lab", ["transaction"], indirect=True)
+
+
 @pytest.fixture(scope="module", params=["direct", "transaction"])
 def lab(some_engine: Engine, request: pytest.FixtureRequest) -> Iterator[Lab]:
     lab = stand_up(some_engine, load_topologies()[request.param], Owner.me(new_run_id()), Redactor())
@@ -78,8 +83,9 @@ def lab(some_engine: Engine, request: pytest.FixtureRequest) -> Iterator[Lab]:
 
 
 @pytest.fixture
-def judged(lab: Lab, tmp_path: Path) -> Callable[..., dict[str, Result]]:
+def judged(lab: Lab, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[..., dict[str, Result]]:
     """Return a function that judges a trail by checks, and returns the results that are not OK."""
+    monkeypatch.setattr(sharing, "_ROUNDS", 10)  # the last of ten rounds of each client declares no actor
 
     def judge(refuses: str, *checks: str, required: bool = True) -> dict[str, Result]:
         target = load_target(str(written(tmp_path, refuses, required=required)))
@@ -106,11 +112,13 @@ def test_a_trail_that_requires_an_actor_has_no_issue(judged: Callable[..., dict[
     assert {check: result.reason for check, result in found.items()} == {}
 
 
+@through_a_pooler
 def test_a_constraint_refuses_as_well_as_an_exception(judged: Callable[..., dict[str, Result]]) -> None:
     found = judged(NOT_NULL, PROPERTY, *sorted(WRITING))
     assert {check: result.reason for check, result in found.items()} == {}
 
 
+@through_a_pooler
 def test_a_refusal_that_the_file_does_not_name_is_one_issue(judged: Callable[..., dict[str, Result]]) -> None:
     found = judged(REFUSES, PROPERTY, *sorted(WRITING | ALSO_WRITING), required=False)
     assert found.pop(PROPERTY).reason == (
@@ -122,6 +130,7 @@ def test_a_refusal_that_the_file_does_not_name_is_one_issue(judged: Callable[...
     assert {*found} >= {"actor.unset", "actor.many-clients", "actor.writers"}
 
 
+@through_a_pooler
 @pytest.mark.parametrize(
     ("refuses", "sentence"),
     [
