@@ -95,10 +95,13 @@ def measure_evidence(setting: Setting, scale: Scale) -> Iterator[Table]:
         folder = Path(text)
         copy_runs(run, folder / "runs", most)
         copy_topologies(run, folder / "matrix", most)
-        copy_topologies(run, folder / "few", min(_FEW_TOPOLOGIES, most))
+        sources = {most: "matrix"}
+        if most > _FEW_TOPOLOGIES:
+            copy_topologies(run, folder / "few", _FEW_TOPOLOGIES)
+            sources = {_FEW_TOPOLOGIES: "few"} | sources
         for label, source in (("the same topologies", "runs"), ("a topology each", "matrix")):
             merged.append(_merged(setting, folder, source, f"{most} run folders, {label}"))
-        for count, source in ((min(_FEW_TOPOLOGIES, most), "few"), (most, "matrix")):
+        for count, source in sources.items():
             rendered.append(_rendered(setting, folder, source, count, scale.rounds))
     rows_of_run = len(run.results)
     copied = f"Copied from a run of {', '.join(names)} with {rows_of_run} rows."

@@ -229,8 +229,15 @@ def recognised(lab: Lab, *, also: bool = False, needed: Sequence[str] = ("pool_m
     pytest.fail(f"{ATTEMPTS} attempts did not find {unknown}")
 
 
-@pytest.mark.parametrize("name", ["direct", "session", "transaction"])
-def test_a_chain_is_recognised_and_nothing_is_left_behind(engine: Engine, owner: Owner, name: str) -> None:
+@pytest.mark.parametrize(
+    ("engine_name", "name"),
+    [
+        *(("docker", "session"), ("docker", "transaction")),
+        *(("native", "direct"), ("native", "session"), ("native", "transaction")),
+    ],
+)
+def test_a_chain_is_recognised_and_nothing_is_left_behind(engine_name: str, owner: Owner, name: str) -> None:
+    engine = require_engine(engine_name)
     with started(engine, owner, load_topologies()[name]) as lab:
         pooler = lab.topology.pooler
         declared = {"server_version": lab.evidence.service("postgres").version.split()[0], "in_recovery": "no"}
