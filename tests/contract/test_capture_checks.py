@@ -10,9 +10,8 @@ import pytest
 from harness.audit.target_loading import load_target, reference_target
 from harness.checks.execution import run_check
 from harness.checks.registry import Control
-from harness.checks.workspace import _TEMPLATE, Workspace
+from harness.checks.workspace import Workspace
 from harness.cli.planning import planned
-from harness.database import drop_database
 from harness.engine.owner import Owner
 from harness.lab.lab import Lab, stand_up
 from harness.lab.topologies import load_topologies
@@ -20,7 +19,7 @@ from harness.model import Status
 from harness.mutants.variants import target_file_of
 from harness.redaction import Redactor
 from harness.store import new_run_id
-from harness.suites.capture import writes
+from harness.suites.capture import attempts, neighbours, writes
 from harness.suites.catalogue import catalogue
 
 if TYPE_CHECKING:
@@ -54,28 +53,30 @@ def server(some_engine: Engine) -> Iterator[Lab]:
     lab.close()
 
 
-@pytest.fixture
-def judged(server: Lab) -> Callable[..., dict[str, Result]]:
-    """Return a function that judges a trail by checks of the suite, with statements that run before each."""
+@pytest.fixture(scope="module")
+def judged(server: Lab) -> Iterator[Callable[..., dict[str, Result]]]:
+    """Return a function that judges a trail by checks of the suite, with statements that run before each.
+
+    Each check has a database of its own, so that tests of one trail share its installation.
+    """
+    workspaces: dict[str, Workspace] = {}
 
     def judge(target: AuditTarget, *names: str, sabotage: str = "") -> dict[str, Result]:
-        workspace = Workspace(server, target, catalogue().fixtures)
+        if target.identity not in workspaces:
+            template = f"trail_{len(workspaces)}"
+            workspaces[target.identity] = Workspace(server, target, catalogue().fixtures, template=template)
+        workspace = workspaces[target.identity]
         results = {}
-        try:
-            for name in names:
-                check = CHECKS[f"capture.{name}"]
-                broken = Control(
-                    name="sabotage", check=check.id, at="", needs=(), apply=lambda ctx: ctx.sabotage(sabotage)
-                )
-                control = broken if sabotage else None
-                results[name] = run_check(check, planned("direct", check, ""), DIRECT, workspace, control=control)
-        finally:
-            workspace.close()
-            with server.connect_admin() as admin:
-                drop_database(admin, _TEMPLATE)
+        for name in names:
+            check = CHECKS[f"capture.{name}"]
+            broken = Control(name="sabotage", check=check.id, at="", needs=(), apply=lambda ctx: ctx.sabotage(sabotage))
+            control = broken if sabotage else None
+            results[name] = run_check(check, planned("direct", check, ""), DIRECT, workspace, control=control)
         return results
 
-    return judge
+    yield judge
+    for workspace in workspaces.values():
+        workspace.close()
 
 
 @pytest.fixture
@@ -149,11 +150,20 @@ def test_an_attempt_that_ends_its_session_hides_no_later_one(judged: Callable[..
     assert "the trail after second_of_all()" in result.reason
 
 
+@pytest.fixture
+def impatient(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Cancel attempts after a second: the tests wait for one that never ends."""
+    for module in (attempts, neighbours):
+        monkeypatch.setattr(module, "LONGEST_S", 1)
+        monkeypatch.setattr(module, "LIMIT", "SET LOCAL statement_timeout = '1s'")
+
+
+@pytest.mark.usefixtures("impatient")
 def test_an_attempt_that_does_not_end_shows_nothing(judged: Callable[..., dict[str, Result]]) -> None:
     slow = "CREATE FUNCTION public.slow() RETURNS void LANGUAGE sql AS 'SELECT pg_sleep(30)'"
     result = judged(reference_target(), "forgery", sabotage=slow)["forgery"]
     assert result.status is Status.NOT_RUN
-    assert result.reason == "an attempt did not end within 3 s: slow() with insert"
+    assert result.reason == "an attempt did not end within 1 s: slow() with insert"
 
 
 def test_a_setting_that_holds_a_declared_actor_switches_nothing_off(
@@ -266,6 +276,7 @@ def test_a_function_that_the_caller_points_at_its_own_table_gives_its_rights_awa
     )
 
 
+@pytest.mark.usefixtures("impatient")
 def test_a_trigger_that_never_ends_on_a_table_of_the_writer_shows_nothing(
     judged: Callable[..., dict[str, Result]],
 ) -> None:
@@ -276,7 +287,7 @@ def test_a_trigger_that_never_ends_on_a_table_of_the_writer_shows_nothing(
     )
     result = judged(load_target(str(target_file_of("row-json"))), "forgery", sabotage=slow)["forgery"]
     assert result.status is Status.NOT_RUN
-    assert result.reason.startswith("a statement did not end within 3 s: INSERT INTO pg_temp.posts ")
+    assert result.reason.startswith("a statement did not end within 1 s: INSERT INTO pg_temp.posts ")
 
 
 def test_a_row_that_a_constraint_refuses_shows_the_right_to_write(judged: Callable[..., dict[str, Result]]) -> None:

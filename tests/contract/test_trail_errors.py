@@ -21,6 +21,7 @@ from harness.lab.topologies import load_topologies
 from harness.model import EndedBy, Severity, Status
 from harness.redaction import Redactor
 from harness.store import new_run_id
+from harness.suites.actor import sharing
 from harness.suites.capture import extremes, writes
 from harness.suites.catalogue import catalogue
 
@@ -103,10 +104,16 @@ def raises(sqlstate: str) -> Callable[[CheckContext], None]:
 
 
 @pytest.mark.parametrize(
-    "sqlstate", ["23P01", "42501", "23503", "22000", "P0001", "40001", "57014", "XX000", "08006", "53100"]
-)
-def test_an_error_that_the_trail_raises_is_an_issue_of_the_trail(workspace: Workspace, sqlstate: str) -> None:
-    found = judged(workspace, raises(sqlstate), "capture.insert", "capture.key-change", "actor.unset")
+    ("sqlstate", "checks"),
+    [
+        ("23P01", ("capture.insert", "capture.key-change", "actor.unset")),
+        *((sqlstate, ("capture.insert",)) for sqlstate in ("42501", "23503", "22000", "P0001", "40001", "57014", "XX000", "08006", "53100")),
+    ],
+)  # fmt: skip
+def test_an_error_that_the_trail_raises_is_an_issue_of_the_trail(
+    workspace: Workspace, sqlstate: str, checks: tuple[str, ...]
+) -> None:
+    found = judged(workspace, raises(sqlstate), *checks)
     for result in found.values():
         assert result.status is Status.ISSUE
         assert result.reason.startswith(
@@ -195,10 +202,12 @@ TRAIL_CHECKS = tuple(
 def test_data_of_another_shape_breaks_expectations_and_no_check(
     workspace: Workspace, monkeypatch: pytest.MonkeyPatch, odd: str
 ) -> None:
-    # shapes count here, and 100 MB and thousands of rows would take longer than everything else
+    # shapes count here, and 100 MB, thousands of rows and hundreds of transactions would take longer than everything else
     monkeypatch.setattr(extremes, "_HUGE_KIB", 1)
     monkeypatch.setattr(extremes, "_LARGE_KB", 1)
     monkeypatch.setattr(writes, "_MANY", 50)
+    monkeypatch.setattr(sharing, "_CLIENTS", 4)
+    monkeypatch.setattr(sharing, "_ROUNDS", 10)  # one round without an actor, and one with a delete
     found = judged(workspace, ODD[odd], *TRAIL_CHECKS)
     assert not {name: result.reason for name, result in found.items() if "itself broke" in result.reason}
     assert "capture.large-values" in found
