@@ -21,7 +21,7 @@ from harness.checks.workspace import Workspace
 from harness.engine.owner import Owner
 from harness.errors import ServiceFailedError
 from harness.lab.lab import Lab, stand_up_for_faults
-from harness.lab.topologies import load_topologies, wanted_by
+from harness.lab.topologies import load_topologies
 from harness.model import Result, Status
 from harness.redaction import Redactor
 from harness.store import RunStore, new_run_id, read_history, read_run, read_state
@@ -29,7 +29,6 @@ from harness.suites.catalogue import catalogue
 from harness.suites.resilience import rounds
 from harness.suites.resilience.tables import prepare_tables
 from harness.suites.resilience.writes import CHECKS
-from tests.conftest import ENGINES, require_engine
 from tests.unit.made_up import planned, record
 
 if TYPE_CHECKING:
@@ -68,13 +67,12 @@ class Stage:
         return result, read_history(path), read_state(path, FinalState) if kept else None
 
 
-@pytest.fixture(scope="module", params=ENGINES)
-def stage(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Stage]:
-    engine, topology = require_engine(request.param), load_topologies()["direct"]
-    engine.prepare(wanted_by(topology), lambda _: None)
-    lab = stand_up_for_faults(engine, topology, Owner.me(new_run_id()), Redactor())
+@pytest.fixture(scope="module")
+def stage(some_engine: Engine, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Stage]:
+    topology = load_topologies()["direct"]
+    lab = stand_up_for_faults(some_engine, topology, Owner.me(new_run_id()), Redactor())
     try:
-        stage = Stage(engine, lab, tmp_path_factory.mktemp("reports"))
+        stage = Stage(some_engine, lab, tmp_path_factory.mktemp("reports"))
         yield stage
         stage.workspace.close()
         stage.store.close()

@@ -57,7 +57,7 @@ def test_each_load_is_judged_and_leaves_a_history(
 
 
 def test_after_an_interruption_the_load_ends_and_is_judged(engine_name: str, tmp_path: Path) -> None:
-    (tmp_path / "sitecustomize.py").write_text("from harness.suites.soak import pgbench\npgbench._TURN_S = 2.0\n")
+    (tmp_path / "sitecustomize.py").write_text("from harness.suites.soak import pgbench\npgbench._TURN_S = 1.0\n")
     process = subprocess.Popen(
         command("verify", "direct", "--check", "soak.pgbench", "--for", "5m", "--engine", engine_name),
         cwd=tmp_path,
