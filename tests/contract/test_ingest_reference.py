@@ -334,38 +334,49 @@ def test_a_transaction_that_idles_ends_so_that_a_frozen_worker_holds_no_row(pipe
 
 
 @direct
-@pytest.mark.parametrize("name", ["worker", "api"])
-def test_a_program_ends_although_its_database_is_frozen(pipeline: Pipeline, name: str, tmp_path: Path) -> None:
+def test_programs_end_although_their_database_is_frozen(pipeline: Pipeline, tmp_path: Path) -> None:
     chain = pipeline.lab.chain(pipeline.name)
     link = Link(lambda: (chain.host, chain.port))
     link.start()
     host, port = link.address
-    api = closed_port()
-    program = pipeline.program(name, url(replace(chain, host=host, port=port)), api, tmp_path)
+    at, api = url(replace(chain, host=host, port=port)), closed_port()
+    folders = {name: tmp_path / name for name in ("worker", "api")}
+    programs: dict[str, subprocess.Popen[str]] = {}
 
-    def asks() -> None:
-        """Wait until a query of the program waits for a lock; the API begins one when it is asked for its readiness."""
-        if name == "api":
-            with contextlib.suppress(OSError), socket.create_connection(("127.0.0.1", api), timeout=5) as client:
-                client.sendall(b"GET /ready HTTP/1.1\r\nHost: a\r\nConnection: close\r\n\r\n")
-                client.recv(1)
-        if not pipeline.rows(
-            "SELECT FROM pg_stat_activity WHERE datname = %s AND wait_event_type = 'Lock'", pipeline.name
-        ):
-            raise NotYet((tmp_path / "out").read_text())
+    def printed() -> str:
+        return "\n".join((folder / "out").read_text() for folder in folders.values())
+
+    def ask() -> None:
+        """Wait until a query of each program waits for a lock; the API begins one when it is asked for its readiness."""
+        with contextlib.suppress(OSError), socket.create_connection(("127.0.0.1", api), timeout=5) as client:
+            client.sendall(b"GET /ready HTTP/1.1\r\nHost: a\r\nConnection: close\r\n\r\n")
+            client.recv(1)
+        waiting = pipeline.rows(
+            "SELECT DISTINCT position('max(indexed_at)' in query) > 0 AS of_the_api FROM pg_stat_activity "
+            "WHERE datname = %s AND wait_event_type = 'Lock'",
+            pipeline.name,
+        )
+        if len(waiting) < len(programs):
+            raise NotYet(f"{waiting}\n{printed()}")
 
     try:
+        for name, folder in folders.items():
+            folder.mkdir()
+            programs[name] = pipeline.program(name, at, api, folder)
         with connect(pipeline.lab.admin(pipeline.name)) as admin:
             admin.run("BEGIN; LOCK TABLE ingest.work, ingest.uploads IN ACCESS EXCLUSIVE MODE")
-            poll(asks, what="a query", deadline_s=20)
+            poll(ask, what="a query of each program", deadline_s=60)
             link.change(BLACK_HOLE)
-            program.send_signal(signal.SIGTERM)
-            assert program.wait(20) == 0, (tmp_path / "out").read_text()
+            for program in programs.values():
+                program.send_signal(signal.SIGTERM)
+            assert [program.wait(20) for program in programs.values()] == [0, 0], printed()
     finally:
-        program.kill()
-        program.wait()
+        for program in programs.values():
+            program.kill()
+            program.wait()
         link.close()
-    assert "stopped without an answer" in (tmp_path / "out").read_text()
+    for folder in folders.values():
+        assert "stopped without an answer" in (folder / "out").read_text()
 
 
 def test_a_worker_that_stops_gives_its_upload_back_without_an_attempt(pipeline: Pipeline) -> None:
