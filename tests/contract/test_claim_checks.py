@@ -10,9 +10,8 @@ from msgspec.structs import replace
 from harness.audit import statements
 from harness.audit.target_loading import load_target
 from harness.checks.execution import run_check
-from harness.checks.workspace import _TEMPLATE, Workspace
+from harness.checks.workspace import Workspace
 from harness.cli.planning import planned
-from harness.database import drop_database
 from harness.engine.owner import Owner
 from harness.lab.lab import Lab, stand_up
 from harness.lab.topologies import load_topologies
@@ -24,7 +23,6 @@ from harness.suites.catalogue import catalogue
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
-    from pathlib import Path
 
     from harness.engine.protocol import Engine
     from harness.model import Result
@@ -150,25 +148,29 @@ def server(some_engine: Engine) -> Iterator[Lab]:
     lab.close()
 
 
-@pytest.fixture
-def judged(server: Lab, tmp_path: Path) -> Iterator[Judge]:
-    """Return a function that judges a trail, given as a target file and its SQL, by checks."""
-    made: list[Workspace] = []
+@pytest.fixture(scope="module")
+def judged(server: Lab, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Judge]:
+    """Return a function that judges a trail, given as a target file and its SQL, by checks.
+
+    Each check has a database of its own, so that tests of one trail share its installation.
+    """
+    made: dict[tuple[str, str], Workspace] = {}
 
     def judge(text: str, sql: str, *identities: str) -> list[Result]:
-        (tmp_path / "mine.toml").write_text(text)
-        (tmp_path / "mine.sql").write_text(sql)
-        made.append(Workspace(server, load_target(str(tmp_path / "mine.toml")), catalogue().fixtures))
+        if (text, sql) not in made:
+            folder = tmp_path_factory.mktemp("trail")
+            (folder / "mine.toml").write_text(text)
+            (folder / "mine.sql").write_text(sql)
+            target = load_target(str(folder / "mine.toml"))
+            made[text, sql] = Workspace(server, target, catalogue().fixtures, template=f"trail_{len(made)}")
         return [
-            run_check(CHECKS[identity], planned("direct", CHECKS[identity], ""), DIRECT, made[-1])
+            run_check(CHECKS[identity], planned("direct", CHECKS[identity], ""), DIRECT, made[text, sql])
             for identity in identities
         ]
 
     yield judge
-    for workspace in made:
+    for workspace in made.values():
         workspace.close()
-    with server.connect_admin() as admin:
-        drop_database(admin, _TEMPLATE)
 
 
 _REDACTION = tuple(f"redaction.{name}" for name in ("insert", "delete", "json-whole", "canaries", "null-hidden"))

@@ -46,7 +46,7 @@ def test_a_stored_history_is_judged_as_the_run_judged_it(tmp_path: Path, any_eng
 
 
 def test_a_run_under_a_control_is_judged_by_what_the_control_expects(tmp_path: Path, any_engine: Engine) -> None:
-    control = ("--check", CHECK, "--under", "success-reported-before-commit", "--rounds", "3")
+    control = ("--check", CHECK, "--under", "success-reported-before-commit", "--rounds", "2")
     ran = harness_here(tmp_path, "verify", "direct", *control, "--engine", any_engine.name)
     assert ran.returncode == 0, ran.stdout + ran.stderr
     again = harness_here(tmp_path, "judge", "latest", "--under")
