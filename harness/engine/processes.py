@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import os
 import subprocess
+from io import FileIO
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -19,13 +20,23 @@ if TYPE_CHECKING:
 _GONE_DEADLINE_S = 10.0
 
 
+def pids() -> list[int]:
+    """Return the pids of all processes; none without /proc."""
+    try:
+        with os.scandir("/proc") as entries:
+            return [int(entry.name) for entry in entries if entry.name.isdecimal()]
+    except OSError:
+        return []
+
+
 def descendants(pid: int) -> list[int]:
     """Return the pids of all descendants of a process. A process group would miss PostgreSQL's server processes."""
     children: dict[int, list[int]] = {}
-    for path in Path("/proc").glob("[0-9]*/stat"):
+    for child in pids():
         with contextlib.suppress(OSError, ValueError, IndexError):
-            fields = path.read_text(errors="replace").rpartition(")")[2].split()
-            children.setdefault(int(fields[1]), []).append(int(path.parent.name))
+            with FileIO(f"/proc/{child}/stat") as file:
+                fields = file.readall().rpartition(b")")[2].split(maxsplit=2)
+            children.setdefault(int(fields[1]), []).append(child)
     found, queue = [], [pid]
     while queue:
         below = children.get(queue.pop(), [])

@@ -10,11 +10,12 @@ from __future__ import annotations
 import contextlib
 import os
 import signal
+from io import FileIO
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from harness.engine.owner import process_started
-from harness.engine.processes import descendants
+from harness.engine.processes import descendants, pids
 from harness.errors import TimedOutError
 from harness.waiting import NotYet, poll
 
@@ -56,30 +57,39 @@ def end_marked(mark: str, known: Mapping[int, int], grace_s: float) -> tuple[str
 
 def marked(mark: str) -> dict[int, int]:
     """Return the running processes with a variable in their environment, each with its start time."""
-    wanted = f"{mark}=".encode()
+    wanted = f"\0{mark}=".encode()
     found = {}
-    for path in _PROC.glob("[0-9]*/environ"):
-        with contextlib.suppress(OSError, ValueError):
-            pid = int(path.parent.name)
-            started = process_started(pid)
-            if started is not None and any(entry.startswith(wanted) for entry in path.read_bytes().split(b"\0")):
-                found[pid] = started
+    for pid in pids():
+        # read again, because its number may belong to another process meanwhile
+        if (
+            wanted in _environment(pid)
+            and (started := process_started(pid)) is not None
+            and wanted in _environment(pid)
+        ):
+            found[pid] = started
     return found
 
 
 def in_session(leader: int) -> dict[int, int]:
-    """Return the running processes of a session, each with its start time. Source: proc(5), field 6 of stat.
+    """Return the running processes of a session, each with its start time.
 
     A process stays in its session when its parent ends, and when it clears its environment or leaves its group.
     """
     found = {}
-    for path in _PROC.glob("[0-9]*/stat"):
-        with contextlib.suppress(OSError, ValueError, IndexError):
-            if int(path.read_text(errors="replace").rpartition(")")[2].split()[3]) == leader:
-                pid = int(path.parent.name)
-                if (started := process_started(pid)) is not None:
-                    found[pid] = started
+    for pid in pids():
+        with contextlib.suppress(OSError):
+            if os.getsid(pid) == leader and (started := process_started(pid)) is not None:
+                found[pid] = started
     return found
+
+
+def _environment(pid: int) -> bytes:
+    """Return the environment of a process, each variable after a NUL; empty if it ended or belongs to another user."""
+    try:
+        with FileIO(f"/proc/{pid}/environ") as file:
+            return b"\0" + file.readall()
+    except OSError:
+        return b""
 
 
 def running(processes: Mapping[int, int]) -> dict[int, int]:
