@@ -143,8 +143,8 @@ def test_an_attribute_hides_no_secret(tmp_path: Path, attribute: str) -> None:
 
 def test_binary_files_of_the_history_are_counted_and_take_no_room(tmp_path: Path) -> None:
     root = repository(tmp_path / "r", {"harness.toml": "[gates.secrets]\nhistory_mb = 1\n"})
-    for content in (b"\0\n", b"\1\n"):
-        (root / "image").write_bytes(b"\0\n" + content * 1_000_000 + TOKEN.encode())
+    for content in (b"\0", b"\1"):
+        (root / "image").write_bytes(b"\0\n" + (content * 199 + b"\n") * 10_000 + TOKEN.encode())
         commit(root)
     write(root, "text", "b\n")
     commit(root)
@@ -347,7 +347,7 @@ def test_the_repository_s_git_configuration_starts_no_program(tmp_path: Path) ->
         "a: &a [*a]\n",
         "on: &x {pull_request: *x}\njobs: *x\n",
         "a: !!python/object/apply:os.system ['true']\n",
-        "[" * 5000,
+        "[" * 2000,
         "a: b: c\n",
         "\x00",
         "- 1\n--- 2\n",
