@@ -20,8 +20,7 @@ if TYPE_CHECKING:
     import pytest
     from xdist.remote import Producer
 
-#: modules whose tests share servers, or a browser; a parameter that names the engine comes first, and its servers are
-#: other ones
+#: modules whose tests share servers; a parameter that names the engine comes first, and its servers are other ones
 SHARING = frozenset(
     {
         "test_acknowledged_writes",
@@ -41,10 +40,9 @@ SHARING = frozenset(
         "test_job_engines",
         "test_mutant_trails",
         "test_object_store",
-        "test_page",
-        "test_page_everywhere",
         "test_required_actors",
         "test_soak_comparison",
+        "test_store_proxy",
         "test_target_trial",
         "test_targets",
         "test_trail_errors",
@@ -58,6 +56,8 @@ def group_of(test: str) -> str:
     module = path.rpartition("/")[2].removesuffix(".py")
     if _is_unit(path):
         return path
+    if "/browser/" in path:
+        return path.rpartition("/")[0]
     if module not in SHARING:
         return test
     parameters = name.partition("[")[2]

@@ -15,6 +15,9 @@ if TYPE_CHECKING:
 #: names of the program, in the order in which they are tried; bootstrap installs the first one
 PROGRAMS = ("chromium", "chromium-browser", "google-chrome", "google-chrome-stable")
 
+#: a picture is drawn without a GPU, and without a process of its own for that
+_FEWER_PROCESSES = ("--disable-gpu", "--in-process-gpu", "--renderer-process-limit=1", "--disable-site-isolation-trials")
+
 
 class MissingBrowserError(Exception):
     """No page can be shown; the message says what to install."""
@@ -47,9 +50,9 @@ def chromium() -> Iterator[Browser]:
     except ImportError as error:
         raise MissingBrowserError("Playwright is not installed; try: pip install -e '.[tests]'") from error
     # Chromium refuses its sandbox to root, whom containers run as; the pages are the project's own
-    options = ["--no-sandbox"] if os.geteuid() == 0 else []
+    sandbox = ["--no-sandbox"] if os.geteuid() == 0 else []
     with sync_playwright() as playwright:
-        browser = playwright.chromium.launch(executable_path=path, args=options)
+        browser = playwright.chromium.launch(executable_path=path, args=[*_FEWER_PROCESSES, *sandbox])
         try:
             yield browser
         finally:

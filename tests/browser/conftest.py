@@ -1,4 +1,4 @@
-"""One browser for each module, and pages that must report no error and send no request."""
+"""One browser for all tests of this folder, and pages that must report no error and send no request."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from playwright.sync_api import Browser, BrowserContext, Dialog, Page, Request
 
 
-@pytest.fixture(scope="module")
+@pytest.fixture(scope="package")
 def browser() -> Iterator[Browser]:
     """Return the browser. Without one, the tests fail when CI is set, and are skipped otherwise."""
     try:
@@ -30,7 +30,7 @@ def browser() -> Iterator[Browser]:
         pytest.skip(str(error))
 
 
-@pytest.fixture(scope="module")
+@pytest.fixture(scope="package")
 def window(browser: Browser) -> Iterator[Page]:
     """Return a window for one page after another: to open one takes longer than most tests."""
     page = browser.new_page(reduced_motion="reduce")
@@ -114,13 +114,13 @@ def pages(browser: Browser, window: Page) -> Iterator[Pages]:
     assert pages.requests == []
 
 
-@pytest.fixture(scope="module")
+@pytest.fixture(scope="package")
 def report_page(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Return a page with every kind of cell."""
     return written(ordinary(), tmp_path_factory.mktemp("page"))
 
 
-@pytest.fixture(scope="module")
+@pytest.fixture(scope="package")
 def hostile_page(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Return a page in which every text of the evidence tries to run a script."""
     return written(hostile(), tmp_path_factory.mktemp("hostile"))

@@ -28,6 +28,10 @@ def test_tests_of_a_module_that_shares_servers_are_grouped_by_engine() -> None:
     assert group_of("tests/contract/test_run.py::test_a[x]") == "tests/contract/test_run.py::test_a[x]"
 
 
+def test_tests_of_the_page_share_a_browser() -> None:
+    assert group_of("tests/browser/test_page.py::test_a") == group_of("tests/browser/test_page_everywhere.py::test_b[x]")
+
+
 def test_unit_tests_are_grouped_by_module() -> None:
     assert group_of("tests/unit/test_cli.py::test_a[docker]") == group_of("tests/unit/test_cli.py::test_b")
     assert group_of("tests/unit/test_cli.py::test_a") != group_of("tests/unit/test_lint.py::test_a")
