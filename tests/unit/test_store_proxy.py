@@ -138,13 +138,12 @@ def exchanged(address: Address, data: bytes) -> bytes:
     """Send bytes, end the sending, and return everything that comes back."""
     with socket.create_connection((address.host, address.port), timeout=10) as opened:
         out = bytearray()
-        try:
+        with contextlib.suppress(OSError):  # the proxy may have answered and closed: "not connected" is no ConnectionError
             opened.sendall(data)
             opened.shutdown(socket.SHUT_WR)
+        with contextlib.suppress(ConnectionError):
             while got := opened.recv(65536):
                 out += got
-        except ConnectionError:
-            pass
         return bytes(out)
 
 
