@@ -127,9 +127,5 @@ def test_the_page_of_the_main_job(tmp_path: Path) -> None:
     assert size_of_page(tmp_path, 8, 3) < MAIN_JOB
 
 
-def test_the_page_of_forty_topologies(tmp_path: Path) -> None:
-    assert size_of_page(tmp_path, 40, 15) < EVERYTHING
-
-
 def test_the_page_of_forty_topologies_with_job_engines_in_each(tmp_path: Path) -> None:
     assert size_of_page(tmp_path, 40, 15, 40) < EVERYTHING
