@@ -65,15 +65,16 @@ def load(
     except OSError as error:
         raise ConfigError(f"the file cannot be read: {error}", where=str(path)) from None
     try:
-        raw = _parsed(text)
+        raw, with_nul = _parsed(text)
     except tomllib.TOMLDecodeError as error:
         raise ConfigError(f"invalid TOML: {error}", where=str(path)) from None
     except ValueError as error:  # a whole number of more digits than Python converts
         raise ConfigError(f"invalid TOML: {error}", where=str(path)) from None
     except RecursionError:  # the parser is recursive
         raise ConfigError("invalid TOML: nested too deep", where=str(path)) from None
-    if key := _with_nul(raw):  # no path, name or SQL can hold one
-        raise ConfigError(f"{key}: found a NUL character", where=at_key(str(path), re.sub(r"\[.*?\]", "", key)))
+    if with_nul:  # no path, name or SQL can hold one
+        where = at_key(str(path), re.sub(r"\[.*?\]", "", with_nul))
+        raise ConfigError(f"{with_nul}: found a NUL character", where=where)
     if misplaced := elsewhere(raw):
         key, problem, hint = misplaced
         raise ConfigError(f"{key}: {problem}", where=at_key(str(path), key), hint=hint)
@@ -85,9 +86,13 @@ def load(
 
 
 @lru_cache(maxsize=256)
-def _parsed(text: str) -> dict[str, Any]:
-    """Parse a text once: one command reads the topologies and the other shipped files several times."""
-    return tomllib.loads(text)
+def _parsed(text: str) -> tuple[dict[str, Any], str]:
+    """Parse a text once, and return the path of its first NUL character as well; "" without one.
+
+    One command reads the topologies and the other shipped files several times.
+    """
+    raw = tomllib.loads(text)
+    return raw, _with_nul(raw)
 
 
 def convert(raw: dict[str, Any], kind: type[T], *, where: str, given: Mapping[str, Any] | None = None) -> T:

@@ -11,10 +11,10 @@ from functools import cache, lru_cache
 from threading import Lock
 from typing import TYPE_CHECKING
 
-from harness.spellings import EncodedSecrets, may_continue, one_of, quoted
+from harness.spellings import EncodedSecrets, Spellings, may_continue, quoted
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Iterable
 
 MASK = "[redacted]"
 
@@ -235,13 +235,22 @@ def _lines_of(secret: str) -> list[str]:
     return [line for line in lines if len(line) >= _SHORTEST_LINE and not line.startswith("-----")] * (len(lines) > 1)
 
 
+def _masked(text: str, spans: Iterable[tuple[int, int]]) -> str:
+    """Return a text with the mask in place of each span."""
+    parts, end = [], 0
+    for start, following in spans:
+        parts += [text[end:start], MASK]
+        end = following
+    return "".join((*parts, text[end:])) if parts else text
+
+
 class Redactor:
     """Removes secrets from texts: those that it has learned, and all that have the shape of one. Thread-safe."""
 
     def __init__(self) -> None:
         self._lock = Lock()
-        #: compiled on first use after a call of `learn`; None until then
-        self._pattern: re.Pattern[str] | None = None
+        #: made on first use after a call of `learn`; None until then
+        self._quoted: Spellings | None = None
         self._spellings: set[str] = set()
         self._encoded = EncodedSecrets()
         #: the length of the longest spelling of a learned secret
@@ -266,7 +275,7 @@ class Redactor:
                     self._spellings |= quoted(secret)
                     self._spellings.add(on_one_line if len(on_one_line) >= _SHORTEST else secret)
                     self._encoded.add(secret)
-            self._pattern = None
+            self._quoted = None
             self.longest = max(0, *map(len, self._spellings), self._encoded.longest) if self._spellings else 0
             self._first_lines = tuple(
                 spelling[: line_end.end()]
@@ -280,22 +289,19 @@ class Redactor:
         """Return `text` without secrets; redacting twice changes nothing."""
         return (self._redacted if len(text) <= _LONGEST_KEPT else self._redact)(text, self._generation)
 
-    def _learned(self) -> re.Pattern[str] | None:
-        """Return the pattern of all spellings; None without any. The topologies of a run are learned before its use."""
+    def _learned(self) -> Spellings | None:
+        """Return all spellings; None without any. The topologies of a run are learned before its use."""
         with self._lock:
-            if self._pattern is None and self._spellings:
-                self._pattern = re.compile(one_of(self._spellings))
-            return self._pattern
+            if self._quoted is None and self._spellings:
+                self._quoted = Spellings(self._spellings)
+            return self._quoted
 
     def by_value(self, text: str) -> str:
         """Return `text` without the learned secrets; other texts stay, whatever their shape."""
-        if (pattern := self._learned()) is None:
+        if (learned := self._learned()) is None:
             return text
-        parts, end = [], 0
-        for start, following in self._encoded.spans(text):
-            parts += [text[end:start], MASK]
-            end = following
-        text = pattern.sub(MASK, "".join((*parts, text[end:])) if parts else text)
+        text = _masked(text, self._encoded.spans(text))
+        text = _masked(text, learned.spans(text))
         return self._without_beginning(text) if text.endswith(_CUT) else text
 
     def _without_beginning(self, text: str) -> str:
@@ -315,9 +321,9 @@ class Redactor:
 
     def before_secret(self, text: str, position: int) -> int:
         """Return a position, or the start of the learned secret around it."""
-        pattern = self._learned()
-        found = pattern.finditer(text, max(0, position - self.longest)) if pattern else ()
-        position = next((secret.start() for secret in found if 0 < secret.start() < position < secret.end()), position)
+        learned = self._learned()
+        found = learned.spans(text, max(0, position - self.longest)) if learned else ()
+        position = next((start for start, end in found if 0 < start < position < end), position)
         return self._encoded.before(text, position) or position
 
     def ends_inside(self, text: str) -> bool:

@@ -20,6 +20,8 @@ if TYPE_CHECKING:
 
 #: encoded secrets are found by so many first characters; the shortest encoded spelling of six characters has seven
 _INDEXED = 6
+#: quoted spellings are found by so many first characters
+_HEAD = 8
 #: programs that wrap base64 or hex write lines of at least so many characters: 60 (xxd), 64 (PEM), 76 (base64)
 _SHORTEST_WRAPPED = 60
 _WORD = "A-Za-z0-9+/_%-"
@@ -59,6 +61,23 @@ def quoted(secret: str) -> set[str]:
         html.escape(plain, quote=False).replace('"', "&quot;").replace("'", "&apos;"),
         html.escape(plain, quote=False).replace('"', "&quot;"),
     }
+
+
+class Spellings:
+    """Finds texts in another one, by their first characters: a pattern of whole texts takes long to compile."""
+
+    def __init__(self, texts: Iterable[str]) -> None:
+        self._longest_first = sorted(set(texts), key=len, reverse=True)
+        self._heads = re.compile(one_of({text[:_HEAD] for text in self._longest_first}))
+
+    def spans(self, text: str, position: int = 0) -> Iterator[tuple[int, int]]:
+        """Yield the start and the end of each occurrence from a position on, of the longest where several match."""
+        while found := self._heads.search(text, position):
+            start = found.start()
+            spelling = next((one for one in self._longest_first if text.startswith(one, start)), "")
+            position = start + max(1, len(spelling))
+            if spelling:
+                yield start, position
 
 
 def one_of(texts: Iterable[str]) -> str:

@@ -16,7 +16,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from harness.redaction import MASK, ORDINARY, RedactedStream, Redactor
-from harness.spellings import one_of
+from harness.spellings import Spellings, one_of
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -172,3 +172,8 @@ def test_the_merged_pattern_matches_like_the_list_of_texts(texts: list[str], tex
     plain = re.compile("|".join(map(re.escape, sorted(texts, key=len, reverse=True))))
     merged = re.compile(one_of(texts))
     assert [found.span() for found in merged.finditer(text)] == [found.span() for found in plain.finditer(text)]
+
+
+@given(st.sets(st.text("ab", min_size=1, max_size=12), min_size=1, max_size=8), st.text("abc", max_size=80))
+def test_texts_are_found_as_a_pattern_of_all_of_them_finds_them(texts: set[str], text: str) -> None:
+    assert list(Spellings(texts).spans(text)) == [found.span() for found in re.finditer(one_of(texts), text)]
