@@ -21,7 +21,7 @@ from harness.model import EndedBy, Status
 from harness.store import StoredRun, kept_runs, read_run
 from harness.waiting import NotYet, poll
 from tests.conftest import require_engine
-from tests.contract.command_line import command, ended, environment, harness
+from tests.contract.command_line import command, ended, environment, harness_here
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -159,7 +159,7 @@ def test_an_engine_that_goes_away_leaves_rows_not_run(docker: DockerEngine, fold
     run = require_not_run(done, folder)
     reasons = [result.reason for result in run.results if result.ended_by]
     assert any("Docker engine does not answer" in reason or "could not be" in reason for reason in reasons)
-    assert harness(folder, "reap", "--engine", "docker").returncode == 0
+    assert harness_here(folder, "reap", "--engine", "docker").returncode == 0
     assert not docker._api.containers(all=True, filters={"label": f"{LABEL_RUN}={run.record.run_id}"})
 
 
