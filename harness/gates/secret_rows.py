@@ -161,7 +161,7 @@ class _History:
                     path = _path(data)
                     excused = any(pattern.fullmatch(path) for pattern in self._allowed)
                     continue
-                if match := re.match(rb"@@+ .*?\+(\d+)", data):
+                if data.startswith(b"@@") and (match := re.match(rb"@@+ .*?\+(\d+)", data)):
                     line = int(match[1]) - 1
                     continue
             if path and not excused and b"\0" in data:
