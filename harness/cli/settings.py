@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 from datetime import UTC, datetime
+from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -41,7 +42,7 @@ if TYPE_CHECKING:
     from harness.checks.collection import Catalogue
 
 
-class Settings(msgspec.Struct, frozen=True, kw_only=True):
+class Settings(msgspec.Struct, frozen=True, kw_only=True, dict=True):
     """Everything that decides what a command does, apart from its own options."""
 
     engine: EngineName
@@ -87,7 +88,7 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
     readiness: tuple[ReadinessArea, ...]
     workflows: tuple[Workflow, ...]
 
-    @property
+    @cached_property
     def catalogue(self) -> Catalogue:
         """All checks: those of the harness, and those that harness.toml declares."""
         return whole_catalogue(self.paths, self.commands, self.job_engines, self.migrations, self.pipeline)
