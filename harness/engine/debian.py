@@ -23,6 +23,7 @@ from harness import places
 from harness.engine.build_failures import build_failure, wait_for
 from harness.engine.made_once import named_by
 from harness.engine.owner import Owner
+from harness.engine.processes import pids
 from harness.errors import ImageUnavailableError, TimedOutError
 from harness.waiting import NotYet, poll
 
@@ -234,10 +235,10 @@ def _end_programs(owner: Owner) -> set[int]:
 
     def gone() -> None:
         left = set()
-        for path in Path("/proc").glob("[0-9]*/environ"):
+        for pid in pids():
             with contextlib.suppress(OSError):
-                if mark in path.read_bytes().split(b"\0"):
-                    left.add(int(path.parent.name))
+                if mark in Path(f"/proc/{pid}/environ").read_bytes().split(b"\0"):
+                    left.add(pid)
         for pid in left:
             with contextlib.suppress(ProcessLookupError):
                 os.kill(pid, signal.SIGKILL)

@@ -50,14 +50,19 @@ def is_stopped(pid: int) -> bool:
 
     Source: proc(5), field 3 of /proc/<pid>/task/<tid>/stat.
     """
-    return all(_state(path) in {"T", "Z", "X"} for path in Path(f"/proc/{pid}/task").glob("[0-9]*/stat"))
-
-
-def _state(path: Path) -> str:
     try:
-        return path.read_text(errors="replace").rpartition(")")[2].split()[0]
+        threads = list(Path(f"/proc/{pid}/task").iterdir())
+    except OSError:  # it ended, also while the folder was opened
+        return True
+    return all(_state(thread / "stat") in {b"T", b"Z", b"X"} for thread in threads)
+
+
+def _state(path: Path) -> bytes:
+    try:
+        with FileIO(path) as file:
+            return file.readall().rpartition(b")")[2].split(maxsplit=1)[0]
     except (OSError, IndexError):
-        return "X"
+        return b"X"
 
 
 def end_all(pid: int, number: signal.Signals) -> None:
