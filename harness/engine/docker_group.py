@@ -21,7 +21,7 @@ from harness.engine.docker_labels import (
     LABEL_TOOL,
     LABEL_TOPOLOGY,
 )
-from harness.engine.docker_reach import PUBLISH
+from harness.engine.docker_reach import PUBLISH, NotPublishedError
 from harness.engine.docker_removal import remove_network
 from harness.engine.docker_service import DockerService
 from harness.engine.docker_storage import DATABASE, FOLDER, KEEPING, SPARE, memory_mount, spare_mount, supervised
@@ -87,7 +87,7 @@ class DockerGroup:
             name=name,
             folder=FOLDER,
             data=f"{FOLDER}/data",
-            listen="0.0.0.0",  # noqa: S104 -- inside the container; the port is published on one address only
+            listen="0.0.0.0",  # noqa: S104 -- inside the container; its port is published on one address, or not at all
             port=port,
             inside=Address(name, port),
             origin=self._engine.origin(wanted)[1],
@@ -102,13 +102,24 @@ class DockerGroup:
         try:
             network = self._ensure_network() if len(self._places) > 1 else None
             service = self._launch(name, image, spec, network)
+            try:
+                service.endpoint()
+            except NotPublishedError:  # the first containers of an engine find out that ports must be published
+                self._discard(service)
+                service = self._launch(name, image, spec, network)
+                service.endpoint()
         except DOCKER_ERRORS as error:
             message = message_of(error)
             elsewhere = "cannot assign requested address" in message
             hint = f"set {PUBLISH} to an address of the engine's machine" if elsewhere else "harness doctor"
             raise ServiceFailedError(f"the container could not be started: {message}", where=name, hint=hint) from None
-        service.endpoint()
         return service
+
+    def _discard(self, service: DockerService) -> None:
+        """Remove a service that another one replaces."""
+        service.remove()
+        with self._lock:
+            self._services.remove(service)
 
     def _launch(self, name: str, image: str, spec: ServiceSpec, network: str | None) -> DockerService:
         """Create and start a container. If Docker refuses memory for the data, start it with the data on disk."""
@@ -140,7 +151,7 @@ class DockerGroup:
             except docker.errors.APIError as error:
                 if not in_memory and not spare:
                     raise
-                service.remove()
+                self._discard(service)
                 if spare:
                     self._has_spare = False
                     continue
@@ -154,9 +165,10 @@ class DockerGroup:
         port, api = spec.place.port, self._api
         keeps_data = self._wanted[spec.place.name].product in KEEPING
         script = supervised(spec.script, spec.place.folder) if keeps_data else spec.script
+        reach = self._engine.reach
         host = api.create_host_config(
             tmpfs=mounts or None,
-            port_bindings={port: (self._engine.reach.published.bind, None)},
+            port_bindings={port: (reach.published.bind, None)} if reach.needs_ports else None,
             network_mode=network or "bridge",
             log_config=LogConfig(type="json-file"),
             security_opt=["no-new-privileges"],

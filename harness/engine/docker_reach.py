@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import ipaddress
 import socket
+from threading import Lock
 from typing import TYPE_CHECKING
 from urllib.parse import urlsplit
 
 from msgspec import Struct
 
-from harness.errors import EngineUnavailableError
+from harness.errors import EngineUnavailableError, ServiceFailedError
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -21,6 +22,10 @@ _LOOPBACK = "127.0.0.1"
 _REMOTE = ("tcp", "http", "https", "ssh")
 #: environment variables: the host at which published ports are reached, and the engine's address that publishes them
 ADDRESS, PUBLISH = "HARNESS_DOCKER_ADDRESS", "HARNESS_DOCKER_PUBLISH"
+
+
+class NotPublishedError(ServiceFailedError):
+    """A container is out of reach, and was started without a published port."""
 
 
 class Published(Struct, frozen=True, kw_only=True):
@@ -63,7 +68,8 @@ def published_at(address: str, variables: Mapping[str, str], *, is_local: bool) 
 class ContainerReach:
     """Finds out whether containers can be reached at their own addresses, without the proxy of the published port.
 
-    The proxy is a process that copies every byte. It takes a tenth of the processor time of a run.
+    The proxy is a process that copies every byte. It takes a tenth of the processor time of a run. A port is therefore
+    published only where containers are out of reach.
     """
 
     def __init__(self, *, is_local: bool, published: Published | None = None, may_be_direct: bool = True) -> None:
@@ -75,17 +81,24 @@ class ContainerReach:
         """
         self.is_local = is_local
         self.published = published or Published()
+        self._lock = Lock()
         self._found: bool | None = None if is_local and may_be_direct else False
+
+    @property
+    def needs_ports(self) -> bool:
+        """Whether containers are known to be out of reach, except at published ports."""
+        return self._found is False
 
     def directly(self, host: str, port: int) -> bool:
         """Return whether a container's own address answers; the first result is used for all containers."""
-        if self._found is None:
-            try:
-                socket.create_connection((host, port), timeout=_REACH_S).close()
-            except ConnectionRefusedError:  # the container answered; its server does not listen yet
-                self._found = True
-            except OSError:
-                self._found = False
-            else:
-                self._found = True
-        return self._found
+        with self._lock:
+            if self._found is None:
+                try:
+                    socket.create_connection((host, port), timeout=_REACH_S).close()
+                except ConnectionRefusedError:  # the container answered; its server does not listen yet
+                    self._found = True
+                except OSError:
+                    self._found = False
+                else:
+                    self._found = True
+            return self._found

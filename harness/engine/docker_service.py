@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 import docker.errors
 
 from harness.engine.docker_errors import DOCKER_ERRORS, message_of
+from harness.engine.docker_reach import NotPublishedError
 from harness.engine.docker_removal import remove_container
 from harness.engine.docker_storage import end_script, start_script
 from harness.engine.protocol import Address, ServiceSpec, ServiceState, log_tail
@@ -63,22 +64,27 @@ class DockerService:
         self.origin = spec.place.origin
 
     def endpoint(self) -> Address:
-        """Return the container's own address if it can be reached, else the published port."""
+        """Return the container's own address if it can be reached, else the published port.
+
+        :raises NotPublishedError: when neither exists, because nobody knew yet that containers are out of reach.
+        """
         if self._address is None:
             network = self._inspect()["NetworkSettings"]
             port = self._spec.place.port
             bound = (network["Ports"] or {}).get(f"{port}/tcp")
-            if not bound:
+            own = next((joined["IPAddress"] for joined in network["Networks"].values() if joined["IPAddress"]), "")
+            if own and self._reach.directly(own, port):
+                self._address = Address(own, port)
+            elif bound:
+                self._address = Address(self._reach.published.host, int(bound[0]["HostPort"]))
+            elif own:
+                raise NotPublishedError(f"the container does not answer at {own}", where=self.container_name)
+            else:
                 raise ServiceFailedError(
                     f"the service ended while starting: {self.state().detail}",
                     where=self.container_name,
                     detail=log_tail(self.logs()),
                 )
-            own = next((joined["IPAddress"] for joined in network["Networks"].values() if joined["IPAddress"]), "")
-            if own and self._reach.directly(own, port):
-                self._address = Address(own, port)
-            else:
-                self._address = Address(self._reach.published.host, int(bound[0]["HostPort"]))
         return self._address
 
     @property

@@ -1,4 +1,4 @@
-"""A Docker engine over TCP, as on another machine: its ports are published and reached at the address of DOCKER_HOST."""
+"""Published ports: those of an engine over TCP, as on another machine, and those of containers that are out of reach."""
 
 from __future__ import annotations
 
@@ -84,6 +84,40 @@ def test_ports_of_a_remote_engine_are_published_at_its_address(
                 assert client.value("SELECT 1") == 1
             [container] = engine._api.containers(filters={"label": f"pooler-harness.run={owner.run_id}"})
             assert {published["IP"] for published in container["Ports"] if published.get("PublicPort")} == {host}
+        finally:
+            group.close()
+    finally:
+        engine.close()
+
+
+@pytest.mark.parametrize("is_in_reach", [True, False])
+def test_a_port_is_published_only_where_a_container_is_out_of_reach(
+    is_in_reach: bool, owner: Owner, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    require_engine("docker")
+    engine = DockerEngine()
+    try:
+        if not engine.reach.is_local or engine.reach.needs_ports:
+            pytest.skip("ports of this engine are always published")
+        connect = socket.create_connection
+
+        def answer(address: tuple[str, int], timeout: float) -> socket.socket:
+            if is_in_reach:
+                return connect(address, timeout=timeout)
+            raise TimeoutError
+
+        monkeypatch.setattr(socket, "create_connection", answer)
+        engine.prepare((POSTGRES,), silent)
+        group = engine.open_group(owner, "reach")
+        try:
+            spec, roles = specify(group)
+            service = group.start(spec)
+            with connect_admin(service, roles) as client:
+                assert client.value("SELECT 1") == 1
+            [container] = engine._api.containers(all=True, filters={"label": f"pooler-harness.run={owner.run_id}"})
+            published = {port["IP"] for port in container["Ports"] if port.get("PublicPort")}
+            assert published == (set() if engine.reach.directly("", 0) else {"127.0.0.1"})
+            assert is_in_reach or published
         finally:
             group.close()
     finally:
