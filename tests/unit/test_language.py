@@ -7,9 +7,7 @@ templates and to the Markdown documents. Text in backticks is exempt: it is code
 from __future__ import annotations
 
 import ast
-import io
 import re
-import tokenize
 from bisect import bisect_right
 from itertools import accumulate
 from typing import TYPE_CHECKING
@@ -67,6 +65,12 @@ PHRASES = (
 )
 COMPILED = [(re.compile(phrase.pattern, re.IGNORECASE), phrase.instead) for phrase in PHRASES]
 CODE = re.compile(r"(`+)[^`\n]+\1")
+#: a string of Python, in which `#` begins no comment, or a comment; much faster than the tokenizer of Python
+STRING_OR_COMMENT = re.compile(
+    r"""\'\'\'(?:[^\\']|\\.|'(?!''))*\'\'\'|\"\"\"(?:[^\\"]|\\.|"(?!""))*\"\"\""""
+    r"""|'(?:[^\\'\n]|\\.)*'|"(?:[^\\"\n]|\\.)*"|(?P<comment>\#[^\n]*)""",
+    re.DOTALL,
+)
 
 
 class Passage(Struct, frozen=True):
@@ -111,22 +115,29 @@ def nodes(tree: ast.AST) -> Iterator[ast.AST]:
     while pending:
         node = pending.pop()
         yield node
-        parts = isinstance(node, ast.JoinedStr)
-        pending += [child for child in ast.iter_child_nodes(node) if not (parts and isinstance(child, ast.Constant))][
-            ::-1
-        ]
+        if isinstance(node, ast.JoinedStr):
+            pending += [part for part in node.values if not isinstance(part, ast.Constant)]
+            continue
+        for value in vars(node).values():
+            if isinstance(value, ast.AST):
+                pending.append(value)
+            elif isinstance(value, list):
+                pending += [child for child in value if isinstance(child, ast.AST)]
 
 
 def comment_blocks(source: str) -> Iterator[Passage]:
     """Yield the comments of adjacent lines as one passage."""
-    first = 0
+    first = line = 1
+    end = 0
     block: list[str] = []
-    for token in tokenize.generate_tokens(io.StringIO(source).readline):
-        if token.type == tokenize.COMMENT:
-            if token.start[0] != first + len(block):
+    for found in STRING_OR_COMMENT.finditer(source):
+        if comment := found["comment"]:
+            line += source.count("\n", end, found.start())
+            end = found.start()
+            if line != first + len(block):
                 yield Passage(first, "\n".join(block))
-                first, block = token.start[0], []
-            block.append(token.string.lstrip("#: "))
+                first, block = line, []
+            block.append(comment.lstrip("#: "))
     yield Passage(first, "\n".join(block))
 
 
