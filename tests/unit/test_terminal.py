@@ -12,6 +12,7 @@ import struct
 import subprocess
 import sys
 import termios
+from functools import cache
 from itertools import pairwise
 from threading import Thread
 from typing import TYPE_CHECKING
@@ -500,8 +501,9 @@ terminal.say("harness: one error with a sentence that is longer than forty colum
 """
 
 
+@cache
 def on_a_terminal(columns: int, *, lines: int = 24, **variables: str) -> str:
-    """Return everything that the replay writes to a terminal of this size."""
+    """Return everything that the replay writes to a terminal of this size. The same terminal is replayed once."""
     ours, theirs = os.openpty()
     fcntl.ioctl(theirs, termios.TIOCSWINSZ, struct.pack("HHHH", lines, columns, 0, 0))
     kept = {name: value for name, value in os.environ.items() if name not in {"NO_COLOR", "COLUMNS", "LINES", "CI"}}
