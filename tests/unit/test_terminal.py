@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import fcntl
 import io
+import json
 import os
 import re
 import shlex
@@ -12,7 +13,6 @@ import struct
 import subprocess
 import sys
 import termios
-from functools import cache
 from itertools import pairwise
 from threading import Thread
 from typing import TYPE_CHECKING
@@ -482,6 +482,7 @@ def test_the_output_of_a_command_is_not_mixed_with_the_progress(*, alone: bool, 
 
 #: replays a run, the end of a run, and an error in a process of its own
 _REPLAY = """
+import json, os, sys
 from pathlib import Path
 from types import SimpleNamespace
 from harness.cli import recap
@@ -489,50 +490,72 @@ from harness.cli.exit_codes import rows_of
 from harness.cli.terminal import Terminal
 from harness.store import StoredRun
 from tests.unit import test_terminal as given
-terminal = Terminal(str)
-for event in given.run_events():
-    terminal(event)
-events = list(given.run_events())
-run = StoredRun(Path("r"), events[0].record, tuple(e.result for e in events if hasattr(e, "result")), (), (), 0)
-recap.print_recap(run)
-recap.say_issues(SimpleNamespace(terminal=terminal), rows_of(run))
-terminal.close()
-terminal.say("harness: one error with a sentence that is longer than forty columns of a narrow screen")
+def replay():
+    terminal = Terminal(str)
+    for event in given.run_events():
+        terminal(event)
+    events = list(given.run_events())
+    run = StoredRun(Path("r"), events[0].record, tuple(e.result for e in events if hasattr(e, "result")), (), (), 0)
+    recap.print_recap(run)
+    recap.say_issues(SimpleNamespace(terminal=terminal), rows_of(run))
+    terminal.close()
+    terminal.say("harness: one error with a sentence that is longer than forty columns of a narrow screen")
+for tty, variables in json.loads(sys.argv[1]):
+    if child := os.fork():
+        os.close(tty)
+        if code := os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]):
+            sys.exit(code)
+        continue
+    os.setsid()
+    for standard in range(3):
+        os.dup2(tty, standard)
+    os.environ.update(variables)
+    replay()
+    break
 """
+#: columns and variables of each terminal
+_TERMINALS: dict[str, tuple[int, dict[str, str]]] = {
+    "narrow": (40, {}),
+    "wide": (80, {}),
+    "without colours": (80, {"NO_COLOR": "1"}),
+    "dumb": (80, {"TERM": "dumb"}),
+}
 
 
-@cache
-def on_a_terminal(columns: int, *, lines: int = 24, **variables: str) -> str:
-    """Return everything that the replay writes to a terminal of this size. The same terminal is replayed once."""
-    ours, theirs = os.openpty()
-    fcntl.ioctl(theirs, termios.TIOCSWINSZ, struct.pack("HHHH", lines, columns, 0, 0))
+@pytest.fixture(scope="module")
+def written() -> dict[str, str]:
+    """Return everything that the replay writes to each terminal. A process loads the code, and forks for each of them."""
     kept = {name: value for name, value in os.environ.items() if name not in {"NO_COLOR", "COLUMNS", "LINES", "CI"}}
+    pieces: dict[str, list[bytes]] = {name: [] for name in _TERMINALS}
+    ends = {name: os.openpty() for name in _TERMINALS}
+    for name, (_, theirs) in ends.items():
+        fcntl.ioctl(theirs, termios.TIOCSWINSZ, struct.pack("HHHH", 24, _TERMINALS[name][0], 0, 0))
     process = subprocess.Popen(
-        [sys.executable, "-c", _REPLAY],
-        env={**kept, "PYTHONPATH": str(places.SHIPPED), "TERM": "xterm-256color", **variables},
-        stdin=theirs,
-        stdout=theirs,
-        stderr=theirs,
+        [sys.executable, "-c", _REPLAY, json.dumps([(ends[name][1], _TERMINALS[name][1]) for name in _TERMINALS])],
+        env={**kept, "PYTHONPATH": str(places.SHIPPED), "TERM": "xterm-256color"},
+        stdin=subprocess.DEVNULL,
+        pass_fds=[theirs for _, theirs in ends.values()],
         start_new_session=True,
     )
-    os.close(theirs)
-    pieces: list[bytes] = []
 
-    def read() -> None:
-        try:
-            while piece := os.read(ours, 65536):
-                pieces.append(piece)
-        except OSError:  # Linux reports the end of a pseudo-terminal as an error
-            pass
+    def read(name: str) -> None:
+        with contextlib.suppress(OSError):  # Linux reports the end of a pseudo-terminal as an error
+            while piece := os.read(ends[name][0], 65536):
+                pieces[name].append(piece)
 
-    reader = Thread(target=read)
-    reader.start()
+    readers = [Thread(target=read, args=(name,)) for name in _TERMINALS]
+    for _, theirs in ends.values():
+        os.close(theirs)
+    for reader in readers:
+        reader.start()
     code = process.wait(60)
-    reader.join(60)
-    os.close(ours)
-    text = b"".join(pieces).decode()
-    assert code == 0, text
-    return text
+    for reader in readers:
+        reader.join(60)
+    for ours, _ in ends.values():
+        os.close(ours)
+    texts = {name: b"".join(found).decode() for name, found in pieces.items()}
+    assert code == 0, texts
+    return texts
 
 
 def lines_of(text: str) -> list[str]:
@@ -540,9 +563,9 @@ def lines_of(text: str) -> list[str]:
     return re.split(r"\r\n|\r", re.sub(r"\x1b\[[0-9;?]*[A-Za-z]", "", text))
 
 
-@pytest.mark.parametrize("columns", [40, 80])
-def test_no_line_is_wider_than_the_terminal(columns: int) -> None:
-    text = on_a_terminal(columns)
+@pytest.mark.parametrize("terminal", ["narrow", "wide"])
+def test_no_line_is_wider_than_the_terminal(written: dict[str, str], terminal: str) -> None:
+    text, (columns, _) = written[terminal], _TERMINALS[terminal]
     assert "\x1b[" in text
     lines = lines_of(text)
     assert [line for line in lines if cell_len(line) > columns and " " in line.strip()] == []
@@ -563,10 +586,12 @@ def test_no_line_is_wider_than_the_terminal(columns: int) -> None:
         assert any("Not run" in line for line in lines[begin + 1 : begin + 4])
 
 
-def test_no_color_leaves_no_colours() -> None:
-    assert re.search(r"\x1b\[[0-9;]*3[0-9]m", on_a_terminal(80))
-    assert not re.search(r"\x1b\[[0-9;]*3[0-9]m", on_a_terminal(80, NO_COLOR="1"))
+def test_no_color_leaves_no_colours(written: dict[str, str]) -> None:
+    assert re.search(r"\x1b\[[0-9;]*3[0-9]m", written["wide"])
+    assert not re.search(r"\x1b\[[0-9;]*3[0-9]m", written["without colours"])
+    assert "one error" in written["without colours"]
 
 
-def test_a_dumb_terminal_gets_plain_lines() -> None:
-    assert "\x1b" not in on_a_terminal(80, TERM="dumb")
+def test_a_dumb_terminal_gets_plain_lines(written: dict[str, str]) -> None:
+    assert "\x1b" not in written["dumb"]
+    assert "one error" in written["dumb"]
