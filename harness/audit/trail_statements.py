@@ -64,7 +64,8 @@ class TrailStatements(Struct, frozen=True, kw_only=True):
         :param statement: the key of the statement that returned them.
         :raises DatabaseError: for a value of the wrong type.
         """
-        changes = (change_of(row, self.own_columns, self.at(statement), statement) for row in rows)
+        where = self.at(statement)
+        changes = (change_of(row, self.own_columns, where, statement) for row in rows)
         found = [replace(change, actor=self.actor.read(change.actor)) for change in changes]
         return read_back(client, found, self.texts) if self.texts and found else found
 
