@@ -199,8 +199,10 @@ class Workspace:
         if ended or not read_logs:
             return ended
         # the log keeps it, so that it explains an Issue and never stops other checks: space may be free again
-        logged = self._lab.postgres.logs().splitlines()
-        full = any(_NO_SPACE in line and _TABLESPACES not in line for line in logged)
+        logged = self._lab.postgres.logs()
+        full = _NO_SPACE in logged and any(
+            _NO_SPACE in line and _TABLESPACES not in line for line in logged.splitlines()
+        )
         storage = self._lab.evidence.storage
         return Failure(what=f"the file system of the server's data was full ({storage})") if full else None
 
