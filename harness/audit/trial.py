@@ -79,11 +79,11 @@ class Trial(Struct, frozen=True, kw_only=True):
         return _OPERATIONS.get(property_) in {change.op for change in self.changes}
 
 
-def try_trail(target: AuditTarget, application: Client, undeclared: Client, admin: Client) -> Trial:
+def try_trail(target: AuditTarget, application: Client, undeclared: Client | None, admin: Client) -> Trial:
     """Write in two transactions with an actor each, then without one, and return which properties the trail has.
 
     :param application: a direct connection of the application's role to a database in which nothing was written yet.
-    :param undeclared: another such connection, for the writes without an actor.
+    :param undeclared: another such connection, for the writes without an actor; None leaves them out.
     :param admin: reads the trail.
     :raises SqlError: for a statement of the target that does not run.
     :raises DatabaseError: for rows of the trail that have no canonical form.
@@ -112,6 +112,8 @@ def try_trail(target: AuditTarget, application: Client, undeclared: Client, admi
         row = {Recorded.INSERTS: _WRITES[Recorded.INSERTS].format(slug=_DECLARED)}
         if problem := _write(target, application, _ADA, row):
             return problem
+        if undeclared is None:
+            return Trial(missing=missing, changes=changes)
         statements = {_OPERATIONS[at]: _WRITES[at] for at in _WRITES if at not in target.omits and at not in missing}
         if TrailFeature.TRUNCATE in target.claims:
             statements["truncate"] = "TRUNCATE public.bookmarks"

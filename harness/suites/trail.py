@@ -63,7 +63,8 @@ def _shown_by(property_: Recorded, claim: str, severity: Severity) -> Check:
         area=ACTOR_SETTING if about_actors else CAPTURE_TRIGGER,
     )
     def shown(ctx: CheckContext) -> None:
-        trial = try_trail(ctx.target, ctx.direct_client(), ctx.direct_client(), ctx.admin)
+        undeclared = ctx.direct_client() if property_ is Recorded.UNDECLARED else None
+        trial = try_trail(ctx.target, ctx.direct_client(), undeclared, ctx.admin)
         if property_ in ctx.target.omits:
             shown = _FOUND if trial.shows(property_) else _OMITTED
             if ctx.expect(f"{property_.meaning}, which `omits` has", shown, equals=_OMITTED):
