@@ -5,7 +5,6 @@ from __future__ import annotations
 import contextlib
 import json
 import os
-import shutil
 import signal as signals
 import subprocess
 from pathlib import Path
@@ -164,7 +163,8 @@ class NativeService:
         if not self._removed:
             self._end_at_once()
             self._removed = self.logs() or "(nothing was logged)\n"
-            shutil.rmtree(self._folder, ignore_errors=True)
+            # the data of one server is tens of thousands of files, which Python removes at nine times the cost
+            subprocess.run(["rm", "-rf", "--", str(self._folder)], stderr=subprocess.DEVNULL, check=False)  # noqa: S603, S607
 
     def _end_at_once(self) -> None:
         """Ask the server to end its children first: in a container without an init, orphans would stay as zombies."""
