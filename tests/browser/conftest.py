@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import itertools
 import os
 from typing import TYPE_CHECKING, Any
 
@@ -38,13 +39,16 @@ def window(browser: Browser) -> Iterator[Page]:
     page.context.close()
 
 
+#: makes each address new: a page that differs in its fragment only is not loaded again
+_LOADS = itertools.count()
+
+
 class Pages:
-    """Opens pages from disk, and collects what they must not do."""
+    """Opens pages from disk, one after another, and collects what they must not do."""
 
     def __init__(self, browser: Browser, window: Page) -> None:
         self._browser = browser
         self._window = window
-        self._opened: list[Page] = []
         self._listening = contextlib.ExitStack()
         #: errors of the console, which include violations of the content security policy
         self.errors: list[str] = []
@@ -57,20 +61,23 @@ class Pages:
         place: str = "",
         *,
         width: int = 1400,
-        height: int = 900,
+        height: int = 400,
         dark: bool = False,
         scripts: bool = True,
     ) -> Page:
-        """Open a page at a place such as `#row=session/capture.insert`; it stays open until the test ends."""
-        if scripts and self._window not in self._opened:
-            page = self._window
-        else:
-            page = self._browser.new_page(reduced_motion="reduce", java_script_enabled=scripts)
-        self._opened.append(page)
+        """Open a page at a place such as `#row=session/capture.insert`, and close the page opened before it.
+
+        A low window takes half as long to draw as a high one.
+        """
+        self.close()
+        page = self._window
+        if not scripts:
+            page = self._browser.new_page(reduced_motion="reduce", java_script_enabled=False)
+            self._listening.callback(page.context.close)
         page.set_viewport_size({"width": width, "height": height})
         page.emulate_media(media="null", color_scheme="dark" if dark else "light")
         page.set_default_timeout(20_000)
-        address = path.as_uri()
+        address = f"{path.as_uri()}?{next(_LOADS)}"
         self._listen(
             page, "console", lambda message: self.errors.append(message.text) if message.type != "log" else None
         )
@@ -95,13 +102,9 @@ class Pages:
             self.requests.append(request.url)
 
     def close(self) -> None:
+        """Stop listening; the page in the window stays until the next one takes its place."""
         self._listening.close()
-        for page in self._opened:
-            if page is self._window:
-                page.goto("about:blank")
-                page.mouse.move(0, 0)  # nothing of the next page is hovered over
-            else:
-                page.context.close()
+        self._window.mouse.move(0, 0)  # nothing of the next page is hovered over
 
 
 @pytest.fixture
@@ -118,6 +121,12 @@ def pages(browser: Browser, window: Page) -> Iterator[Pages]:
 def report_page(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Return a page with every kind of cell."""
     return written(ordinary(), tmp_path_factory.mktemp("page"))
+
+
+@pytest.fixture(scope="package")
+def whole_page(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Return a page with every kind of cell, and with many columns and rows."""
+    return written(ordinary(whole=True), tmp_path_factory.mktemp("whole"))
 
 
 @pytest.fixture(scope="package")
