@@ -42,6 +42,8 @@ def drop_database(admin: Client, name: str) -> None:
 
 
 def leave_database(admin: Client, name: str) -> int:
-    """End all connections to a database that stays until its server is removed, and return its size in bytes."""
-    size: int = admin.value(_LEAVE, [name])
-    return size
+    """End all connections to a database that stays until its server is removed.
+
+    :returns: its size in bytes; 0 if it is gone.
+    """
+    return admin.value(_LEAVE, [name]) or 0

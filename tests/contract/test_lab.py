@@ -10,7 +10,7 @@ import jinja2
 import pytest
 from msgspec.structs import replace
 
-from harness.database import SqlError, connect, console
+from harness.database import SqlError, connect, console, create_database, drop_database, leave_database
 from harness.engine import native_group
 from harness.engine.docker_engine import DockerEngine
 from harness.engine.native_folders import runs_on_disk
@@ -132,6 +132,24 @@ def test_a_port_that_is_in_use_is_replaced(owner: Owner, monkeypatch: pytest.Mon
         lab = stand_up(engine, load_topologies()["direct"], owner, Redactor())
         lab.close()
     nothing_is_left(engine, owner)
+
+
+def test_a_database_that_is_left_has_no_sessions_and_one_that_is_gone_has_no_size(
+    engine: Engine, owner: Owner
+) -> None:
+    lab = stand_up(engine, load_topologies()["direct"], owner, Redactor())
+    try:
+        with lab.connect_admin() as admin:
+            create_database(admin, "left", owner=lab.roles.owner.name)
+            client = connect(lab.owner("left"))
+            assert leave_database(admin, "left") > 1_000_000
+            with pytest.raises(SqlError):
+                client.value("SELECT 1")
+            client.close()
+            drop_database(admin, "left")
+            assert leave_database(admin, "left") == 0
+    finally:
+        lab.close()
 
 
 def test_the_pooler_forwards_scram_keys_and_has_only_the_password_of_its_own_login(
