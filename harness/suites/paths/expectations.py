@@ -74,6 +74,10 @@ def expect_done(ctx: CheckRecord, run: PathRun, attempt: Attempt) -> bool:
         try:
             state = run.job_ended(attempt)
         except TimedOutError as error:
+            seen = run.job_state(attempt)
+            # the worker of the harness's own host is only slow; in an environment, a job that nobody begins is a finding
+            if ctx.site.admin is not None and seen and not seen.attempt:
+                raise NotExercisedError(error.what) from None
             held = ctx.expect(JOB, error.what, equals="completed")
         else:
             held = ctx.expect(JOB, state.state if state else "gone", equals="completed")
