@@ -23,14 +23,18 @@ class Phases(Struct, frozen=True, kw_only=True):
 
     #: side by side, up to the limits of the run
     together: tuple[PlannedCheck, ...]
-    #: group after group, once `together` has ended
+    #: the cases of job engines, at the same time as `together`: they mostly wait for their workers
+    jobs: tuple[PlannedCheck, ...]
+    #: group after group, once `together` and `jobs` have ended
     grouped: tuple[PlannedCheck, ...]
-    #: paths of the host application, at the same time as `together` and `grouped`
+    #: paths of the host application, at the same time as `together`, `jobs` and `grouped`
     paths: tuple[PlannedCheck, ...]
     #: they restart servers or change the pooler's settings, so nothing else runs meanwhile
     disruptive: tuple[PlannedCheck, ...]
     #: on servers of their own, one after another, at the same time as all others
     apart: tuple[PlannedCheck, ...]
+    #: the same for the cases of job engines: their workers wait for what servers hold after a fault
+    jobs_apart: tuple[PlannedCheck, ...]
 
 
 def longest_first(topologies: Iterable[Topology], rows: Callable[[Topology], int]) -> list[Topology]:
@@ -55,28 +59,22 @@ def phases_of(rows: Iterable[PlannedCheck], checks: Mapping[str, Check]) -> Phas
 
     :param checks: by id; it holds the check of every row.
     """
-    together: list[PlannedCheck] = []
-    grouped: list[PlannedCheck] = []
-    paths: list[PlannedCheck] = []
-    disruptive: list[PlannedCheck] = []
-    apart: list[PlannedCheck] = []
+    phases: dict[str, list[PlannedCheck]] = {name: [] for name in Phases.__struct_fields__}
     for row in rows:
-        check = checks[row.check]
-        if check.own_servers:
-            apart.append(row)
-        elif check.disrupts:
-            disruptive.append(row)
-        elif check.path:
-            paths.append(row)
-        else:
-            (grouped if check.serial_group else together).append(row)
-    return Phases(
-        together=tuple(together),
-        grouped=tuple(grouped),
-        paths=tuple(paths),
-        disruptive=tuple(disruptive),
-        apart=tuple(apart),
-    )
+        phases[_phase_of(checks[row.check])].append(row)
+    return Phases(**{name: tuple(of_phase) for name, of_phase in phases.items()})
+
+
+def _phase_of(check: Check) -> str:
+    if check.own_servers:
+        return "jobs_apart" if check.job else "apart"
+    if check.disrupts:
+        return "disruptive"
+    if check.path:
+        return "paths"
+    if check.serial_group:
+        return "grouped"
+    return "jobs" if check.job else "together"
 
 
 def by_attempt(rows: Sequence[PlannedCheck]) -> Iterator[tuple[int, tuple[PlannedCheck, ...]]]:

@@ -81,6 +81,8 @@ class Run:
         self._lock = Lock()
         #: limits the checks without a serial group: those of groups are few, and mostly wait
         self._slots = BoundedSemaphore(settings.at_a_time)
+        #: limits the labs whose servers checks crash: a load writes to each of them, and to its disk
+        self._labs_apart = BoundedSemaphore(MOST_TOPOLOGIES)
         #: set by a signal
         self.interrupted = Event()
         #: set when no check may begin any more, whatever the cause
@@ -210,16 +212,21 @@ class Run:
             listener=self._notify,
         )
 
-    def _run_apart(self, rows: Sequence[PlannedCheck], topology: Topology) -> None:
+    def _run_apart(self, rows: Sequence[PlannedCheck], topology: Topology, *, suffix: str = "") -> None:
         """Run rows one after another on a second lab of the topology, which they may crash.
 
         The rows that need a link between the pooler and PostgreSQL get a lab of their own: others do without its cost.
+
+        :param suffix: of the names of the lab's logs, where the topology has several such labs.
         """
         for linked in (False, True):
             if some := [row for row in rows if self._checks[row.check].server_link is linked]:
-                self._run_on_second_lab(some, topology, linked=linked)
+                with self._labs_apart:
+                    self._run_on_second_lab(some, topology, linked=linked, suffix=suffix)
 
-    def _run_on_second_lab(self, rows: Sequence[PlannedCheck], topology: Topology, *, linked: bool) -> None:
+    def _run_on_second_lab(
+        self, rows: Sequence[PlannedCheck], topology: Topology, *, linked: bool, suffix: str
+    ) -> None:
         reasons = {row: self._checks[row.check].lacking(topology, self._settings.target) for row in rows}
         if all(reasons.values()):  # no server is needed
             for row, reason in reasons.items():
@@ -230,22 +237,23 @@ class Run:
         number = 0
         while pending and not self._stop.is_set():
             number += 1
-            pending = self._run_until_broken(pending, topology, linked=linked, number=number)
+            named = f"{suffix}-{number}" if number > 1 else suffix
+            pending = self._run_until_broken(pending, topology, linked=linked, suffix=named)
 
     def _run_until_broken(
-        self, pending: list[tuple[int, PlannedCheck]], topology: Topology, *, linked: bool, number: int
+        self, pending: list[tuple[int, PlannedCheck]], topology: Topology, *, linked: bool, suffix: str
     ) -> list[tuple[int, PlannedCheck]]:
         """Run rows on a lab of their own, until a fault leaves servers that no longer answer.
 
         :param pending: the number of an attempt, and its row.
-        :param number: of the lab.
+        :param suffix: of the names of the lab's logs.
         :return: the rows that are left: they need other servers.
         """
         lab: Lab | None = None
         workspace: Workspace | None = None
         try:
             lab = stand_up_for_faults(self._engine, topology, self._owner, self._redactor, self._stop, linked=linked)
-            lab.log_suffix += f"-{number}" if number > 1 else ""
+            lab.log_suffix += suffix
             self._labs.add(lab)
             self._record_own(lab)
             workspace = self._workspace(lab)
@@ -278,22 +286,31 @@ class Run:
         undisturbed = Lock()
         with (
             ThreadPoolExecutor(1, thread_name_prefix=f"paths-{topology.name}") as host_thread,
-            ThreadPoolExecutor(1, thread_name_prefix=f"apart-{topology.name}") as second_lab,
+            ThreadPoolExecutor(1, thread_name_prefix=f"jobs-{topology.name}") as jobs_thread,
+            ThreadPoolExecutor(2, thread_name_prefix=f"apart-{topology.name}") as further_labs,
         ):
             try:
-                apart = second_lab.submit(self._run_apart, phases.apart, topology)
+                apart = [
+                    further_labs.submit(self._run_apart, phases.apart, topology),
+                    further_labs.submit(self._run_apart, phases.jobs_apart, topology, suffix="-jobs"),
+                ]
                 if begins_with_disruptive(self._settings.topologies, topology.name):
                     self._in_turn(disruptive, topology, workspace)
                     disruptive = ()
                 paths = host_thread.submit(self._run_paths, phases.paths, topology, workspace, undisturbed)
-                for attempt, tried in by_attempt((*phases.together, *phases.grouped)):
+                for attempt, tried in by_attempt((*phases.together, *phases.jobs, *phases.grouped)):
                     now = phases_of(tried, self._checks)
-                    self._side_by_side(now.together, attempt, self._settings.jobs, topology, workspace)
+                    at_a_time = self._settings.jobs
+                    jobs = jobs_thread.submit(self._side_by_side, now.jobs, attempt, at_a_time, topology, workspace)
+                    if limits_all_databases(topology):
+                        jobs.result()
+                    self._side_by_side(now.together, attempt, at_a_time, topology, workspace)
+                    jobs.result()
                     self._in_groups(now.grouped, attempt, topology, workspace)
                 with undisturbed:
                     self._in_turn(disruptive, topology, workspace)
-                paths.result()
-                apart.result()
+                for others in (paths, *apart):
+                    others.result()
             except BaseException:
                 self._stop.set()
                 raise
@@ -344,7 +361,7 @@ class Run:
             try:
                 for future in pending:
                     future.result()
-                if self._settings.proving and not any(self._checks[row.check].serial_group for row in rows):
+                if self._settings.proving and phases_of(rows, self._checks).together:
                     self._runner.prove_trail(pool, rows, topology, workspace)
             except BaseException:
                 pool.shutdown(wait=False, cancel_futures=True)

@@ -21,7 +21,7 @@ from harness.checks.ordering import (
 from harness.checks.registry import P0, Check, TrailBreak, breaks_trail, check
 from harness.checks.scheduler import Run
 from harness.lab.topologies import load_topologies
-from harness.model import PathLabel, Section, ServiceEvidence
+from harness.model import JobLabel, PathLabel, Section, ServiceEvidence
 from tests.unit.made_up import planned, record, stood
 
 if TYPE_CHECKING:
@@ -31,6 +31,7 @@ if TYPE_CHECKING:
 
 TOPOLOGIES = list(load_topologies().values())[:4]
 PATH = PathLabel(name="posts", title="POST /api/posts", kind="HTTP")
+JOB = JobLabel(engine="queue", title="Queue", variant="direct", case="works", file="")
 
 
 def body(_ctx: CheckContext) -> None:
@@ -82,6 +83,9 @@ def test_rows_are_divided_by_what_may_run_next_to_them() -> None:
         declared("posts", path=PATH, serial_group="posts"),
         declared("export", serial_group="export"),
         declared("timeouts", disrupts=True, serial_group="timeouts"),
+        declared("retries", job=JOB),
+        declared("crash", own_servers=True),
+        declared("faults", own_servers=True, job=JOB),
         declared("update"),
     )
     phases = phases_of(rows_of(checks), checks)
@@ -89,6 +93,9 @@ def test_rows_are_divided_by_what_may_run_next_to_them() -> None:
     assert names(phases.grouped) == ["export"]
     assert names(phases.paths) == ["posts"]
     assert names(phases.disruptive) == ["restart", "timeouts"]
+    assert names(phases.jobs) == ["retries"]
+    assert names(phases.apart) == ["crash"]
+    assert names(phases.jobs_apart) == ["faults"]
 
 
 traits = st.fixed_dictionaries(
@@ -96,6 +103,8 @@ traits = st.fixed_dictionaries(
         "disrupts": st.booleans(),
         "path": st.sampled_from([None, PATH]),
         "serial_group": st.sampled_from(["", "one", "two"]),
+        "job": st.sampled_from([None, JOB]),
+        "own_servers": st.booleans(),
     }
 )
 
@@ -105,13 +114,13 @@ def test_every_row_runs_once_and_keeps_its_place(kinds: list[dict[str, Any]]) ->
     checks = checks_of(*(declared(f"c{number}", **kind) for number, kind in enumerate(kinds)))
     rows = rows_of(checks)
     phases = phases_of(rows, checks)
-    parts = [phases.together, phases.grouped, phases.paths, phases.disruptive]
-    assert sorted(names([row for part in parts for row in part])) == sorted(names(rows))
-    for part in parts:
+    parts = {name: getattr(phases, name) for name in phases.__struct_fields__}
+    assert sorted(names([row for part in parts.values() for row in part])) == sorted(names(rows))
+    for part in parts.values():
         assert list(part) == [row for row in rows if row in part]
-    assert {checks[row.check].disrupts for row in phases.disruptive} <= {True}
-    assert not any(checks[row.check].disrupts for part in parts[:3] for row in part)
-    assert not any(checks[row.check].serial_group or checks[row.check].path for row in phases.together)
+    disrupting = {name for name, part in parts.items() for row in part if checks[row.check].disrupts}
+    assert disrupting <= {"disruptive", "apart", "jobs_apart"}
+    assert not any(checks[row.check].serial_group or checks[row.check].path for row in (*phases.together, *phases.jobs))
 
 
 def test_groups_run_in_the_order_of_the_plan() -> None:
