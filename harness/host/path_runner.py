@@ -99,6 +99,8 @@ class PathRun:
         self._on_left_behind = on_left_behind
         #: the values of each attempt, for the cleanup; shared with the parent
         self.attempts: list[Values] = parent.attempts if parent else []
+        #: the unique texts of attempts that may have changed something; shared with the parent
+        self.begun: set[str] = parent.begun if parent else set()
         self._cleans_up = parent is None
 
     def __enter__(self) -> Self:
@@ -123,6 +125,8 @@ class PathRun:
 
     def _clean_up(self, values: Values) -> bool:
         """Send the cleanup of an attempt, and return whether everything is removed."""
+        if values.unique not in self.begun:
+            return True
         for number, step in enumerate(self.declared.cleanup, 1):
             try:
                 response = self._http.send(step, values, self.declared.deadline_s)
@@ -169,11 +173,13 @@ class PathRun:
         elif not self._all_steps_prepare(job):
             done = self._send(self.declared.steps[-1:], values)
         elif job:
+            self.begun.add(values.unique)
             identity = self.jobs(job).insert(job, values)
             values.keep("job_id", str(identity))
             self._note(values)
             done = Attempt(values=values, job=identity)
         else:
+            self.begun.add(values.unique)
             done = Attempt(values=values, exit_code=self._run_command(values))
         return replace(done, steps=before.steps + done.steps, answers=before.answers + done.answers)
 
@@ -192,6 +198,8 @@ class PathRun:
                     values=values, steps=tuple(sent), answers=tuple(answers), not_exercised="the run was interrupted"
                 )
             response = self._http.send(step, values, self.declared.deadline_s)
+            if response.arrived:
+                self.begun.add(values.unique)
             sent.append(step)
             answers.append(response)
             if response.failure or response.status != step.status:

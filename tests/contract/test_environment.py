@@ -341,6 +341,8 @@ def test_a_path_is_not_run_when_the_host_is_down(verify: Callable[..., tuple[int
     assert row(run, "path.new-post").status is Status.NOT_RUN
     assert "connection refused" in row(run, "path.new-post").reason
     assert code == 3
+    # no request arrived, so nothing can be left, and no note says so
+    assert list((places.cache() / "environments").glob(f"{run.record.run_id}-*")) == []
 
 
 def test_a_path_is_not_run_when_the_host_rejects_the_caller(
