@@ -218,7 +218,7 @@ def test_hostile_patterns_of_owners_end(tmp_path: Path, pattern: str) -> None:
 
 
 @given(st.binary(max_size=300))
-@settings(max_examples=200)
+@settings(max_examples=100)
 def test_any_line_can_be_searched(line: bytes) -> None:
     assert all(secret.shape for secret in secrets_in(line, ()))
 
@@ -360,7 +360,7 @@ def test_any_yaml_is_read_or_refused_with_a_reason(tmp_path: Path, text: str) ->
 
 
 @given(st.text(alphabet="abon: -[]{}&*!|>\n'\"#<", max_size=80))
-@settings(max_examples=200)
+@settings(max_examples=100)
 def test_any_text_is_a_node_or_a_reason(text: str) -> None:
     found = read_yaml(text)
     assert isinstance(found, Node) or found

@@ -454,7 +454,6 @@ def read_all(printed: bytes, redact: Callable[[str], str] = unchanged) -> Worker
     return output
 
 
-@settings(max_examples=60, deadline=None)
 @given(
     st.lists(
         st.text(st.characters(exclude_characters="\n\r", exclude_categories=["Cs"]), max_size=40),
@@ -476,7 +475,7 @@ def test_the_last_lines_are_kept_as_printed(lines: list[str], times: int) -> Non
             assert line == wanted[: LONGEST_LINE - 1] + "…"
 
 
-@settings(max_examples=40, deadline=None)
+@settings(max_examples=20)
 @given(st.binary(max_size=2000), st.integers(1, 400))
 def test_any_bytes_give_a_bounded_text(printed: bytes, times: int) -> None:
     output = read_all(printed * times)

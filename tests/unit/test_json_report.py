@@ -121,7 +121,7 @@ def rows(draw: st.DrawFn) -> Row:
     )
 
 
-@settings(max_examples=30)
+@settings(max_examples=15)
 @given(found=st.lists(rows(), unique_by=lambda row: (row.planned.target, row.planned.check)))
 def test_no_row_loses_anything(report: Report, found: list[Row]) -> None:
     document = decoded(replace(report, rows=tuple(found)))

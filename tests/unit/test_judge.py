@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 from msgspec.structs import replace
 
@@ -413,7 +413,6 @@ def test_the_json_has_what_the_lines_have(kept: Kept, capsys: pytest.CaptureFixt
     assert [one["name"] for one in found["expectations"] if not one["held"]] == [LOST]
 
 
-@settings(max_examples=30, deadline=None)
 @given(junk=st.binary(max_size=200), state=st.booleans())
 def test_a_damaged_history_never_ends_the_command(junk: bytes, *, state: bool) -> None:
     with tempfile.TemporaryDirectory() as reports:

@@ -181,7 +181,7 @@ def read_or_error(folder: Path) -> StoredRun | None:
         return None
 
 
-@settings(max_examples=60, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(file=st.sampled_from(FILES[:4]), data=st.binary(max_size=200))
 def test_any_bytes_are_an_error_or_edited(file: str, data: bytes, whole: Path) -> None:
     with tempfile.TemporaryDirectory() as temporary:
@@ -193,7 +193,7 @@ def test_any_bytes_are_an_error_or_edited(file: str, data: bytes, whole: Path) -
         assert run is None or (run.integrity.verdict is Verdict.EDITED) == (data != before)
 
 
-@settings(max_examples=150, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(max_examples=60, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(
     file=st.sampled_from(FILES), at=st.floats(0, 1, exclude_max=True), byte=st.binary(max_size=3), cut=st.integers(0, 3)
 )

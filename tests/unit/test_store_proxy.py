@@ -596,7 +596,7 @@ PARTS = (
 )
 
 
-@settings(max_examples=60, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(garbage=st.one_of(st.binary(max_size=200), st.lists(st.sampled_from(PARTS), max_size=12).map(b"".join)))
 def test_no_bytes_end_the_proxy(store: Store, proxy: StoreProxy, garbage: bytes) -> None:
     store.objects[PATH] = CONTENT
