@@ -25,6 +25,7 @@ from harness.mutants.variants import SOUND, Variant, sql_of, target_file_of, var
 from harness.redaction import Redactor
 from harness.suites.capture import extremes
 from tests.contract.command_line import harness_here
+from tests.tables import each_row
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -140,7 +141,7 @@ def test_a_sound_trail_records_what_was_written(owner: Client, trail: str) -> No
     assert len({change.transaction_id for change in changes}) == 1
 
 
-@pytest.mark.parametrize("variant", variants(), ids=[variant.full_name for variant in variants()])
+@each_row("variant", variants(), ids=[variant.full_name for variant in variants()])
 def test_a_faulty_variant_installs_and_attaches(
     owner: Client, installed: Client, variant: Variant, tmp_path: Path
 ) -> None:

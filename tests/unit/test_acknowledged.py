@@ -36,6 +36,7 @@ from harness.checks.judges.recovery import Recovery, recoveries
 from harness.errors import StoreError
 from harness.model.history import Fault, History, Opening, Operation, Outcome
 from harness.store.histories import Journal, read_history, read_state
+from tests.tables import each_row
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -401,7 +402,7 @@ def operation(seq: int, **changes: Any) -> Operation:
     return replace(one, **changes)
 
 
-@pytest.mark.parametrize(
+@each_row(
     ("second", "problem"),
     [
         ({"key": "c1-1"}, "insert as the next operation on c1-1"),

@@ -15,6 +15,7 @@ from harness.audit.actor import Actor
 from harness.audit.actor_convention import NO_ACTOR, ActorConvention, IdType
 from harness.checks.application import Application
 from harness.database import Client
+from tests.tables import each_row
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -25,7 +26,7 @@ _SETTINGS = {"app.id": "{id}", "app.who": "{type}:{id}"}
 _DECLARE = "INSERT INTO audit.who (kind, id) VALUES ({type}, {id})"
 
 
-@pytest.mark.parametrize(
+@each_row(
     ("convention", "actor", "declared"),
     [
         (ActorConvention(setting="a.b"), ADA, """SELECT set_config('a.b', '{"type":"user","id":"ada"}', true)"""),

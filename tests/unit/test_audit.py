@@ -20,6 +20,7 @@ from harness.audit.job import actor_from_args, context_from_args, job_args
 from harness.audit.reading import AuditedChange, Filter, FilterError, diff, read_change
 from harness.audit.retention import Policy, RetentionError
 from harness.audit.telemetry import Event, Telemetry
+from tests.tables import each_row
 
 NOW = datetime(2026, 1, 2, 3, 4, 5, 678, tzinfo=UTC)
 IDS = st.text(min_size=1).filter(str.strip)
@@ -39,7 +40,7 @@ def test_an_anonymous_actor_has_no_id() -> None:
     assert Actor("anonymous", "10.0.0.7").reference == {"type": "anonymous"}
 
 
-@pytest.mark.parametrize(
+@each_row(
     ("given_map", "tag"),
     [
         ({"type": "root", "id": "1"}, "unknown_actor_type"),
@@ -90,7 +91,7 @@ def test_a_policy_has_one_window() -> None:
     assert not Policy(keep_days=1).enabled
 
 
-@pytest.mark.parametrize(
+@each_row(
     "given_policy",
     [
         {},
@@ -146,7 +147,7 @@ def test_differences_name_both_environments() -> None:
 # --- reading ------------------------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize(
+@each_row(
     ("given_filter", "message"),
     [
         ({"tabel": "x"}, "did you mean table"),

@@ -19,6 +19,7 @@ from harness.report.baseline import Standing, baseline_of, compare_with, encoded
 from harness.report.building import build_report
 from harness.report.evidence import NOBODY_RAN_IT
 from harness.report.render import render
+from tests.tables import each_row
 from tests.unit.made_up import CHECKS, NAMES, record, result
 from tests.unit.test_changes import ACCEPTED, NEW, evidence, feature, issue
 
@@ -35,7 +36,7 @@ def compared(before: Result, after: Result) -> BaselineComparison:
     return compare_with(baseline_of(evidence([before]), "mine"), evidence([after], record(NEW)), "a run")
 
 
-@pytest.mark.parametrize(
+@each_row(
     ("before", "after", "standing", "fails"),
     [
         (OK, issue(), Standing.NEW, True),

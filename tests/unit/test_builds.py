@@ -20,6 +20,7 @@ from harness.engine.builds import with_labels
 from harness.engine.owner import Owner, process_started
 from harness.errors import ImageUnavailableError
 from harness.waiting import NotYet, poll
+from tests.tables import each_row
 
 DOCKERFILE = """\
 # FROM a comment
@@ -47,7 +48,7 @@ def test_only_the_stages_begin_with_the_labels() -> None:
     assert [line for line in lines if line != label] == DOCKERFILE.splitlines()
 
 
-@pytest.mark.parametrize(
+@each_row(
     ("printed", "reason"),
     [
         ("tar: root: Cannot write: No space left on device\nE: failed", "the disk is full"),

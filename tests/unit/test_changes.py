@@ -33,6 +33,7 @@ from harness.report.factors import Factor
 from harness.report.render import changes_in_markdown, render, scrubbed
 from harness.report.row_states import Direction
 from harness.report.sides import THIS_REPORT, side_of
+from tests.tables import each_row
 from tests.unit.made_up import CHECKS, NAMES, planned, record, result
 
 if TYPE_CHECKING:
@@ -213,7 +214,7 @@ def test_every_row_that_says_something_else_is_a_change(first: list[Result], sec
 # --- rows ------------------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize(
+@each_row(
     ("before", "after", "kind"),
     [
         (result("transaction", CHECKS[0]), issue(), Kind.NEW_ISSUE),
@@ -373,7 +374,7 @@ CASES: dict[Factor, Callable[[RunRecord], RunRecord]] = {
 }
 
 
-@pytest.mark.parametrize("factor", CASES)
+@each_row("factor", CASES)
 def test_the_one_thing_that_differs_is_the_likely_cause(factor: Factor) -> None:
     now = CASES[factor](record(NEW))
     changes = compare(evidence([result("transaction", CHECKS[0])]), evidence([issue()], now))

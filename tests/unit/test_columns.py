@@ -64,6 +64,7 @@ from harness.report.table import Column as TableColumn
 from harness.report.table import headed, table, text_field
 from harness.report.tables import LimitRow, ParityRow, Report
 from harness.report.topology_rows import TopologyRow
+from tests.tables import each_row
 from tests.unit.job_engines import job_row
 from tests.unit.made_up import CHECKS, NAMES, PLAN, mixed, planned, record, result, store_run
 from tests.unit.pages import evidence_of
@@ -417,7 +418,7 @@ def test_a_cell_of_an_unknown_column_is_an_error() -> None:
         headed(TopologyRow, headings.TOPOLOGY, {"colour": columns.TOPOLOGY[0].cell})
 
 
-@pytest.mark.parametrize(
+@each_row(
     ("heading", "key"),
     [
         ("Environments", "environment"),
@@ -440,7 +441,7 @@ def test_people_may_head_a_column_in_other_words(heading: str, key: str) -> None
 # --- cells -----------------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize(
+@each_row(
     ("piece", "markdown", "html"),
     [
         (Text("a | <b>"), r"a \| &lt;b&gt;", "a | &lt;b&gt;"),

@@ -8,6 +8,7 @@ from hypothesis import strategies as st
 
 from harness.model import EvidenceClass
 from harness.report.comparison import FIELDS, Comparison, compare
+from tests.tables import each_row
 
 POOLED = {
     "chain": "application to PgBouncer to PostgreSQL",
@@ -58,7 +59,7 @@ def test_without_a_pooler_its_fields_are_not_needed() -> None:
     assert _host({"pooler": "no", **SERVER}, {"pooler": "no", **SERVER}).matches == "yes"
 
 
-@pytest.mark.parametrize(
+@each_row(
     ("field", "value"),
     [
         *(("chain", value) for value in ("direct", "none", "no pooler", "Without Pooler", "without a  pooler")),
@@ -150,7 +151,7 @@ def test_a_field_that_only_staging_has_does_not_prevent_a_match() -> None:
     assert found.undeclared == ("statement_timeout",)
 
 
-@pytest.mark.parametrize(
+@each_row(
     ("field", "here", "there", "verdict"),
     [
         ("version", "1.24.1", "1.24.1", "same"),
@@ -230,7 +231,7 @@ def test_values_from_outside_do_not_break_the_line() -> None:
 # --- bounds ----------------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize(
+@each_row(
     ("bound", "inside", "outside"),
     [
         ("> 1.23", ["1.23.1", "1.24", "2"], ["1.23", "1.23.0", "1.22.9"]),
@@ -248,7 +249,7 @@ def test_a_bound_rules_out_the_values_outside_of_it(bound: str, inside: list[str
     assert {value: _verdict("version", value, bound) for value in outside} == dict.fromkeys(outside, "differs")
 
 
-@pytest.mark.parametrize(
+@each_row(
     "value", ["~> 1.24", "^1", "about 20", "Around 20", "1.24.x", "1.24.*", "1.24+", "17 or later"]
 )
 def test_a_value_that_is_not_exact_is_never_the_same(value: str) -> None:
@@ -349,7 +350,7 @@ def test_a_difference_in_a_field_without_a_known_consequence_says_so() -> None:
     assert "tls is off in staging and on in production: behaviour that depends on it may differ." in found.paragraph
 
 
-@pytest.mark.parametrize("field", FIELDS)
+@each_row("field", FIELDS)
 def test_every_difference_is_printed_with_its_consequence(field: str) -> None:
     found = _host(POOLED | {field: "some value"}, POOLED | {field: "another value"})
     assert f"{field} is some value in staging and another value in production: {FIELDS[field]}." in found.paragraph

@@ -30,6 +30,7 @@ from harness.lab.topologies import load_topology
 from harness.model import Section, Topology
 from harness.suites.catalogue import FIXTURES
 from harness.suites.pooling import probes
+from tests.tables import each_row
 from tests.unit.command_lines import commands, parse
 from tests.unit.doc_files import DOCUMENTS, ROOT, blocks, code_spans, text
 
@@ -65,7 +66,7 @@ def command_lines() -> Iterator[tuple[str, str]]:
                 yield document, found["words"]
 
 
-@pytest.mark.parametrize(("document", "line"), sorted(set(command_lines())))
+@each_row(("document", "line"), sorted(set(command_lines())))
 def test_every_command_line_is_valid(document: str, line: str) -> None:
     assert parse(shlex.split(line, comments=True)).command.name, f"{document}: {line}"
 
@@ -130,7 +131,7 @@ def session_lines() -> Iterator[tuple[str, str, str]]:
                 yield document, found["names"], found["words"] or ""
 
 
-@pytest.mark.parametrize(("document", "names", "words"), sorted(set(session_lines())))
+@each_row(("document", "names", "words"), sorted(set(session_lines())))
 def test_every_session_exists_and_passes_valid_arguments_on(document: str, names: str, words: str) -> None:
     for name in names.split():
         assert name in sessions(), document
@@ -144,7 +145,7 @@ def test_the_set_up_commands_are_in_one_block_of_the_readme() -> None:
     assert [line.split("#")[0].strip() for line in block.splitlines()] == ["./bootstrap report", "./bootstrap tests"]
 
 
-@pytest.mark.parametrize("document", DOCUMENTS)
+@each_row("document", DOCUMENTS)
 def test_every_extra_that_is_installed_exists(document: str) -> None:
     extras = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]["optional-dependencies"]
     named = re.findall(r"(?:'\.|pooler-harness)\[([a-z,]+)\]", text(document))
@@ -220,7 +221,7 @@ def test_the_example_of_a_target_is_named_by_its_project(tmp_path: Path, monkeyp
     assert loaded.documentation == "docs/audit.md"
 
 
-@pytest.mark.parametrize("document", DOCUMENTS)
+@each_row("document", DOCUMENTS)
 def test_every_json_example_is_one(document: str) -> None:
     for block in blocks(document, "json"):
         json.loads(block)
@@ -245,7 +246,7 @@ def test_the_examples_of_checks_can_be_declared() -> None:
             assert node.attr in context
 
 
-@pytest.mark.parametrize("document", [document for document in DOCUMENTS if document not in {GUIDE, JOB_ENGINES}])
+@each_row("document", [document for document in DOCUMENTS if document not in {GUIDE, JOB_ENGINES}])
 def test_every_other_python_example_can_be_run(document: str) -> None:
     for example in blocks(document, "python"):
         exec(compile(example, document, "exec"), {})  # noqa: S102 -- a part of this repository

@@ -7,11 +7,12 @@ import pytest
 from harness.engine.docker_reach import ContainerReach, Published, published_at
 from harness.engine.protocol import Address
 from harness.errors import EngineUnavailableError
+from tests.tables import each_row
 
 LOOPBACK = ("127.0.0.1", "127.0.0.1")
 
 
-@pytest.mark.parametrize(
+@each_row(
     ("address", "variables", "is_local", "expected"),
     [
         ("unix:///var/run/docker.sock", {}, True, LOOPBACK),

@@ -6,7 +6,6 @@ import re
 from pathlib import PurePosixPath
 
 import jinja2
-import pytest
 from jinja2 import meta, nodes
 
 from harness.audit.target_file import NEEDS_STATEMENT, TrailFeature
@@ -26,6 +25,7 @@ from harness.model.topology import (
 from harness.mutants.observed import MUTATIONS
 from harness.suites.catalogue import catalogue
 from harness.suites.pooling.advice import advice_for
+from tests.tables import each_row
 from tests.unit.command_lines import commands
 from tests.unit.doc_files import DOCUMENTS, ROOT, anchors, blocks, code_spans, prose, rows, text
 
@@ -160,7 +160,7 @@ def test_the_table_of_template_variables_is_complete() -> None:
 # --- names -----------------------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("document", DOCUMENTS)
+@each_row("document", DOCUMENTS)
 def test_every_check_that_is_named_exists(document: str) -> None:
     suites = "|".join(catalogue().suites())
     cells = re.findall(rf"\| `((?:{suites})\.(?!md`)[a-z0-9-]+)` (?=\|)", text(document))
@@ -178,7 +178,7 @@ def test_claims_are_quoted_as_the_checks_state_them() -> None:
     assert quoted == {check: claims[check] for check in quoted}
 
 
-@pytest.mark.parametrize("document", DOCUMENTS)
+@each_row("document", DOCUMENTS)
 def test_every_option_that_is_named_exists(document: str) -> None:
     known = {name for _, command in commands() for option in command.params for name in option.opts} | FOREIGN_OPTIONS
     known |= {"--version", "--help"}
@@ -203,7 +203,7 @@ def links(document: str) -> list[tuple[str, str]]:
     return re.findall(r"\]\((?!https?://|mailto:)([^)\s#]*)(?:#([^)\s]+))?\)", prose(document))
 
 
-@pytest.mark.parametrize("document", DOCUMENTS)
+@each_row("document", DOCUMENTS)
 def test_every_link_leads_to_a_file_and_to_a_heading(document: str) -> None:
     folder = PurePosixPath(document).parent
     for path, anchor in links(document):
@@ -213,7 +213,7 @@ def test_every_link_leads_to_a_file_and_to_a_heading(document: str) -> None:
             assert anchor in anchors(target.relative_to(ROOT).as_posix()), f"{path}#{anchor}"
 
 
-@pytest.mark.parametrize("document", DOCUMENTS)
+@each_row("document", DOCUMENTS)
 def test_every_path_of_the_repository_exists(document: str) -> None:
     named = re.findall(r"`((?:harness|topologies|templates|tests|docs)/[\w./-]*\w)/?`", text(document))
     assert [path for path in named if path not in OF_USERS and not (ROOT / path).exists()] == []

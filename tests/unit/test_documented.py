@@ -25,6 +25,7 @@ from harness.errors import ConfigError
 from harness.model import Behaviour, Outcome, PoolMode
 from harness.suites.catalogue import catalogue
 from harness.versions import numbers_of
+from tests.tables import each_row
 from tests.unit.made_up import stood
 
 if TYPE_CHECKING:
@@ -112,7 +113,7 @@ def expected(feature: str, chain: Facts) -> str:
     return " or ".join(map(str, documented(feature, chain).outcomes()))
 
 
-@pytest.mark.parametrize(
+@each_row(
     ("feature", "mode", "version", "settings", "outcomes"),
     [
         ("named-kept", TRANSACTION, "1.24.1", {}, "works"),
@@ -205,7 +206,7 @@ def test_a_reset_query_of_pgpool_is_judged_like_that_of_pgbouncer() -> None:
     assert expected("sql-prepare-apart", light) == "works"
 
 
-@pytest.mark.parametrize(
+@each_row(
     ("product", "version", "feature", "outcome", "is_defect"),
     [
         ("pgagroal", "1.6.0", "startup-tracked", "works", False),
@@ -253,7 +254,7 @@ def test_a_version_newer_than_all_that_were_seen_is_named(pooler: str, server: s
         assert re.search(r"so [1-9]\d* entries that apply here rest on older versions", sentence)
 
 
-@pytest.mark.parametrize(
+@each_row(
     ("product", "version", "feature", "older"),
     [
         ("pgpool", "4.7.3", "protocol-3-2", "4.6: fails (XX000, closed) ("),

@@ -30,6 +30,7 @@ from harness.lab.recognised import declared_facts
 from harness.lab.reset_query import STATES
 from harness.lab.topologies import load_topologies
 from harness.model import Outcome, PoolMode, Prepare, TopologyEvidence
+from tests.tables import each_row
 from tests.unit.made_up import stood
 
 names = st.text("abcdefgh_", min_size=1, max_size=8)
@@ -42,7 +43,7 @@ def facts(**settings: str) -> Facts:
 # --- pool sizes -------------------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize(
+@each_row(
     ("settings", "size", "largest"),
     [
         ({"default_pool_size": "8"}, 8, 8),

@@ -26,6 +26,7 @@ from harness.report.evidence import NOBODY_RAN_IT, Evidence
 from harness.report.merging import merge
 from harness.report.spans import elapsed_s
 from harness.store import StoredRun
+from tests.tables import each_row
 from tests.unit.made_up import CHECKS, NAMES, PLAN, planned, record, result, stood
 
 if TYPE_CHECKING:
@@ -91,7 +92,7 @@ REACHED = EnvironmentEvidence(name="staging", reached=True)
 OK, ISSUE, NA, NOT_RUN = Status.OK, Status.ISSUE, Status.NA, Status.NOT_RUN
 
 
-@pytest.mark.parametrize(
+@each_row(
     ("environments", "state", "older", "newer", "wins"),
     [
         # in a topology, Not run replaces only Not run

@@ -20,6 +20,7 @@ from harness.report.render import render
 from harness.report.tables import Declared
 from harness.suites.catalogue import catalogue
 from harness.suites.causes import NAMED, Cause, cause_of
+from tests.tables import each_row
 from tests.unit.made_up import CHECKS, result
 from tests.unit.test_changes import ACCEPTED, evidence, feature, issue
 
@@ -173,7 +174,7 @@ def test_a_long_script_keeps_its_beginning_and_its_end() -> None:
     assert int(left[1]) + kept == 100
 
 
-@pytest.mark.parametrize(
+@each_row(
     ("session", "statement", "kept"),
     [
         ("a", "ALTER ROLE app PASSWORD 'se''cret'", "ALTER ROLE app PASSWORD '…';"),

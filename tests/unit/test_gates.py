@@ -29,6 +29,7 @@ from harness.gates.tree import Tree
 from harness.gates.workflow_rows import read_workflows
 from harness.gates.yaml_nodes import Node, read_yaml
 from harness.model import Status
+from tests.tables import each_row
 from tests.unit.repositories import CI, GOOD, commit, in_git, repository, write
 
 if TYPE_CHECKING:
@@ -176,7 +177,7 @@ def test_secrets_are_found(line: str) -> None:
     assert list(secrets_in(line.encode(), ()))
 
 
-@pytest.mark.parametrize(
+@each_row(
     "line",
     [
         "DATABASE_URL=postgresql://postgres:postgres@localhost:5432/app",

@@ -17,6 +17,7 @@ from harness.gates.shell_words import UnreadableScriptError
 from harness.gates.tree import Tree
 from harness.gates.workflow_rows import read_workflows, workflow_rows
 from harness.model import Status
+from tests.tables import each_row
 from tests.unit.repositories import CI, WORKFLOW, in_git, workflow, write
 
 if TYPE_CHECKING:
@@ -153,7 +154,7 @@ def test_any_text_is_read_or_refused(parts: list[str]) -> None:
         assert str(error)
 
 
-@pytest.mark.parametrize(
+@each_row(
     "text",
     [
         "(" * 2000,
@@ -179,7 +180,7 @@ def test_deep_and_long_scripts_are_refused(text: str) -> None:
         assert len(commands_of(text, 1, errexit=True, pipefail=False)) <= 1
 
 
-@pytest.mark.parametrize(
+@each_row(
     ("command", "kinds"),
     [
         ("ruff check .", {"lint"}),
@@ -229,7 +230,7 @@ def test_what_a_command_checks(command: str, kinds: set[str]) -> None:
     assert {str(kind) for kind in kinds_of(command.split(), Steps())} == kinds
 
 
-@pytest.mark.parametrize(
+@each_row(
     ("command", "kinds"),
     [
         ("uv run --group dev pytest", {"unit"}),

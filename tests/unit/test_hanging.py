@@ -11,6 +11,7 @@ import pytest
 from harness.checks import hanging
 from harness.checks.hanging import HangWatch, lock_in_words, was_held_up
 from harness.suites.capture.transactions import stands_for
+from tests.tables import each_row
 
 _NUMBER = 4711
 
@@ -52,7 +53,7 @@ def test_no_write_is_blamed_while_the_harness_was_stopped(monkeypatch: pytest.Mo
     assert (list(answers), looks) == ([], ["a look"])
 
 
-@pytest.mark.parametrize(
+@each_row(
     ("identity", "is_bare"),
     [
         ("4711", True),

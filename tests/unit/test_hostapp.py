@@ -29,6 +29,7 @@ from harness.hostapp.log_lines import JsonLines, context_of, described
 from harness.hostapp.settings import Actor, SettingsError, load_migration, load_settings
 from harness.lab.topologies import load_topologies, load_topology
 from harness.model import Notifier
+from tests.tables import each_row
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -77,7 +78,7 @@ def test_an_acceptable_id_is_kept(given_id: str) -> None:
     assert correlation.given_or_fresh(f"  {given_id}\t") == given_id
 
 
-@pytest.mark.parametrize("given_id", [None, "", "  ", "x" * 257, "tab\there", "new\nline", "é", "\x7f", "\x00"])
+@each_row("given_id", [None, "", "  ", "x" * 257, "tab\there", "new\nline", "é", "\x7f", "\x00"])
 def test_any_other_id_is_replaced_by_a_new_one(given_id: str | None) -> None:
     fresh, other = correlation.given_or_fresh(given_id), correlation.given_or_fresh(given_id)
     assert correlation.is_acceptable(fresh)
@@ -101,14 +102,14 @@ def test_a_valid_post_is_read() -> None:
     assert (post.title, post.slug) == ("A title", "a-title")
 
 
-@pytest.mark.parametrize("document", [None, [], "post", 1, {}, {"post": None}, {"post": []}, {"post": "text"}])
+@each_row("document", [None, [], "post", 1, {}, {"post": None}, {"post": []}, {"post": "text"}])
 def test_a_post_must_be_an_object(document: object) -> None:
     with pytest.raises(validation.InvalidError) as caught:
         validation.post_from(document)
     assert caught.value.errors == {"post": ["must be an object"]}
 
 
-@pytest.mark.parametrize(
+@each_row(
     ("value", "message"),
     [
         (None, "can't be blank"),
@@ -315,7 +316,7 @@ def test_values_that_postgresql_quotes_are_left_out() -> None:
     )
 
 
-@pytest.mark.parametrize(
+@each_row(
     ("name", "context"),
     [
         ("uvicorn.error", "http"),

@@ -14,6 +14,7 @@ from harness.cli.commands import COMMANDS
 from harness.cli.main import root
 from harness.cli.parser import Entry, in_help
 from harness.cli.summaries import summary_of
+from tests.tables import each_row
 
 #: runs each command in a process of its own, which begins with what every command loads
 _RUN = """
@@ -71,7 +72,7 @@ def test_a_command_loads_only_what_it_needs(loaded: dict[str, set[str]], line: s
     assert sorted(_UNNEEDED[line] & loaded[line]) == []
 
 
-@pytest.mark.parametrize("entry", COMMANDS, ids=[entry.name for entry in COMMANDS])
+@each_row("entry", COMMANDS, ids=[entry.name for entry in COMMANDS])
 def test_the_help_text_of_the_program_says_what_the_command_itself_says(entry: Entry) -> None:
     """The source is read without an import; it shows the same as the command."""
     command = root.commands[entry.name]

@@ -24,6 +24,7 @@ from harness.suites.ingest.description import (
     other_request,
     unloadable,
 )
+from tests.tables import each_row
 from tests.unit.test_ingest_loading import written
 
 if TYPE_CHECKING:
@@ -39,7 +40,7 @@ def _exit(last: str = "", *, code: int | None = 1, ran_s: float = 0.3) -> Worker
     return WorkerExit(worker="A", exit_code=code, seconds=1.0, ran_s=ran_s, last_line=last)
 
 
-@pytest.mark.parametrize(
+@each_row(
     "last",
     [
         "ModuleNotFoundError: No module named 'shop'",
@@ -88,7 +89,7 @@ def test_a_program_that_fails_otherwise_is_a_faulty_one(last: str) -> None:
     assert unloadable([_exit(last)], lambda _: last) is None
 
 
-@pytest.mark.parametrize(
+@each_row(
     ("status", "key"),
     [
         (200, "presign.status"),

@@ -32,6 +32,7 @@ from harness.hostapp.ingest.settings import Actor, Settings, SettingsError, data
 from harness.hostapp.ingest.validation import InvalidError, upload_request_from
 from harness.hostapp.ingest.work_queue import Claimed, WorkQueue, is_transient
 from harness.ingest.pipeline_file import Pipeline
+from tests.tables import each_row
 
 ROOT = Path(__file__).resolve().parents[2]
 PIPELINES = ROOT / "harness/ingest/pipelines"
@@ -175,7 +176,7 @@ def test_a_request_without_a_content_type_is_for_bytes() -> None:
     )
 
 
-@pytest.mark.parametrize(
+@each_row(
     ("changes", "fields"),
     [
         ({"filename": None}, {"filename"}),
@@ -226,7 +227,7 @@ def test_the_settings_are_variables_of_the_environment() -> None:
     assert "hunter2" not in repr(found)
 
 
-@pytest.mark.parametrize(
+@each_row(
     ("changes", "message"),
     [
         ({"S3_BUCKET": "", "DATABASE_URL": ""}, "missing variables of the environment: DATABASE_URL, S3_BUCKET"),
@@ -390,7 +391,7 @@ def test_an_answer_about_an_earlier_claim_says_nothing_about_the_next_one() -> N
     assert leases.is_held(upload(claim=2))
 
 
-@pytest.mark.parametrize(
+@each_row(
     ("error", "transient"),
     [
         (psycopg.errors.DiskFull(), True),

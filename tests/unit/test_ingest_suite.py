@@ -30,6 +30,7 @@ from harness.suites.ingest.conclusion import late_file, measured, unnamed_state
 from harness.suites.ingest.programs import Programs
 from harness.suites.ingest.rows import CASES, ingest_checks
 from harness.suites.ingest.running import IngestRun
+from tests.tables import each_row
 from tests.unit.ingested import expectations_of, retried, row, state, upload
 
 #: breaks that no control makes, because only a program could; the judge has a mutation for each
@@ -57,7 +58,7 @@ def test_each_expectation_has_words_for_the_table() -> None:
     assert set(SHORT) == expectations_of(judged) | expectations_of(ingest_service)
 
 
-@pytest.mark.parametrize("case", IngestCase)
+@each_row("case", IngestCase)
 def test_each_case_says_what_was_measured(case: IngestCase) -> None:
     said = measured(Ingested(state(case)))
     assert said
@@ -142,7 +143,7 @@ def test_an_answer_that_never_ends_has_a_deadline_of_its_own() -> None:
     assert (reply.status, reply.failure) == (0, "no complete response within 0.3 s")
 
 
-@pytest.mark.parametrize(
+@each_row(
     ("url", "failure"),
     [
         ("s3://bucket/key", "not an HTTP address"),

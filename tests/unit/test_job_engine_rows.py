@@ -24,6 +24,7 @@ from harness.report.page import heat_map
 from harness.report.render import fragments, render
 from harness.report.sections import sections
 from harness.report.verdicts import verdicts
+from tests.tables import each_row
 from tests.unit.job_engines import DOCUMENTED, ENGINES, TOPOLOGIES, job_row, job_rows_of_many
 from tests.unit.made_up import record
 
@@ -52,7 +53,7 @@ def changed(row: Row, **fields: object) -> Row:
     return replace(row, result=replace(row.result, **fields))
 
 
-@pytest.mark.parametrize(
+@each_row(
     ("rows", "expected", "works"),
     [
         ([WORKS], ["works"], True),

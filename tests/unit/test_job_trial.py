@@ -16,6 +16,7 @@ from harness.suites.jobs.mistakes import Mistake, Seen, mistakes_in
 from harness.suites.jobs.shadowed import namesakes, shadowed
 from harness.suites.jobs.states import WORDS, StateQueryError, states_in
 from harness.suites.jobs.trial import Trial, tried_job
+from tests.tables import each_row
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -46,7 +47,7 @@ def test_a_sound_course_has_no_mistake(states: dict[int, str]) -> None:
     assert mistakes_in(replace(SOUND, states=states)) == ()
 
 
-@pytest.mark.parametrize(
+@each_row(
     ("changes", "found"),
     [
         ({"install_failed": "42601: no (exit code 1)"}, "the command `install` failed: 42601: no (exit code 1)"),

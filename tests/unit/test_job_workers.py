@@ -23,6 +23,7 @@ from harness.job_engines.worker_output import KEPT_LINES, LONGEST_LINE, WorkerOu
 from harness.job_engines.workers import Supervisor, Worker
 from harness.redaction import MASK, Redactor
 from harness.waiting import NotYet, poll
+from tests.tables import each_row
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Sequence
@@ -514,7 +515,7 @@ def test_a_secret_of_several_lines_is_not_kept() -> None:
     assert read_all(b"key: first-part\nno\nlast-part\nend\n", redact).tail == f"key: {MASK}\nend"
 
 
-@pytest.mark.parametrize(
+@each_row(
     ("printed", "last"),
     [
         (b"throw e\nError: stopped\n    at main {\n  code: '42P05'\n}\n\nNode.js v24.19.0\n", "Error: stopped"),
@@ -557,13 +558,13 @@ SQLSTATES_PRINTED = {
 }
 
 
-@pytest.mark.parametrize(("printed", "expected"), SQLSTATES_PRINTED.items(), ids=range(len(SQLSTATES_PRINTED)))
+@each_row(("printed", "expected"), SQLSTATES_PRINTED.items(), ids=range(len(SQLSTATES_PRINTED)))
 def test_sqlstates_are_recognised_as_drivers_print_them(printed: str, expected: tuple[str, ...]) -> None:
     assert sqlstates_in(printed) == expected
     assert read_all(f"before\n{printed}\nafter".encode()).sqlstates == expected
 
 
-@settings(max_examples=50, deadline=None)
+@settings(max_examples=25)
 @given(st.text())
 def test_any_text_gives_each_sqlstate_once(text: str) -> None:
     found = sqlstates_in(text)

@@ -17,6 +17,7 @@ from harness.checks.judging import reason_of
 from harness.ingest.cases import IngestCase
 from harness.ingest.pipeline_file import Settings, Status
 from harness.suites.ingest.conclusion import undecided
+from tests.tables import each_row
 from tests.unit.ingested import WORKS, broken, download, judge, retried, row, state, upload, words
 
 if TYPE_CHECKING:
@@ -54,7 +55,7 @@ _SOUND = {
 }
 
 
-@pytest.mark.parametrize("case", IngestCase)
+@each_row("case", IngestCase)
 def test_a_sound_pipeline_breaks_nothing(case: IngestCase) -> None:
     assert broken(_SOUND[case]) == set()
     assert words(_SOUND[case]) == WORKS
@@ -85,7 +86,7 @@ def test_every_case_looks_at_what_a_pipeline_must_not_touch(
     assert name in broken(replace(_SOUND[case], **changes))
 
 
-@pytest.mark.parametrize("case", [case for case in judged._CASES if case is not IngestCase.RETRIES])
+@each_row("case", [case for case in judged._CASES if case is not IngestCase.RETRIES])
 def test_every_case_compares_checksums_and_times(case: IngestCase) -> None:
     index = next(n for n, one in enumerate(_SOUND[case].uploads) if one.end == "indexed")
     of = _SOUND[case].uploads[index]
@@ -102,14 +103,14 @@ _STUCK = {
 }
 
 
-@pytest.mark.parametrize("case", [case for case in judged._CASES if case is not IngestCase.RETRIES])
+@each_row("case", [case for case in judged._CASES if case is not IngestCase.RETRIES])
 def test_an_upload_that_is_not_indexed_is_found(case: IngestCase) -> None:
     of = next(one for one in _SOUND[case].uploads if one.end == "indexed")
     found = replace(_SOUND[case], rows=_SOUND[case].rows | {of.id: row(of, Status.PROCESSING)})
     assert broken(found) == {_STUCK.get(case, judged.NOT_INDEXED)}
 
 
-@pytest.mark.parametrize("case", IngestCase)
+@each_row("case", IngestCase)
 def test_a_case_that_ended_early_says_nothing_about_the_ends_of_uploads(case: IngestCase) -> None:
     found = _SOUND[case]
     rows = {of.id: row(of, Status.PROCESSING) for of in found.uploads}
@@ -121,7 +122,7 @@ def test_a_case_that_ended_early_says_nothing_about_the_ends_of_uploads(case: In
     assert broken(replace(early, rows=rows | {of.id: wrong}, others_lost=1)) == {judged.CHECKSUM, judged.OTHERS}
 
 
-@pytest.mark.parametrize("case", [case for case in judged._CASES if case is not IngestCase.DATABASE_FAILS])
+@each_row("case", [case for case in judged._CASES if case is not IngestCase.DATABASE_FAILS])
 def test_a_refused_upload_is_found(case: IngestCase) -> None:
     found = _with_upload(_SOUND[case], error="the API answered 500, expected 201", stored_s=None)
     assert judged.REFUSED in broken(found)

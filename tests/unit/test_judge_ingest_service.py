@@ -27,6 +27,7 @@ from harness.ingest.cases import IngestCase
 from harness.ingest.loading import REFERENCE, find
 from harness.ingest.pipeline_file import Logs
 from harness.suites.ingest.rows import ingest_checks
+from tests.tables import each_row
 from tests.unit.ingested import expectations_of
 
 LINE = {"ts": "2026-01-02T03:04:05.678Z", "level": "info", "ctx": {}}
@@ -39,7 +40,7 @@ def line(**changes: Any) -> str:
 # --- reading ---------------------------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize(
+@each_row(
     ("text", "kind"),
     [
         (line(), ""),
@@ -91,7 +92,7 @@ def test_any_line_can_be_read(text: str) -> None:
 MOMENT = 1767323045.0
 
 
-@pytest.mark.parametrize(
+@each_row(
     ("text", "shown"),
     [
         ('{"lastIndexedAt": "2026-01-02T03:04:05.5+00:00"}', True),
@@ -217,13 +218,13 @@ def test_a_pipeline_without_a_fault_has_no_finding(case: IngestCase) -> None:
     assert not broken(case, GOOD[case])
 
 
-@pytest.mark.parametrize("case", IngestCase)
+@each_row("case", IngestCase)
 def test_nothing_observed_is_no_finding(case: IngestCase) -> None:
     assert judge_service(case, None) == ()
     assert not broken(case, ServiceSeen())
 
 
-@pytest.mark.parametrize(
+@each_row(
     ("case", "changes", "names"),
     [
         (IngestCase.READINESS, {"probes": (replace(DOWN, status=200),)}, {judged.NOT_READY}),

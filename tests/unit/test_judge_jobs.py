@@ -14,6 +14,7 @@ from harness.checks.judges.job_words import outcome
 from harness.checks.judges.jobs import judge_jobs, settled
 from harness.job_engines.target_file import Case, Settings
 from harness.model.history import History, Opening, Operation
+from tests.tables import each_row
 
 OPENING = Opening(topology="transaction", check="jobs.an-engine", judge="jobs", started_at="2026-11-28T12:00:00Z")
 SETTINGS = Settings(lease_s=3, poll_s=1, idle_s=1, attempts=3)
@@ -116,7 +117,7 @@ def test_a_job_that_outlasts_its_lease_may_be_taken_over_again() -> None:
     assert broken(history, more(without(state, 1, "done", "begin"), *course(1, ("begin", 1.0)), *slow)) == set()
 
 
-@pytest.mark.parametrize("case", Case)
+@each_row("case", Case)
 def test_a_sound_course_holds(case: Case) -> None:
     history, state = sound(case)
     assert judge_jobs(history, state)
@@ -194,7 +195,7 @@ MUTATIONS = [
 ]
 
 
-@pytest.mark.parametrize(("case", "name", "mutate"), MUTATIONS)
+@each_row(("case", "name", "mutate"), MUTATIONS)
 def test_a_mutation_breaks_the_expectation_that_names_it(case: Case, name: str, mutate: Any) -> None:
     history, state = sound(case)
     mutated = mutate(state)
@@ -526,7 +527,7 @@ UNSETTLED = [
 ]
 
 
-@pytest.mark.parametrize(
+@each_row(
     ("case", "mutate", "during_progress", "without_connections"),
     [row[1:] for row in UNSETTLED],
     ids=[row[0] for row in UNSETTLED],
@@ -546,7 +547,7 @@ def test_nothing_holds_for_good_while_jobs_can_change(case: Case, unsettled: Any
     assert judge_jobs(history, replace(state, unsettled=unsettled)) == ()
 
 
-@pytest.mark.parametrize("case", Case)
+@each_row("case", Case)
 def test_a_case_in_which_everything_holds_needed_no_more_connections(case: Case) -> None:
     history, state = sound(case)
     assert settled(history, replace(state, unsettled="shortage")) == state

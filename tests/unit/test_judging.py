@@ -29,6 +29,7 @@ from harness.errors import (
 )
 from harness.model import EndedBy, Expectation, Section, Status
 from harness.wire.messages import ClosedError, NotPostgresError, ServerError
+from tests.tables import each_row
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -202,7 +203,7 @@ S, T, H = Side.APPLICATION, Side.TARGET, Side.HARNESS
 NO_EXPECTATION = "it made no expectation, so it proves nothing"
 
 
-@pytest.mark.parametrize(
+@each_row(
     ("error", "side", "cause"),
     [
         # what a trigger raises, on whatever connection
@@ -257,7 +258,7 @@ CALLED = 'SQL statement "INSERT INTO trail"\nPL/pgSQL function capture() line 9 
 CHOSEN = "PL/pgSQL function capture() line 3 at RAISE"
 
 
-@pytest.mark.parametrize(
+@each_row(
     ("error", "side", "cause"),
     [
         # a trigger belongs to the subject, whatever its mistake, and whichever connection fires it
@@ -296,7 +297,7 @@ CAPTURE = (
 DIVISION = raised(within(errors.DivisionByZero, CHOSEN), S)
 
 
-@pytest.mark.parametrize(
+@each_row(
     ("error", "safety", "feature", "verdict"),
     [
         (DIVISION, Safety.NO, "", Verdict(status=Status.ISSUE, reason=CAPTURE)),

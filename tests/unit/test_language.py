@@ -16,6 +16,7 @@ import pytest
 from msgspec import Struct
 
 from harness import places
+from tests.tables import each_row
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -159,14 +160,14 @@ def rooms() -> dict[str, list[Path]]:
     return {room: sorted(paths) for room, paths in sorted(files.items()) if paths}
 
 
-@pytest.mark.parametrize("room", rooms())
+@each_row("room", rooms())
 def test_a_room_avoids_the_phrases(room: str) -> None:
     report = [finding for path in rooms()[room] for finding in findings(path)]
     if report:
         pytest.fail("\n".join(report), pytrace=False)
 
 
-@pytest.mark.parametrize("phrase", PHRASES, ids=lambda phrase: phrase.example)
+@each_row("phrase", PHRASES, ids=lambda phrase: phrase.example)
 def test_a_phrase_is_found_across_lines_with_its_line_and_alternative(phrase: Phrase) -> None:
     lines = ["", "LIMIT = 1", "# A comment.", *(f"# {word}" for word in phrase.example.split())]
     (finding,) = [finding for passage in python_passages("\n".join(lines)) for finding in passage.findings()]

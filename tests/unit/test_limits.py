@@ -17,6 +17,7 @@ from harness.report.outcomes import WORDS
 from harness.report.page import heat_map, style
 from harness.report.verdicts import verdicts
 from harness.suites.pooling.advice import practices
+from tests.tables import each_row
 from tests.unit.made_up import planned, result
 
 if TYPE_CHECKING:
@@ -88,7 +89,7 @@ def test_a_practice_has_one_colour(observed: str) -> None:
     assert (cell.tone, cell.text) == (shown.word, shown.text)
 
 
-@pytest.mark.parametrize(
+@each_row(
     "tone",
     [
         *(word.behaviour.value for word in WORDS if word.behaviour is not Behaviour.WORKS),

@@ -28,6 +28,7 @@ from harness.markdown.document import TableCell, read_document
 from harness.markdown.inline import spans
 from harness.redaction import Redactor
 from tests.growth import is_linear
+from tests.tables import each_row
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -603,7 +604,7 @@ def test_a_secret_is_found_and_not_repeated(repository: Path, secret: str) -> No
     assert "s3cretword" not in masked(secret).lower()
 
 
-@pytest.mark.parametrize("text", HARMLESS)
+@each_row("text", HARMLESS)
 def test_a_placeholder_is_not_a_secret(text: str) -> None:
     assert list(shapes_in(text)) == []
 

@@ -1,10 +1,9 @@
 from __future__ import annotations
 
-import pytest
-
 from harness.lint.secrets import masked, shapes_in
 from harness.redaction import MASK
 from tests.growth import is_linear
+from tests.tables import each_row
 
 # concatenated, so that secret scanners do not report this file
 SECRETS = [
@@ -54,7 +53,7 @@ HARMLESS = [
 ]
 
 
-@pytest.mark.parametrize("text", SECRETS + INTERNAL)
+@each_row("text", SECRETS + INTERNAL)
 def test_secrets_and_internal_addresses_are_found_and_masked(text: str) -> None:
     assert [shape.always for shape in shapes_in(f"| a | {text} |")] == [True]
     assert MASK in masked(text)
@@ -62,7 +61,7 @@ def test_secrets_and_internal_addresses_are_found_and_masked(text: str) -> None:
     assert "wJalr" not in masked(text)
 
 
-@pytest.mark.parametrize("text", HARMLESS)
+@each_row("text", HARMLESS)
 def test_harmless_text_has_no_shape(text: str) -> None:
     assert list(shapes_in(text)) == []
 
@@ -102,7 +101,7 @@ HOSTILE = (
 )
 
 
-@pytest.mark.parametrize("hostile", HOSTILE)
+@each_row("hostile", HOSTILE)
 def test_hostile_lines_are_searched_in_linear_time(hostile: str) -> None:
     """With quadratic time, a long line would take hours."""
     line = hostile * (20_000 // len(hostile)) + " DB_PASS=" + "abcdefgh1234"

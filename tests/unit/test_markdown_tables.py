@@ -18,6 +18,7 @@ from harness.markdown.document import Table, TableCell, read_document
 from harness.markdown.inline import Span, SpanKind, plain_text, spans
 from harness.report.escape import code, text
 from tests.growth import is_linear
+from tests.tables import each_row
 
 if TYPE_CHECKING:
     from markdown_it.token import Token
@@ -220,7 +221,7 @@ def test_lines_count_from_one_and_a_byte_order_mark_is_not_a_column() -> None:
     assert texts(table) == [["1", "2"], ["3", "4"]]
 
 
-@pytest.mark.parametrize(
+@each_row(
     "document",
     [
         "a | b\n---|---\n1 | 2",
@@ -245,7 +246,7 @@ def test_tables_have_many_spellings(document: str) -> None:
     assert texts(table) == [["1", "2"]]
 
 
-@pytest.mark.parametrize(
+@each_row(
     "document",
     [
         "```\n| a | b |\n|---|---|\n| 1 | 2 |\n```",
@@ -267,7 +268,7 @@ def test_text_that_only_looks_like_a_table_is_not_read_as_one(document: str) -> 
     assert read_document(document).tables == ()
 
 
-@pytest.mark.parametrize(
+@each_row(
     "above",
     [
         "```sh\nx\n```",
@@ -326,7 +327,7 @@ def test_opaque_lines_are_exactly_those_of_code(document: str) -> None:
     assert read_document(document).opaque_lines == lines_of(MARKDOWN.parse(document), "fence", "code_block")
 
 
-@pytest.mark.parametrize(
+@each_row(
     ("document", "opaque"),
     [
         ("<!-- x -->\ntext", set()),
@@ -442,7 +443,7 @@ def test_an_image_in_a_link_is_a_part_of_its_text() -> None:
 # --- adoption tables ----------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize(
+@each_row(
     ("header", "kind"),
     [
         (
@@ -551,7 +552,7 @@ def test_a_huge_document_is_an_error() -> None:
         read_document("x" * 2_000_001, "our.md")
 
 
-@pytest.mark.parametrize(
+@each_row(
     "piece",
     [
         *(

@@ -47,6 +47,7 @@ from harness.suites.migrations.concurrency import Overlap
 from harness.suites.migrations.rows import migration_checks
 from harness.suites.migrations.stepping import Relay, StartingLine, _Watched
 from harness.suites.server_state import Restorable, restoring
+from tests.tables import each_row
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -66,7 +67,7 @@ WHOLE = Catalogue(objects=(TABLE, COLUMN, FUNCTION))
 # --- the comparison ------------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize(
+@each_row(
     ("objects", "expected"),
     [
         ((TABLE, COLUMN, FUNCTION), []),
@@ -141,7 +142,7 @@ def test_the_report_shows_each_difference_as_a_line() -> None:
 # --- rights --------------------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize(
+@each_row(
     ("printed", "lacks", "lacks_superuser"),
     [
         ("psql:1.sql:3: ERROR:  permission denied for schema public", True, False),
@@ -268,7 +269,7 @@ def test_only_the_named_schemas_and_no_ledgers_are_compared() -> None:
     assert "posts" not in LEDGERS
 
 
-@pytest.mark.parametrize(
+@each_row(
     ("schema", "table", "declared"),
     [
         ("public", "public.applied", "public.applied"),
@@ -361,7 +362,7 @@ def test_a_lock_that_is_seen_when_nothing_is_paused_any_more_was_not_watched() -
 ENDED = CommandResult(exit_code=1, reason="", seconds=1.0, output="")
 
 
-@pytest.mark.parametrize(
+@each_row(
     ("codes", "printed", "timed_out"),
     [
         ((1, 3), "ERROR:  canceling statement due to statement timeout", True),
@@ -499,7 +500,7 @@ def test_evidence_counts_for_one_revision_of_the_folder(
 # --- advice --------------------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize(
+@each_row(
     ("printed", "feature"),
     [
         ('ERROR:  prepared statement "s0" does not exist', "sql-prepare-kept"),

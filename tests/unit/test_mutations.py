@@ -28,6 +28,7 @@ from harness.mutants.observed import MUTATIONS
 from harness.mutants.observed_queries import query_of
 from harness.mutants.observed_reading import Reading, mutated, watched
 from harness.mutants.observed_rows import Row, known
+from tests.tables import each_row
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -130,7 +131,7 @@ def test_the_list_covers_every_column_that_a_target_may_return() -> None:
     assert columns == {*Change.__struct_fields__, "captured_at", "row"}
 
 
-@pytest.mark.parametrize("mutation", MUTATIONS, ids=lambda mutation: mutation.name)
+@each_row("mutation", MUTATIONS, ids=lambda mutation: mutation.name)
 def test_a_mutation_changes_its_column_and_nothing_that_it_was_given(mutation: Mutation) -> None:
     rows = pickle.loads(PICKLED)  # noqa: S301 -- made above
     first, second = read(mutation, rows)
@@ -145,7 +146,7 @@ def test_a_mutation_changes_its_column_and_nothing_that_it_was_given(mutation: M
             assert {name for name in plain if known(plain[name]) != known(mutated[name])} <= {mutation.column}
 
 
-@pytest.mark.parametrize("mutation", MUTATIONS, ids=lambda mutation: mutation.name)
+@each_row("mutation", MUTATIONS, ids=lambda mutation: mutation.name)
 def test_a_mutation_reads_an_empty_trail_and_rows_without_optional_columns(mutation: Mutation) -> None:
     assert read(mutation, []) == [[], []]
     bare = [{name: None if name != "op" else "insert" for name in ROWS[0]} for _ in range(2)]
@@ -162,7 +163,7 @@ def test_no_mutation_fails_on_any_order_of_rows(rows: list[Row]) -> None:
         read(mutation, rows)
 
 
-@pytest.mark.parametrize(
+@each_row(
     ("name", "column", "number", "value"),
     [
         ("actor.ids-cut-to-2", "actor", 0, {"type": "user", "id": "Ad"}),
@@ -183,7 +184,7 @@ def test_a_mutation_does_what_its_name_says(name: str, column: str, number: int,
     assert read(BY_NAME[name], ROWS)[0][number][column] == value
 
 
-@pytest.mark.parametrize(
+@each_row(
     ("name", "column", "value"),
     [
         ("data_after.texts-cut-to-8", "digits", "0042"),

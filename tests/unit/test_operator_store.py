@@ -24,6 +24,7 @@ from harness.ingest.s3 import S3
 from harness.ingest.store_requests import Fault
 from harness.redaction import Redactor
 from harness.suites.ingest.store import CheckStore
+from tests.tables import each_row
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -400,7 +401,7 @@ def test_an_endpoint_that_begins_with_the_bucket_is_refused(bucket: Bucket) -> N
         opened(bucket, endpoint="https://staging-uploads.s3.example.org")
 
 
-@pytest.mark.parametrize(
+@each_row(
     ("key", "value"),
     [
         ("secret_key", SECRET),

@@ -33,6 +33,7 @@ from harness.report.evidence import Evidence, Row
 from harness.report.outcomes import WORDS, Count, OutcomeCount, count, describe, is_shown, mark_of, text_of
 from harness.report.render import render
 from harness.store import StoredRun
+from tests.tables import each_row
 from tests.unit.made_up import record
 from tests.unit.test_report import table
 
@@ -177,7 +178,7 @@ def test_every_behaviour_has_a_word() -> None:
     assert {word.behaviour for word in WORDS} == set(Behaviour)
 
 
-@pytest.mark.parametrize(
+@each_row(
     ("found", "mark"),
     list(zip(ROWS, ("", "documented", "documented", "known defect", "Issue", "known Issue", "", ""), strict=False)),
 )

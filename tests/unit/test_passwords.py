@@ -10,12 +10,13 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from harness.passwords import login_secrets, passwords_of
+from tests.tables import each_row
 
 if TYPE_CHECKING:
     from pathlib import Path
 
 
-@pytest.mark.parametrize(
+@each_row(
     ("text", "password"),
     [
         ("host=db password='a b\\'c' user=x", "a b'c"),

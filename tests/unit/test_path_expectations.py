@@ -5,12 +5,11 @@ from __future__ import annotations
 from types import SimpleNamespace
 from typing import Any
 
-import pytest
-
 from harness.audit.target import Change
 from harness.host.declarations import Expected
 from harness.host.path_rows import Seen
 from harness.suites.paths.expectations import expected_table_rows
+from tests.tables import each_row
 
 
 def change(op: str, key: int | None, transaction: str = "1") -> Change:
@@ -32,7 +31,7 @@ def expected_rows(operation: Any, *changes: Change, others: tuple[Change, ...] =
     return expected_table_rows(run, Seen(changes=changes, all_changes=(*changes, *others), actions=()))
 
 
-@pytest.mark.parametrize(
+@each_row(
     ("operation", "changes", "rows"),
     [
         ("insert", (change("insert", 1),), 1),

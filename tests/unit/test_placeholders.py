@@ -19,6 +19,7 @@ from harness.audit.placeholders import (
     uses,
 )
 from harness.database import quote_identifier, quote_literal
+from tests.tables import each_row
 
 #: what PostgreSQL stores as a name: any characters but NUL, in at most 63 bytes
 NAMES = st.text(st.characters(exclude_characters="\0", exclude_categories=["Cs"]), min_size=1, max_size=30).map(
@@ -28,7 +29,7 @@ PARTS = st.text("abcXYZ019_$", max_size=40)
 TEXTS = st.text("abc {}'\"-$;\n%+", max_size=40)
 
 
-@pytest.mark.parametrize(
+@each_row(
     ("statement", "filled"),
     [
         ("{table} {schema} {name}", 'public."Order ""1""" public "Order ""1"""'),

@@ -20,6 +20,7 @@ from harness.preflight.gates import LOCK, MANIFEST, README, TAG, preflight
 from harness.preflight.project_files import Folder
 from harness.preflight.python_readme import documented
 from harness.preflight.release_tags import releases
+from tests.tables import each_row
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -68,7 +69,7 @@ def test_the_order_ignores_the_build() -> None:
     assert _version("1.0.0-rc.1+7.x") == _version("1.0.0-rc.1")
 
 
-@pytest.mark.parametrize(
+@each_row(
     "text",
     ["", "1", "1.0", "1.0.0.0", "01.0.0", "1.00.0", "1.0.0-", "1.0.0-01", "1.0.0-a..b", "1.0.0+", "v1.0.0", "1.0.0-ä",
      "1.0.0\n", " 1.0.0", "1.0.x", "-1.0.0", "٣.0.0", "1.0.0+a+b", "1." + "9" * 9000 + ".0"],
@@ -77,7 +78,7 @@ def test_an_invalid_version_is_rejected(text: str) -> None:
     assert parse_version(text) is None
 
 
-@pytest.mark.parametrize(
+@each_row(
     ("requirement", "version", "allow_pre", "admitted"),
     [
         ("~> 2.0", "2.1.0", True, True),
@@ -117,7 +118,7 @@ def test_requirements_admit_the_same_versions_as_in_elixir(
     assert admits(requirement, _version(version), allow_pre=allow_pre) is admitted
 
 
-@pytest.mark.parametrize(
+@each_row(
     "requirement",
     ["", " ", "~>", ">= 1.0", "1.0", "== == 1.0.0", ">= 1.0.0, < 2.0.0", "> 1.0.0 and", "and 1.0.0", "1.0.0 1.0.0",
      "~> x.y", "~> 1", "^1.0.0", "=1.0.0", "> 1.0.0 && < 2.0.0", ">= 1.0.0 and\n< 2.0.0", "1.0.0 or or 2.0.0"],

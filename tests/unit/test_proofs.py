@@ -7,6 +7,7 @@ import pytest
 from harness.model import Proof, Status, TrailProof
 from harness.report.evidence import Row
 from harness.report.proofs import ProofCount, count_proofs, exactness, proven
+from tests.tables import each_row
 from tests.unit.made_up import planned, result
 
 
@@ -25,7 +26,7 @@ def proof(*, proven: bool, applicable: bool = True) -> Proof:
 PROVEN, FAILED, NOT_APPLICABLE = proof(proven=True), proof(proven=False), proof(proven=False, applicable=False)
 
 
-@pytest.mark.parametrize(
+@each_row(
     ("proofs", "status", "target", "expected"),
     [
         ((), Status.OK, "reference", "not proven yet"),

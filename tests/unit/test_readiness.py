@@ -32,6 +32,7 @@ from harness.report.readiness import MEANINGS, Decision, Stance, decide, readine
 from harness.report.render import fragments
 from harness.report.tables import ParityRow
 from harness.report.trials import REQUIRED, Trial
+from tests.tables import each_row
 from tests.unit.made_up import record
 
 if TYPE_CHECKING:
@@ -101,7 +102,7 @@ def stance(rows: Iterable[Row], declared: ReadinessArea | None = None) -> Stance
 # --- the map ---------------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize(
+@each_row(
     ("rows", "expected"),
     [
         ([row("actor.a"), row("actor.b")], Stance.PROVEN),
@@ -159,7 +160,7 @@ def test_commands_name_checks_if_they_are_few_else_suites() -> None:
     assert many.commands == ("nox -s topology-transaction -- --suite actor",)
 
 
-@pytest.mark.parametrize(
+@each_row(
     ("rows", "hosts", "expected"),
     [
         ([row("path.posts", topology="staging")], ("staging",), Stance.PROVEN),

@@ -20,6 +20,7 @@ from harness.report.issue_groups import issue_groups
 from harness.report.merging import merge
 from harness.report.verdicts import verdicts
 from harness.store import StoredRun
+from tests.tables import each_row
 from tests.unit.job_engines import job_row
 from tests.unit.made_up import PLAN, mixed, planned, record, result, stood
 
@@ -263,7 +264,7 @@ def test_a_list_keeps_its_words_at_any_width(items: list[str], width: int) -> No
 # --- the exit code ---------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize(
+@each_row(
     ("runs", "code", "strict_code"),
     [
         ([run(OK)], 0, 0),

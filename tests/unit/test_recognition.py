@@ -23,6 +23,7 @@ from harness.recognition.findings import FACTS, Findings, Recognition
 from harness.recognition.recognise import recognise
 from harness.recognition.server import ServedSession, judge_pooler
 from harness.redaction import Redactor
+from tests.tables import each_row
 from tests.unit.test_wire import closes, garbage, http, refuses, serving, silent
 
 if TYPE_CHECKING:
@@ -79,7 +80,7 @@ def test_limits_that_allow_no_recognition_are_refused() -> None:
         recognise("", most_connections=2)
 
 
-@pytest.mark.parametrize(
+@each_row(
     ("fact", "declared", "value", "is_contradicted"),
     [
         ("pool_mode", "transaction", "transaction", False),

@@ -14,11 +14,12 @@ from hypothesis import strategies as st
 from harness import redaction
 from harness.redaction import MASK, ORDINARY, RedactedStream, Redactor
 from tests.growth import is_linear
+from tests.tables import each_row
 
 CANARY = "s3cr3t-c4n4ry"
 
 
-@pytest.mark.parametrize(
+@each_row(
     "text",
     [
         f"postgresql://app:{CANARY}@db.example/app",
@@ -170,7 +171,7 @@ NAMED = [
 ]
 
 
-@pytest.mark.parametrize("text", NAMED)
+@each_row("text", NAMED)
 def test_values_after_names_of_secrets_are_redacted(text: str) -> None:
     redacted = Redactor()(text)
     assert CANARY not in redacted
@@ -178,7 +179,7 @@ def test_values_after_names_of_secrets_are_redacted(text: str) -> None:
     assert Redactor()(redacted) == redacted
 
 
-@pytest.mark.parametrize(
+@each_row(
     ("text", "redacted"),
     [
         # without a name or quotes, the whole value
@@ -216,12 +217,12 @@ ISSUED = {
 }
 
 
-@pytest.mark.parametrize("token", ISSUED.values(), ids=ISSUED)
+@each_row("token", ISSUED.values(), ids=ISSUED)
 def test_a_token_is_recognised_by_the_prefix_of_its_issuer_without_a_name(token: str) -> None:
     assert Redactor()(f"got {token}, then") == f"got {MASK}, then"
 
 
-@pytest.mark.parametrize(
+@each_row(
     "stand_in",
     [
         *("[redacted]", "[FILTERED]", "[masked]", "[hidden]", "<the password>", "$1", "$PASSWORD", "${password}"),
@@ -233,12 +234,12 @@ def test_a_placeholder_of_a_secret_stays_and_shows_that_none_was_printed(stand_i
     assert Redactor()(f"password={stand_in}, then") == f"password={stand_in}, then"
 
 
-@pytest.mark.parametrize("start", ["$1", "$PASSWORD", "*", "***", "xxx", "…", "...", "null", "nil", "true", "ok"])
+@each_row("start", ["$1", "$PASSWORD", "*", "***", "xxx", "…", "...", "null", "nil", "true", "ok"])
 def test_a_secret_that_begins_like_a_placeholder_is_redacted_completely(start: str) -> None:
     assert Redactor()(f"password={start}{CANARY}, then") == f"password={MASK}, then"
 
 
-@pytest.mark.parametrize(
+@each_row(
     "text",
     [
         "PWD=/some/folder",
@@ -367,7 +368,7 @@ HOSTILE = (
 )
 
 
-@pytest.mark.parametrize("hostile", HOSTILE)
+@each_row("hostile", HOSTILE)
 def test_redaction_takes_linear_time_for_hostile_lines(hostile: str) -> None:
     """A pattern with quadratic time needs hours for a long line."""
     redact = Redactor()
@@ -394,7 +395,7 @@ def test_punctuation_inside_an_unquoted_secret_does_not_end_it(mark: str) -> Non
     assert redacted == f"before PGPASSWORD={MASK} after"
 
 
-@pytest.mark.parametrize(
+@each_row(
     ("text", "redacted"),
     [
         ("password=abc,user=x", f"password={MASK},user=x"),
@@ -411,7 +412,7 @@ def test_punctuation_after_an_unquoted_secret_stays(text: str, redacted: str) ->
     assert Redactor()(text) == redacted
 
 
-@pytest.mark.parametrize("word", sorted(ORDINARY))
+@each_row("word", sorted(ORDINARY))
 def test_a_password_that_is_a_word_of_the_evidence_does_not_remove_that_word(word: str) -> None:
     redact = Redactor()
     redact.learn(word)
@@ -489,7 +490,7 @@ def test_a_secret_across_the_cut_of_a_long_line_is_redacted(before_cut: int, wit
     assert "".join(written) == redact(text)
 
 
-@pytest.mark.parametrize("length", range(len(CANARY)))
+@each_row("length", range(len(CANARY)))
 def test_the_beginning_of_a_secret_is_redacted_where_a_text_was_cut(length: int) -> None:
     """Long values are cut before they are stored."""
     redact = Redactor()

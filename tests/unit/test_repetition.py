@@ -33,6 +33,7 @@ from harness.report.repetition import consecutive_runs, repeated_rows
 from harness.store import RunStore, StoredRun, Verdict, read_run
 from harness.store.attempts import answer
 from harness.store.rules import ContradictionError
+from tests.tables import each_row
 from tests.unit.made_up import planned, record, result, stood
 
 if TYPE_CHECKING:
@@ -62,7 +63,7 @@ def row(times: int, check: str = CHECK) -> Any:
 # --- the bound -------------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize(
+@each_row(
     ("failures", "tried", "words"),
     [
         (0, 0, "up to 100 %"),
@@ -121,7 +122,7 @@ def test_what_is_printed_is_never_below_the_bound(bound: float) -> None:
 # --- the rule --------------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize(
+@each_row(
     ("statuses", "planned_times", "status", "reason"),
     [
         ((OK, OK, OK), 3, OK, ""),
@@ -365,7 +366,7 @@ def both(number: int, first: Status = OK, second: Status = OK, **changes: Any) -
     return a_run(number, 1, once(first), once(second, OTHER), checks=BOTH, **changes)
 
 
-@pytest.mark.parametrize(
+@each_row(
     ("runs", "status", "notes"),
     [
         ((both(1), both(2)), NOT_RUN, "2 of 3 runs that tried every row (2) on the same subject"),

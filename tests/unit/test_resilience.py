@@ -19,6 +19,7 @@ from harness.suites.resilience.outcomes import outcome_of
 from harness.suites.resilience.tables import spelled
 from harness.suites.resilience.writers import next_unit
 from harness.suites.resilience.writes import CHECKS
+from tests.tables import each_row
 
 EXPECTATIONS = {
     acknowledged.LOST,
@@ -71,7 +72,7 @@ def test_a_server_that_refuses_a_commit_for_its_data_did_not_commit(sqlstate: st
     assert outcome_of(error(sqlstate), commit_sent=True) == "fail"
 
 
-@pytest.mark.parametrize("sqlstate", [None, "40003", "08006", "08P01", "53100", "57P01", "57P02", "58030", "XX000"])
+@each_row("sqlstate", [None, "40003", "08006", "08P01", "53100", "57P01", "57P02", "58030", "XX000"])
 def test_any_other_error_at_commit_leaves_the_outcome_unknown(sqlstate: str | None) -> None:
     assert outcome_of(error(sqlstate), commit_sent=True) == "unknown"
     assert outcome_of(error(sqlstate), commit_sent=False) == "fail"

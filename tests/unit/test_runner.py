@@ -24,6 +24,7 @@ from harness.checks.registry import MOVES, P0, Capability, Control, Safety, brea
 from harness.errors import ConfigError, EngineUnavailableError, ServiceFailedError, StoreError, TimedOutError
 from harness.lab.topologies import load_topologies
 from harness.model import EndedBy, FeatureOutcome, KnownIssue, PathLabel, Proof, Section, Severity, Status
+from tests.tables import each_row
 from tests.unit.made_up import planned
 
 if TYPE_CHECKING:
@@ -174,7 +175,7 @@ def target_error(_ctx: CheckContext) -> None:
     raise ConfigError("statements.purge failed", where="mine.toml:7")
 
 
-@pytest.mark.parametrize(
+@each_row(
     ("body", "status", "reason"),
     [
         (held, Status.OK, ""),

@@ -16,6 +16,7 @@ from hypothesis import strategies as st
 from harness.errors import ConfigError
 from harness.ingest.s3 import S3, S3Error, endpoint_parts, error_in
 from harness.wire.s3_signature import Keys, path_of, presigned_query, query_of, signed_headers
+from tests.tables import each_row
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping
@@ -141,7 +142,7 @@ def test_the_host_header_is_the_one_that_other_clients_send(url: str, parts: tup
     assert endpoint_parts(url) == parts
 
 
-@pytest.mark.parametrize(
+@each_row(
     "url",
     [
         "",

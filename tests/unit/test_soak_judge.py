@@ -16,6 +16,7 @@ from harness.model.history import History, Opening, Operation, Outcome
 from harness.store.histories import Journal, read_history, read_state
 from harness.suites.soak.clients import CYCLE, KINDS, OPERATIONS
 from harness.suites.soak.programs import AUDITED, PLAIN, aborted_clients, scripts
+from tests.tables import each_row
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -62,7 +63,7 @@ def test_a_load_says_how_many_writes_were_compared(error: str, said: str) -> Non
     )
 
 
-@pytest.mark.parametrize("name", FINDINGS)
+@each_row("name", FINDINGS)
 def test_each_finding_breaks_its_own_expectation(name: str) -> None:
     found = Found(count=7, first=("client 3, write 17",))
     assert broken(state=state_of(CLEAN | {name: found})) == [name]
@@ -88,7 +89,7 @@ def test_an_unknown_operation_is_no_error() -> None:
     assert broken(operation("insert", "", "unknown"), state=state_of(unknown=1)) == []
 
 
-@pytest.mark.parametrize("name", FINDINGS)
+@each_row("name", FINDINGS)
 def test_a_finding_that_nobody_looked_for_is_not_taken_for_sound(name: str) -> None:
     state = state_of({other: found for other, found in CLEAN.items() if other != name})
     if name in OPTIONAL:

@@ -17,6 +17,7 @@ from hypothesis import strategies as st
 
 from harness.redaction import MASK, ORDINARY, RedactedStream, Redactor
 from harness.spellings import Spellings, one_of
+from tests.tables import each_row
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -83,7 +84,7 @@ def test_an_escaped_or_quoted_secret_is_redacted(spell: Callable[[str], str], se
     assert text.strip("'\"\\") not in redactor(secret)(text).replace(MASK, "\0")
 
 
-@pytest.mark.parametrize(
+@each_row(
     ("secret", "spelling"),
     [
         ("it's$5", r"it\'s\$5"),  # printf %q
@@ -135,7 +136,7 @@ def test_a_stream_is_redacted_like_the_whole_text_wherever_it_is_cut(text: str, 
     assert "".join(written) == redact(text)
 
 
-@pytest.mark.parametrize("into_secret", range(1, 40, 5))
+@each_row("into_secret", range(1, 40, 5))
 def test_an_encoded_secret_across_the_cut_of_a_long_line_is_redacted(into_secret: int) -> None:
     redact = redactor(CANARY)
     secret = base64.b64encode(CANARY.encode()).decode()
@@ -149,7 +150,7 @@ def test_an_encoded_secret_across_the_cut_of_a_long_line_is_redacted(into_secret
     assert MASK in "".join(written)
 
 
-@pytest.mark.parametrize("length", range(6, 28))
+@each_row("length", range(6, 28))
 def test_the_beginning_of_an_encoded_secret_is_redacted_where_a_text_was_cut(length: int) -> None:
     text = base64.b64encode(CANARY.encode()).decode()
     assert redactor(CANARY)(f"key {text[:length]}…").startswith(f"key {MASK}")

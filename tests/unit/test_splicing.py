@@ -12,6 +12,7 @@ from hypothesis import strategies as st
 
 from harness.errors import ConfigError, StoreError
 from harness.report.splice import NAMES, into, splice
+from tests.tables import each_row
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -153,7 +154,7 @@ def test_a_bare_marker_above_a_marked_place_for_the_same_table_is_ignored() -> N
 # --- errors -------------------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize(
+@each_row(
     ("document", "line", "message"),
     [
         (f"a\n{block('stg-1')}", 2, "did you mean stg-0"),

@@ -10,6 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from harness.ingest.store_bounds import Within
+from tests.tables import each_row
 
 HOST = "127.0.0.1:9000"
 HOSTS = frozenset({HOST, "localhost:9000"})
@@ -23,7 +24,7 @@ def refused(method: str, target: str, *headers: tuple[str, str], host: str = HOS
     return (found.what, found.changes) if found else None
 
 
-@pytest.mark.parametrize(
+@each_row(
     ("method", "target"),
     [
         *((method, f"{IN}/a") for method in ("GET", "HEAD", "PUT", "DELETE")),
@@ -123,7 +124,7 @@ _REFUSED: dict[tuple[str, bool], tuple[str, ...]] = {
 }
 
 
-@pytest.mark.parametrize(
+@each_row(
     ("request_line", "refusal"), [(line, refusal) for refusal, lines in _REFUSED.items() for line in lines]
 )
 def test_a_request_that_leaves_the_prefix_is_refused(request_line: str, refusal: tuple[str, bool]) -> None:
@@ -137,7 +138,7 @@ def test_a_host_that_names_a_bucket_is_refused(host: str) -> None:
     assert found == ("is addressed to another host, whose first part a store may take for a bucket", False)
 
 
-@pytest.mark.parametrize(
+@each_row(
     ("source", "passes"),
     [
         ("/b/own/p/a", True),
@@ -193,7 +194,7 @@ def test_deletions_outside_of_the_prefix_are_changes_of_others(body: bytes) -> N
     assert "keys outside of the prefix" in found.what
 
 
-@pytest.mark.parametrize(
+@each_row(
     "body",
     [
         b"",

@@ -25,6 +25,7 @@ from harness.ingest.store_proxy import StoreProxy
 from harness.ingest.store_requests import ANSWERS, Fault, Kind, S3Error, StoreRequest, Target, target_of
 from harness.ingest.store_upstream import Limits
 from harness.waiting import NotYet, poll
+from tests.tables import each_row
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator
@@ -608,7 +609,7 @@ def test_no_bytes_end_the_proxy(store: Store, proxy: StoreProxy, garbage: bytes)
 # --- addresses, and documents ----------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize(
+@each_row(
     ("raw", "target"),
     [
         ("/b/p/a%20b%2Bc?x-id=GetObject", Target(bucket="b", key="p/a b+c")),

@@ -55,6 +55,7 @@ from harness.store.rules import (
     contradictions_in_record,
     seconds_of,
 )
+from tests.tables import each_row
 from tests.unit.forging import sealed_run, write_sealed
 from tests.unit.made_up import CHECKS, PLAN, mixed, record, result, store_run
 
@@ -67,7 +68,7 @@ HELD = Expectation(name="rows", expected="1", observed="1", held=True)
 BROKEN = replace(HELD, observed="0", held=False)
 
 
-@pytest.mark.parametrize(
+@each_row(
     ("time", "seconds"),
     [
         ("1970-01-01T00:00:01Z", 1.0),
@@ -92,7 +93,7 @@ def row(**fields: Any) -> Result:
     return replace(result("direct", CHECKS[0]), **fields)
 
 
-@pytest.mark.parametrize(
+@each_row(
     ("fields", "sentence"),
     [
         ({}, ""),
@@ -125,7 +126,7 @@ def test_a_result_is_judged_at_its_boundaries(fields: dict[str, Any], sentence: 
     assert contradiction_in_result(row(**fields)) == sentence
 
 
-@pytest.mark.parametrize(
+@each_row(
     ("fields", "sentence"),
     [
         # times are rounded to milliseconds, and clocks to a second
@@ -269,7 +270,7 @@ RECORDS: tuple[tuple[RunRecord, list[str]], ...] = (
 )
 
 
-@pytest.mark.parametrize(("written", "sentences"), RECORDS)
+@each_row(("written", "sentences"), RECORDS)
 def test_a_record_says_what_contradicts_itself(written: RunRecord, sentences: list[str]) -> None:
     assert list(contradictions_in_record(written)) == sentences
 
@@ -418,7 +419,7 @@ def test_a_damaged_run_of_other_code_is_named_only_where_all_runs_are_read(tmp_p
 HASH = "0123456789abcdef" * 4
 
 
-@pytest.mark.parametrize(
+@each_row(
     ("line", "link"),
     [
         (linked(b"{}", HASH), HASH),

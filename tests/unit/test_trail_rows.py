@@ -17,6 +17,7 @@ from harness.audit.target_loading import load_target, reference_target
 from harness.audit.text_values import IMAGE, KEY, holding_texts
 from harness.audit.trial import Trial, spelled
 from harness.errors import DatabaseError
+from tests.tables import each_row
 
 _SCALARS = (
     st.none() | st.booleans() | st.integers() | st.floats() | st.text() | st.binary() | st.datetimes() | st.uuids()
@@ -76,7 +77,7 @@ _TYPES = {
 }
 
 
-@pytest.mark.parametrize(
+@each_row(
     ("types", "problem"),
     [
         ({}, ""),

@@ -12,12 +12,13 @@ from harness.mutants.survivors import SURVIVORS
 from harness.mutants.variant import Variant
 from harness.mutants.variants import SOUND, chosen, noticed_by, sql_of, target_file_of, variants
 from harness.suites.catalogue import catalogue
+from tests.tables import each_row
 
 #: how many there are at least: of all, and of those that were written without having read the checks
 _ALL, _BLIND = 230, 40
 
 
-@pytest.mark.parametrize("variant", variants(), ids=[variant.full_name for variant in variants()])
+@each_row("variant", variants(), ids=[variant.full_name for variant in variants()])
 def test_a_variant_changes_the_sql_of_its_trail(variant: Variant) -> None:
     sql = target_file_of(variant.trail).with_suffix(".sql").read_text(encoding="utf-8")
     assert sql_of(variant).strip() != sql.strip()

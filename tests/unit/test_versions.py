@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
 from harness.versions import numbers_of, version_in
+from tests.tables import each_row
 
 
-@pytest.mark.parametrize(
+@each_row(
     ("text", "version", "numbers"),
     [
         ("PgBouncer 1.26.1", "1.26.1", (1, 26, 1)),
