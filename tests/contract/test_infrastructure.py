@@ -106,13 +106,14 @@ def start(folder: Path, *arguments: str, **extra: str) -> subprocess.Popen[str]:
     )
 
 
-def first_results(folder: Path) -> StoredRun:
-    """Wait until a run has stored its first results."""
+def first_results(folder: Path, *topologies: str) -> StoredRun:
+    """Wait until a run has stored its first results, also those of each topology that is named."""
 
     def probe() -> StoredRun:
         runs, _ = kept_runs(folder / "reports")
-        if not runs or not runs[-1].results:
-            raise NotYet("no result yet")
+        found = {result.target for result in runs[-1].results} if runs else set()
+        if not found or not found.issuperset(topologies):
+            raise NotYet(f"results of {found or 'no topology'}")
         return runs[-1]
 
     return poll(probe, what="the first results", deadline_s=120)
@@ -163,19 +164,25 @@ def test_an_engine_that_goes_away_leaves_rows_not_run(docker: DockerEngine, fold
     assert not docker._api.containers(all=True, filters={"label": f"{LABEL_RUN}={run.record.run_id}"})
 
 
-@pytest.mark.parametrize("service", ["postgres", "pooler"])
-def test_a_server_that_is_killed_leaves_rows_not_run(docker: DockerEngine, folder: Path, service: str) -> None:
-    process = start(folder, "verify", "transaction", "--engine", "docker", "--suite", "capture", "--jobs", "2")
+#: by topology, the service that is killed
+_KILLED = {"direct": "postgres", "transaction": "pooler"}
+
+
+def test_a_server_that_is_killed_leaves_rows_not_run(docker: DockerEngine, folder: Path) -> None:
+    process = start(folder, "verify", *_KILLED, "--engine", "docker", "--suite", "capture", "--jobs", "2")
     try:
-        run = first_results(folder)
-        [found] = [
-            container["Id"]
+        run = first_results(folder, *_KILLED)
+        names = {
+            container["Names"][0]: container["Id"]
             for container in docker._api.containers(filters={"label": f"{LABEL_RUN}={run.record.run_id}"})
-            if any(service in name for name in container["Names"])
-        ]
-        docker._api.kill(found)
+        }
+        for topology, service in _KILLED.items():
+            [found] = [names[name] for name in names if topology in name and service in name]
+            docker._api.kill(found)
         done = ended(process)
     finally:
         process.kill()
     run = require_not_run(done, folder)
-    assert any(f"the service {service} is not running" in result.reason for result in run.results)
+    for topology, service in _KILLED.items():
+        reasons = [result.reason for result in run.results if result.target == topology]
+        assert any(f"the service {service} is not running" in reason for reason in reasons), reasons
