@@ -38,6 +38,7 @@ SHARING = frozenset(
         "test_ingest",
         "test_ingest_reference",
         "test_job_engines",
+        "test_lab",
         "test_mutant_trails",
         "test_object_store",
         "test_required_actors",

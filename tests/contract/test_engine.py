@@ -172,23 +172,23 @@ def test_memory_that_docker_refuses_is_replaced_by_disk_unless_it_is_demanded(
             engine.close()
 
 
-def test_removal_ends_the_service_and_may_be_repeated(group: Group) -> None:
+@pytest.mark.parametrize("change", ["none", "paused"])
+def test_removal_ends_the_service_and_no_other_and_may_be_repeated(
+    engine: Engine, group: Group, started: tuple[Service, Roles], change: str
+) -> None:
     service, roles = started_in(group)
     endpoint = admin_endpoint(service, roles)
+    assert service.endpoint() != started[0].endpoint()
+    if change == "paused":
+        service.pause()
+        assert service.state().detail != "running"
     group.close()
     assert not service.state().running
     with pytest.raises(SqlError):
         connect(endpoint, connect_timeout_s=2)
+    assert started[0].state().running
     group.close()
     service.remove()
-
-
-def test_removal_ends_a_paused_service(group: Group) -> None:
-    service, _ = started_in(group)
-    service.pause()
-    assert service.state().detail != "running"
-    group.close()
-    assert not service.state().running
 
 
 def test_a_signal_ends_one_process_of_the_server_and_no_other(started: tuple[Service, Roles]) -> None:
@@ -251,17 +251,6 @@ def test_the_log_of_a_service_that_does_not_start_is_kept(group: Group) -> None:
     poll(ended, what="the service to end", deadline_s=10)
     assert "7" in service.state().detail
     assert "first line\nthe reason" in service.logs()
-
-
-def test_services_of_two_groups_are_separate(engine: Engine, started: tuple[Service, Roles]) -> None:
-    other = engine.open_group(Owner.me(new_run_id()), "contract")
-    try:
-        service, _ = started_in(other)
-        assert service.endpoint() != started[0].endpoint()
-        other.close()
-        assert started[0].state().running
-    finally:
-        other.close()
 
 
 @pytest.mark.parametrize("change", ["none", "paused", "stopped"])

@@ -224,9 +224,9 @@ def test_a_lab_ends_while_its_faults_last(name: str) -> None:
 
 
 def test_without_the_program_of_the_link_the_lab_starts_and_says_why(
-    owner: Owner, monkeypatch: pytest.MonkeyPatch
+    any_engine: Engine, owner: Owner, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    engine = require_engine("docker")
+    engine = any_engine
     prepare = engine.prepare
 
     def without_link(wanted: tuple[object, ...], listener: object) -> None:

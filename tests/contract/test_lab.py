@@ -14,53 +14,71 @@ from harness.database import SqlError, connect, console, create_database, drop_d
 from harness.engine import native_group
 from harness.engine.docker_engine import DockerEngine
 from harness.engine.native_folders import runs_on_disk
+from harness.engine.owner import Owner
 from harness.errors import ConfigError, ServiceFailedError
 from harness.lab import lab as lab_module
 from harness.lab import readiness, services, templates
 from harness.lab.lab import stand_up
 from harness.lab.topologies import load_topologies
 from harness.redaction import Redactor
-from tests.conftest import require_engine
+from harness.store import new_run_id
+from tests.conftest import ENGINES, require_engine
 
 if TYPE_CHECKING:
+    from collections.abc import Iterator
     from pathlib import Path
 
-    from harness.engine.owner import Owner
     from harness.engine.protocol import Engine
+    from harness.lab.lab import Lab
 
 pytestmark = pytest.mark.engine
 
 
-@pytest.mark.parametrize("name", ["direct", "session", "transaction"])
-def test_a_topology_answers_through_its_whole_chain(engine: Engine, owner: Owner, name: str) -> None:
-    topology = load_topologies()[name]
-    lab = stand_up(engine, topology, owner, Redactor())
+@pytest.fixture(scope="module", params=ENGINES)
+def pooled(request: pytest.FixtureRequest) -> Iterator[Lab]:
+    """Start a topology with a pooler. The tests share it."""
+    engine = require_engine(request.param)
+    lab = stand_up(engine, load_topologies()["transaction"], Owner.me(new_run_id()), Redactor())
+    yield lab
+    lab.close()
+
+
+def test_a_topology_answers_through_its_whole_chain(pooled: Lab) -> None:
+    assert_whole_chain(pooled)
+
+
+def test_a_topology_without_a_pooler_answers(engine: Engine, owner: Owner) -> None:
+    lab = stand_up(engine, load_topologies()["direct"], owner, Redactor())
     try:
-        with connect(lab.chain()) as client:
-            # behind a pooler, the pid that the login announces is not the server process's
-            announced = client.info.backend_pid
-            assert (announced == client.server_pid()) is (topology.pooler is None)
-            assert client.value("SELECT current_user") == "harness_app"
-            assert (
-                client.value(
-                    "SELECT rolsuper OR rolcreaterole OR rolcreatedb FROM pg_roles WHERE rolname = current_user"
-                )
-                is False
-            )
-        assert lab.evidence.stood
-        assert lab.evidence.service("postgres").settings["password_encryption"] == "scram-sha-256"
-        if topology.pooler:
-            assert lab.evidence.service("pooler").settings["pool_mode"] == topology.pooler.pool_mode
-            assert lab.evidence.service("pooler").settings["auth_type"] == "scram-sha-256"
-            with pytest.raises(SqlError):
-                connect(replace(lab.chain(), password="wrong"))
+        assert_whole_chain(lab)
     finally:
         lab.close()
     lab.close()
 
 
+def assert_whole_chain(lab: Lab) -> None:
+    with connect(lab.chain()) as client:
+        # behind a pooler, the pid that the login announces is not the server process's
+        announced = client.info.backend_pid
+        assert (announced == client.server_pid()) is (lab.topology.pooler is None)
+        assert client.value("SELECT current_user") == "harness_app"
+        assert (
+            client.value(
+                "SELECT rolsuper OR rolcreaterole OR rolcreatedb FROM pg_roles WHERE rolname = current_user"
+            )
+            is False
+        )
+    assert lab.evidence.stood
+    assert lab.evidence.service("postgres").settings["password_encryption"] == "scram-sha-256"
+    if lab.topology.pooler:
+        assert lab.evidence.service("pooler").settings["pool_mode"] == lab.topology.pooler.pool_mode
+        assert lab.evidence.service("pooler").settings["auth_type"] == "scram-sha-256"
+        with pytest.raises(SqlError):
+            connect(replace(lab.chain(), password="wrong"))
+
+
 def test_a_login_that_the_pooler_refuses_is_an_error_with_its_log(
-    engine: Engine, owner: Owner, monkeypatch: pytest.MonkeyPatch
+    any_engine: Engine, owner: Owner, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     render = services._render
 
@@ -72,11 +90,11 @@ def test_a_login_that_the_pooler_refuses_is_an_error_with_its_log(
 
     monkeypatch.setattr(services, "_render", without_app)
     with pytest.raises(ServiceFailedError) as caught:
-        stand_up(engine, load_topologies()["transaction"], owner, Redactor())
+        stand_up(any_engine, load_topologies()["transaction"], owner, Redactor())
     assert "the login was refused" in caught.value.what
     assert "service pooler" in caught.value.where
     assert "harness_app" in caught.value.detail
-    nothing_is_left(engine, owner)
+    nothing_is_left(any_engine, owner)
 
 
 def test_a_service_that_ends_while_starting_is_an_error_with_its_log(engine: Engine, owner: Owner) -> None:
@@ -134,37 +152,25 @@ def test_a_port_that_is_in_use_is_replaced(owner: Owner, monkeypatch: pytest.Mon
     nothing_is_left(engine, owner)
 
 
-def test_a_database_that_is_left_has_no_sessions_and_one_that_is_gone_has_no_size(
-    engine: Engine, owner: Owner
-) -> None:
-    lab = stand_up(engine, load_topologies()["direct"], owner, Redactor())
-    try:
-        with lab.connect_admin() as admin:
-            create_database(admin, "left", owner=lab.roles.owner.name)
-            client = connect(lab.owner("left"))
-            assert leave_database(admin, "left") > 1_000_000
-            with pytest.raises(SqlError):
-                client.value("SELECT 1")
-            client.close()
-            drop_database(admin, "left")
-            assert leave_database(admin, "left") == 0
-    finally:
-        lab.close()
+def test_a_database_that_is_left_has_no_sessions_and_one_that_is_gone_has_no_size(pooled: Lab) -> None:
+    with pooled.connect_admin() as admin:
+        create_database(admin, "left", owner=pooled.roles.owner.name)
+        client = connect(pooled.owner("left"))
+        assert leave_database(admin, "left") > 1_000_000
+        with pytest.raises(SqlError):
+            client.value("SELECT 1")
+        client.close()
+        drop_database(admin, "left")
+        assert leave_database(admin, "left") == 0
 
 
-def test_the_pooler_forwards_scram_keys_and_has_only_the_password_of_its_own_login(
-    engine: Engine, owner: Owner
-) -> None:
-    lab = stand_up(engine, load_topologies()["transaction"], owner, Redactor())
-    try:
-        endpoint = lab.console()
-        assert endpoint
-        users = console(endpoint, "SHOW USERS")
-        assert "harness_app" in {row["name"] for row in users}
-        text = services._render("pgbouncer/userlist.txt", roles=lab.roles)
-        assert [role.name for role in lab.roles.all() if role.password in text] == ["harness_lookup"]
-    finally:
-        lab.close()
+def test_the_pooler_forwards_scram_keys_and_has_only_the_password_of_its_own_login(pooled: Lab) -> None:
+    endpoint = pooled.console()
+    assert endpoint
+    users = console(endpoint, "SHOW USERS")
+    assert "harness_app" in {row["name"] for row in users}
+    text = services._render("pgbouncer/userlist.txt", roles=pooled.roles)
+    assert [role.name for role in pooled.roles.all() if role.password in text] == ["harness_lookup"]
 
 
 def nothing_is_left(engine: Engine, owner: Owner) -> None:

@@ -14,7 +14,6 @@ from harness.lab.topologies import load_topologies
 from harness.model import Behaviour, PoolMode, Result, Status
 from harness.redaction import Redactor
 from harness.store import read_run
-from harness.suites.catalogue import catalogue
 from tests.conftest import require_engine
 from tests.contract.command_line import harness_here
 
@@ -48,36 +47,22 @@ WORKING = ("transaction", "savepoint", "copy", "pipeline", "cancel", "two-phase"
 
 
 SELECTED = [f"--check=pooling.{feature}" for feature in LEAKING + LOST + WORKING]
-#: what becomes of the state of a session
-STATES = [
-    f"--check={check.id}" for check in catalogue().checks if check.id.startswith("pooling.") and has_state(check.id)
-]
 
+def test_the_pooling_suite_distinguishes_the_pool_modes(tmp_path: Path) -> None:
+    """`report` and test_configurations.py run the whole suite with the versions of the Docker engine.
 
-@pytest.mark.parametrize(
-    ("engine_name", "runs"),
-    [
-        # `report` and test_configurations.py run the whole suite with the versions of the Docker engine
-        ("docker", [["direct", "transaction", *SELECTED]]),
-        ("native", [["session", *SELECTED, *STATES], ["transaction", "--suite=pooling"]]),
-    ],
-    ids=["docker", "native"],
-)
-def test_the_pooling_suite_distinguishes_the_pool_modes(
-    engine_name: str, runs: list[list[str]], tmp_path: Path
-) -> None:
-    """Both engines run this test, and their product versions differ."""
-    require_engine(engine_name)
+    The suite restarts its servers, too, and nothing of the rest is affected.
+    """
+    require_engine("native")
     results: dict[tuple[str, str], Result] = {}
-    for arguments in runs:
-        done = harness_here(tmp_path, "verify", *arguments, "--engine", engine_name)
+    for arguments in (["session", *SELECTED], ["transaction", "--suite=pooling", "--check=capture.insert"]):
+        done = harness_here(tmp_path, "verify", *arguments, "--engine", "native")
         assert done.returncode == 0, done.stdout + done.stderr
         results |= latest_results(tmp_path)
     observed = {key: result.feature.observed.behaviour for key, result in results.items() if result.feature}
-    unshared = "direct" if engine_name == "docker" else "session"
     for features, behaviour in ((LEAKING, Behaviour.LEAKS), (LOST, Behaviour.LOST), (WORKING, Behaviour.WORKS)):
         for feature in features:
-            assert observed[unshared, feature] is Behaviour.WORKS
+            assert observed["session", feature] is Behaviour.WORKS
             assert observed["transaction", feature] is behaviour
     for (topology, feature), result in results.items():
         if feature == "pg-dump-apart":
@@ -87,10 +72,14 @@ def test_the_pooling_suite_distinguishes_the_pool_modes(
             shared = feature.endswith("-apart")
             if topology == "transaction":
                 assert all((probe.first_pid == probe.second_pid) is shared for probe in result.probes), feature
+    for check in ("restart-idle", "restart-busy", "changed-password", "insert"):
+        assert results["transaction", check].status is Status.OK
     assert not [key for key, result in results.items() if result.status is Status.NOT_RUN]
 
 
-def test_shares_and_moves_are_forced_for_a_pooler_that_hands_out_round_robin(engine: Engine, tmp_path: Path) -> None:
+def test_shares_and_moves_are_forced_for_a_pooler_that_hands_out_round_robin(
+    any_engine: Engine, tmp_path: Path
+) -> None:
     folder = tmp_path / "topologies"
     folder.mkdir()
     declared = (places.TOPOLOGIES / "transaction.toml").read_text()
@@ -103,7 +92,7 @@ def test_shares_and_moves_are_forced_for_a_pooler_that_hands_out_round_robin(eng
     )
     selection = [f"--check=pooling.{check}" for check in checks]
     done = harness_here(
-        tmp_path, "verify", "robin", "--topologies-folder", str(folder), *selection, "--engine", engine.name
+        tmp_path, "verify", "robin", "--topologies-folder", str(folder), *selection, "--engine", any_engine.name
     )
     assert done.returncode == 0, done.stdout + done.stderr
     results = latest_results(tmp_path)
@@ -188,16 +177,6 @@ def test_identify_prints_its_findings_and_no_secret(lab: Lab, tmp_path: Path) ->
         assert chain.password not in text
         assert "wrong-password" not in text
         assert "Traceback" not in text
-
-
-def test_a_server_restart_does_not_affect_the_rest_of_the_run(any_engine: Engine, tmp_path: Path) -> None:
-    checks = ("restart-idle", "restart-busy", "changed-password")
-    selection = [f"--check=pooling.{check}" for check in checks]
-    done = harness_here(
-        tmp_path, "verify", "direct", "transaction", *selection, "--check=capture.insert", "--engine", any_engine.name
-    )
-    assert done.returncode == 0, done.stdout + done.stderr
-    assert {result.status for result in latest_results(tmp_path).values()} <= {Status.OK, Status.NA}
 
 
 def test_a_driver_that_is_not_installed_is_not_run(
