@@ -28,8 +28,9 @@ if TYPE_CHECKING:
 
 _A, _B = WORKERS
 _JOBS = 10
-#: so many of them are enqueued together; later ones find workers that have repeated their statements
-_JOBS_AT_ONCE = 4
+#: so many of them are enqueued together; later ones find workers that have repeated their statements. Each time starts a
+#: program of the engine
+_JOBS_AT_ONCE = 5
 #: jobs that are enqueued for an idle worker, and how long it is idle before each, seconds
 _IDLE_JOBS, _IDLES_S = 3, 1.0
 #: a job that begins so much later than promised is late, seconds: its command takes some of it

@@ -24,7 +24,7 @@ if TYPE_CHECKING:
 _WORKER = WORKERS[0]
 #: an idle worker is looked at so often; some looks may fall between two transactions
 _LOOKS, _MISSED, _BETWEEN_LOOKS_S = 8, 2, 0.4
-#: it repeats its statements so often before that, or as often as it can within, seconds
+#: it repeats its statements so often by then, or as often as it can within, seconds
 _REPEATS, _LONGEST_IDLE_S = 6, 8.0
 #: a transaction that has done nothing but stay open for this long, seconds, is not one that polls
 _OPEN_S = 0.1
@@ -32,6 +32,8 @@ _OPEN_S = 0.1
 _SETTLES_S, _UNDER_CONTROL_S = 10.0, 2.0
 #: how often clients look at all server connections of a pool, and for how long each statement holds one, seconds
 _TRIES, _HOLDS_S = 8, 0.5
+#: while the worker runs, so many looks that find nothing more are enough: it may have connections past the pooler
+_FRUITLESS = 3
 
 _SESSIONS = """
 SELECT pid, state LIKE 'idle in transaction%%' AND clock_timestamp() - xact_start >= %s * interval '1 s'
@@ -61,8 +63,9 @@ def leaves_nothing(run: JobRun) -> None:
     run.use_prepared_database()
     if not run.warm_up():
         raise NotExercisedError("the worker did no job, so it may have left nothing")
-    # drivers prepare a statement that is repeated
-    run.ctx.let_pass(min(_REPEATS * run.settings.poll_s, _LONGEST_IDLE_S))
+    # drivers prepare a statement that is repeated, also during the looks
+    idles_s = min(_REPEATS * run.settings.poll_s, _LONGEST_IDLE_S)
+    run.ctx.let_pass(max(0.0, idles_s - _LOOKS * _BETWEEN_LOOKS_S))
     looks = []
     for _ in range(_LOOKS):
         run.ctx.let_pass(_BETWEEN_LOOKS_S)
@@ -75,7 +78,7 @@ def leaves_nothing(run: JobRun) -> None:
         # such a transaction keeps its server connection from all other clients
         run.left[PINNED] = kept_open(looks)
         # some workers UNLISTEN when they end, on any server connection: at times on the one that has their channels
-        _look_at_shared_connections(run, "while the worker is idle")
+        _look_at_shared_connections(run, "while the worker is idle", fruitless=_FRUITLESS)
     run.worker(_WORKER).stop()
     run.left[LOCKS] = run.left[TRANSACTIONS] = 0
 
@@ -114,12 +117,13 @@ def _kept_by_sessions(run: JobRun) -> tuple[int, int]:
     return int(locks), sum(_sessions(run).values())
 
 
-def _look_at_shared_connections(run: JobRun, when: str) -> int:
+def _look_at_shared_connections(run: JobRun, when: str, fruitless: int = _TRIES) -> int:
     """Record what is on the shared server connections now: it belongs to no client, even while the worker runs.
 
+    :param fruitless: how many looks in a row that find none of the connections are enough.
     :return: how many free server connections were given to no client, such as those that a worker has past the pooler.
     """
-    found, missed = _on_shared_connections(run)
+    found, missed = _on_shared_connections(run, fruitless)
     statements, channels = sum(one.statements for one in found), channels_on(found)
     run.ctx.fact(f"on shared server connections {when}", f"{channels} channels, {statements} statements")
     run.left = most_left(run.left, {STATEMENTS: statements, CHANNELS: channels})
@@ -136,15 +140,17 @@ def most_left(before: dict[str, int], now: dict[str, int]) -> dict[str, int]:
     return before | {kind: max(number, before.get(kind, 0)) for kind, number in now.items()}
 
 
-def _on_shared_connections(run: JobRun) -> tuple[list[OnServerConnection], int]:
+def _on_shared_connections(run: JobRun, fruitless: int) -> tuple[list[OnServerConnection], int]:
     """Return what later clients find on each server connection of the pool, and how many free ones they missed.
 
     A server connection in a transaction is not free: it is given to a client if the transaction ends meanwhile.
     """
     found: dict[int, OnServerConnection] = {}
     wanted = {pid for pid, is_open in _pooled(run).items() if not is_open}
-    look = _one_after_another if run.ctx.mode is PoolMode.SESSION else _side_by_side
-    look(run, found)
+    if run.ctx.mode is PoolMode.SESSION:
+        _one_after_another(run, found)
+    else:
+        _side_by_side(run, found, fruitless)
     return list(found.values()), len((wanted & _pooled(run).keys()) - found.keys())
 
 
@@ -164,15 +170,19 @@ def _one_after_another(run: JobRun, found: dict[int, OnServerConnection]) -> Non
             return
 
 
-def _side_by_side(run: JobRun, found: dict[int, OnServerConnection]) -> None:
+def _side_by_side(run: JobRun, found: dict[int, OnServerConnection], fruitless: int) -> None:
     """Let as many clients as there are server connections ask at the same time, so that each is given another one."""
     clients: list[Client] = []
-    sessions = _pooled(run)
+    first = sessions = _pooled(run)
+    in_vain = 0
     for _ in range(_TRIES):
-        if sessions.keys() <= found.keys():
+        if sessions.keys() <= found.keys() or in_vain == fruitless:
             return
+        before = len(first.keys() & found.keys())
         clients += [run.ctx.connect(run.ctx.lab.chain(run.database)) for _ in range(len(sessions) - len(clients))]
         with ThreadPoolExecutor(len(clients)) as pool:
             for [row] in pool.map(lambda client: client.rows(_ON_SERVER_CONNECTION), clients):
                 found[row[0]] = OnServerConnection(*row[:3])
+        # of those that the worker had; each look may open others
+        in_vain = 0 if len(first.keys() & found.keys()) > before else in_vain + 1
         sessions = _pooled(run)  # the pooler may have closed some meanwhile, or opened others
