@@ -38,6 +38,8 @@ NOT_COMPARED = (
 )
 #: a session that ends gives its locks back within, seconds
 _SETTLES_S = 3.0
+#: the expectation that a step leaves the database as it is, and the state that it expects
+_DATABASE, _THERE = "the database of the migrations", "there"
 #: the last lines of a failed command that a row repeats
 _TAIL_LINES, _LINE_CHARACTERS = 4, 90
 
@@ -246,12 +248,16 @@ class MigrationRun:
         :param when: after which step, for the name of the file.
         :raises StepFailedError: when the database is gone, or closed.
         """
-        with self.ctx.lab.connect_admin() as client:  # a migration may have ended older sessions
-            allowed = client.value("SELECT datallowconn FROM pg_database WHERE datname = %s", [database])
-        state = {True: "there", False: "there, and allows no connections", None: "gone"}[allowed]
-        if not self.ctx.expect("the database of the migrations", state, equals="there"):
-            raise StepFailedError
-        with enter(self.ctx.lab, database) as client:
+        try:
+            entered = enter(self.ctx.lab, database)
+        except SqlError:
+            state = self._why_closed(database)
+            if not state:
+                raise
+            self.ctx.expect(_DATABASE, state, equals=_THERE)
+            raise StepFailedError from None
+        self.ctx.expect(_DATABASE, _THERE, equals=_THERE)
+        with entered as client:
             rows = client.rows(QUERIES["catalogue"])
         rows = _redacted(rows, self.ctx.lab.redact)
         found = catalogue_of(rows, schemas=self.declared.schemas, ledgers=self.declared.ledger)
@@ -262,6 +268,12 @@ class MigrationRun:
         attempt = self.ctx.attempt_number
         self.ctx.lab.keep_artifact(self.ctx.check, f"attempt-{attempt}-{name}" if attempt > 1 else name, text)
         return found
+
+    def _why_closed(self, database: str) -> str:
+        """Return why nobody can connect to a database; "" if it allows connections."""
+        with self.ctx.lab.connect_admin() as client:  # a migration may have ended older sessions
+            allowed = client.value("SELECT datallowconn FROM pg_database WHERE datname = %s", [database])
+        return {True: "", False: f"{_THERE}, and allows no connections", None: "gone"}[allowed]
 
     def expect_same(self, what: str, before: Catalogue, after: Catalogue) -> None:
         """Expect that two catalogues are equal, and name each object that differs."""
@@ -288,14 +300,16 @@ class MigrationRun:
 
 def left_locks(client: Client) -> list[str]:
     """Return the advisory locks in a database that are not given back in time, without the gate of the harness."""
+    left: list[str] = []
 
     def look() -> None:
-        if client.rows(QUERIES["left_locks"]):
+        left[:] = [text for (text,) in client.rows(QUERIES["left_locks"])]
+        if left:
             raise NotYet("a session holds an advisory lock")
 
     with contextlib.suppress(TimedOutError):
         poll(look, what="advisory locks to be given back", deadline_s=_SETTLES_S, interval_s=0.05)
-    return [text for (text,) in client.rows(QUERIES["left_locks"])]
+    return left
 
 
 def left_over(schema: str) -> str:
