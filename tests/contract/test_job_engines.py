@@ -8,24 +8,25 @@ from typing import TYPE_CHECKING
 
 import msgspec
 import pytest
-from msgspec.structs import replace
 
 from harness.audit.target_loading import reference_target
 from harness.checks.execution import run_check
 from harness.checks.judges import jobs as judged
 from harness.checks.registry import Check, Control
 from harness.checks.workspace import Workspace
+from harness.database import console
 from harness.engine.owner import Owner, process_started
 from harness.job_engines.loading import load
 from harness.job_engines.target_file import Case
 from harness.job_engines.workers import Supervisor
-from harness.lab.lab import stand_up_for_faults
+from harness.lab.lab import stand_up
 from harness.lab.topologies import load_topologies, wanted_by
 from harness.model import Result, Status
 from harness.redaction import Redactor
 from harness.store import RunStore, new_run_id
 from harness.suites.catalogue import catalogue
 from harness.suites.jobs.rows import job_checks
+from tests.contract.services import path_with_psql
 from tests.unit.made_up import planned, record
 
 if TYPE_CHECKING:
@@ -33,60 +34,59 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from harness.engine.protocol import Engine
-    from harness.model import Topology
 
 pytestmark = [pytest.mark.engine, pytest.mark.long]
 
+#: all but the work of a worker that does its jobs: psql starts in a tenth of the time of Python and psycopg
+SCRIPT = r"""
+set -e
+sql() { psql --no-psqlrc --quiet --no-align --tuples-only --set ON_ERROR_STOP=1 "$@"; }
+case $1-$VARIANT in
+    install-broken)
+        printf 'no schema %0120d %s %0300d\n' 0 "$DATABASE_URL" 0
+        exit 1 ;;
+    install-*)
+        sql --command "CREATE TABLE my_jobs (key integer PRIMARY KEY, state text DEFAULT 'waiting')" ;;
+    enqueue-*)
+        sql --command "INSERT INTO my_jobs SELECT generate_series($2, $3)"
+        sql --dbname "$EFFECTS_URL" --command "SELECT job_phase(key, 'enqueued') FROM generate_series($2, $3) AS key" ;;
+    work-exits)  # it is started again and again
+        echo "57P01: cannot connect to $DATABASE_URL"
+        exit 1 ;;
+    work-idles)
+        trap '' TERM
+        setsid sleep 600 &
+        echo "$$ $!" >> "$PIDS"
+        exec sleep 600 ;;
+    work-works | work-leaves)
+        exec PYTHON "${0%/*}/program.py" ;;
+    *)
+        if [ "$VARIANT" = loses ]; then sql --command 'DELETE FROM my_jobs WHERE key = 1'; fi
+        keys=$(sql --command "SELECT string_agg(key::text, ', ') FROM my_jobs")
+        sql --dbname "$EFFECTS_URL" --output /dev/null <<END
+SELECT job_phase(key, 'begin', '$WORKER') FROM unnest(ARRAY[$keys]) AS key \watch $PAUSE_S
+END
+        ;;
+esac
+"""
 PROGRAM = '''
 """Jobs in a table, each claimed in a transaction that ends with its effect."""
 
-import os
-import signal
-import subprocess
-import sys
 import time
 
-command, *keys = sys.argv[1:]
-if command == "work" and os.environ["VARIANT"] == "exits":  # it is started again and again
-    sys.exit(f"57P01: cannot connect to {os.environ['DATABASE_URL']}")
-
 import psycopg
-from effects import DATABASE_URL, PAYLOAD, VARIANT, enqueued, perform, report
+from effects import DATABASE_URL, PAYLOAD, VARIANT, perform
 
 connection = psycopg.connect(DATABASE_URL, autocommit=True)
-if command == "install":
-    if VARIANT == "broken":
-        sys.exit(f"no schema {'0' * 120} {DATABASE_URL} {'1' * 300}")
-    connection.execute("CREATE TABLE IF NOT EXISTS my_jobs (key integer PRIMARY KEY, state text DEFAULT 'waiting')")
-elif command == "enqueue":
-    for key in range(int(keys[0]), int(keys[1]) + 1):
-        connection.execute("INSERT INTO my_jobs VALUES (%s)", [key])
-        enqueued(key)
-elif VARIANT in {"repeats", "spins", "loses"}:
-    if VARIANT == "loses":
-        connection.execute("DELETE FROM my_jobs WHERE key = 1")
-    while True:
-        for (key,) in connection.execute("SELECT key FROM my_jobs ORDER BY key").fetchall():
-            report(key, "begin")
-            time.sleep(0.01 if VARIANT == "spins" else 0.2)
-elif VARIANT == "idles":
-    stubborn = "import signal; signal.signal(signal.SIGTERM, signal.SIG_IGN); signal.pause()"
-    child = subprocess.Popen([sys.executable, "-c", stubborn], start_new_session=True)
-    with open(os.environ["PIDS"], "a") as file:
-        file.write(f"{os.getpid()} {child.pid} ")
-    signal.signal(signal.SIGTERM, signal.SIG_IGN)
-    while True:
-        signal.pause()
-else:
-    if VARIANT == "leaves":
-        connection.execute("LISTEN my_jobs; PREPARE left_here AS SELECT 1")
-    while True:
-        with connection.transaction():
-            claimed = connection.execute("SELECT key FROM my_jobs WHERE state = 'waiting' LIMIT 1 FOR UPDATE SKIP LOCKED")
-            for (key,) in claimed.fetchall():
-                perform(key, payload=PAYLOAD)
-                connection.execute("UPDATE my_jobs SET state = 'done' WHERE key = %s", [key])
-        time.sleep(0.05)
+if VARIANT == "leaves":
+    connection.execute("LISTEN my_jobs; PREPARE left_here AS SELECT 1")
+while True:
+    with connection.transaction():
+        claimed = connection.execute("SELECT key FROM my_jobs WHERE state = 'waiting' LIMIT 1 FOR UPDATE SKIP LOCKED")
+        for (key,) in claimed.fetchall():
+            perform(key, payload=PAYLOAD)
+            connection.execute("UPDATE my_jobs SET state = 'done' WHERE key = %s", [key])
+    time.sleep(0.05)
 '''
 TARGET = """
 title = "My jobs"
@@ -94,9 +94,9 @@ summary = "a table"
 documentation = "https://example.test/"
 version = "1"
 [commands]
-install = ["PYTHON", "{folder}/program.py", "install"]
-enqueue = ["PYTHON", "{folder}/program.py", "enqueue", "{first}", "{last}"]
-work = ["PYTHON", "{folder}/program.py", "work"]
+install = ["sh", "{folder}/program.sh", "install"]
+enqueue = ["sh", "{folder}/program.sh", "enqueue", "{first}", "{last}"]
+work = ["sh", "{folder}/program.sh", "work"]
 [sql]
 state = "SELECT key, state FROM my_jobs"
 [settings]
@@ -109,10 +109,13 @@ summary = "begins no job, ignores SIGTERM, and has a child process in a session 
 environment = { PIDS = "PIDS_FILE" }
 [variants.repeats]
 summary = "begins its jobs for ever"
+environment = { PAUSE_S = "0.8" }
 [variants.spins]
-summary = "begins its jobs for ever, without a pause"
+summary = "begins its jobs for ever, more often than any engine"
+environment = { PAUSE_S = "0.02" }
 [variants.loses]
 summary = "deletes a job, and begins the others for ever"
+environment = { PAUSE_S = "0.8" }
 [variants.broken]
 summary = "cannot create its schema"
 [variants.leaves]
@@ -123,20 +126,19 @@ summary = "exits at once, and prints its address"
 
 
 class Stage:
-    """A lab, without a pooler by default, a run that keeps evidence, and the checks of an engine."""
+    """A lab with a pool of sessions, a run that keeps evidence, and the checks of an engine."""
 
-    def __init__(self, engine: Engine, folder: Path, topology: Topology | None = None) -> None:
+    def __init__(self, engine: Engine, folder: Path) -> None:
         self.pids = folder / "pids"
+        (folder / "program.sh").write_text(SCRIPT.replace("PYTHON", sys.executable))
         (folder / "program.py").write_text(PROGRAM)
-        (folder / "my-jobs.toml").write_text(
-            TARGET.replace("PIDS_FILE", str(self.pids)).replace("PYTHON", sys.executable)
-        )
+        (folder / "my-jobs.toml").write_text(TARGET.replace("PIDS_FILE", str(self.pids)))
         declared = list(job_checks([load(folder / "my-jobs.toml")]))
         self.checks = {one.id: one for one in declared if isinstance(one, Check)}
         self.controls = {(one.check, one.name): one for one in declared if isinstance(one, Control)}
-        redact, topology = Redactor(), topology or load_topologies()["direct"]
+        redact, topology = Redactor(), load_topologies()["session"]
         engine.prepare(wanted_by(topology), lambda _: None)
-        self.lab = stand_up_for_faults(engine, topology, Owner.me(new_run_id()), redact)
+        self.lab = stand_up(engine, topology, Owner.me(new_run_id()), redact)
         self.store = RunStore(folder / "reports", record(new_run_id()), redact)
         self.workspace = Workspace(self.lab, reference_target(), catalogue().fixtures, store=self.store)
 
@@ -161,11 +163,10 @@ class Stage:
 
 @pytest.fixture(scope="module")
 def stage(some_engine: Engine, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Stage]:
-    made = Stage(some_engine, tmp_path_factory.mktemp("jobs"))
-    try:
-        yield made
-    finally:
-        made.close()
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("PATH", path_with_psql(some_engine))
+        with closing(Stage(some_engine, tmp_path_factory.mktemp("jobs"))) as made:
+            yield made
 
 
 @pytest.fixture
@@ -183,16 +184,19 @@ def test_an_engine_of_a_user_works(stage: Stage) -> None:
     assert (result.status, result.facts.get("outcome")) == (Status.OK, "works"), result.reason
 
 
-@pytest.mark.parametrize(("reset_query", "left"), [("DISCARD ALL", set()), ("", {judged.STATEMENTS, judged.CHANNELS})])
-def test_in_session_mode_a_worker_leaves_what_the_reset_query_does_not_remove(
-    some_engine: Engine, tmp_path: Path, reset_query: str, left: set[str]
-) -> None:
-    session = load_topologies()["session"]
-    assert session.pooler
-    pooler = replace(session.pooler, settings={"server_reset_query": reset_query})
-    with closing(Stage(some_engine, tmp_path, replace(session, pooler=pooler))) as stage:
+def test_in_session_mode_a_worker_leaves_what_the_reset_query_does_not_remove(stage: Stage) -> None:
+    result = stage.run("leaves", case=Case.LEAVES_NOTHING)
+    assert (result.status, broken(result)) == (Status.OK, set()), result.reason
+    endpoint = stage.lab.console()
+    assert endpoint
+    [default] = [row["value"] for row in console(endpoint, "SHOW CONFIG") if row["key"] == "server_reset_query"]
+    assert default == "DISCARD ALL"
+    console(endpoint, "SET server_reset_query = ''")
+    try:
         result = stage.run("leaves", case=Case.LEAVES_NOTHING)
-    assert (result.status, broken(result)) == (Status.ISSUE if left else Status.OK, left), result.reason
+    finally:
+        console(endpoint, f"SET server_reset_query = '{default}'")
+    assert (result.status, broken(result)) == (Status.ISSUE, {judged.STATEMENTS, judged.CHANNELS}), result.reason
 
 
 def test_a_schema_that_cannot_be_created_at_all_is_not_run(stage: Stage) -> None:
