@@ -20,7 +20,7 @@ from harness.ingest.loading import SHIPPED, load
 from harness.ingest.operator_store import StoreDeclaration
 from harness.ingest.s3 import S3
 from harness.job_engines.workers import Supervisor
-from harness.lab.lab import stand_up_for_faults
+from harness.lab.lab import stand_up
 from harness.lab.topologies import load_topologies, wanted_by
 from harness.model import Result, Status
 from harness.redaction import Redactor
@@ -157,7 +157,7 @@ class Stage:
                     self.controls[declared.check, declared.name] = declared
         redact, topology = Redactor(), load_topologies()["direct"]
         engine.prepare(wanted_by(topology), lambda _: None)
-        self.lab = stand_up_for_faults(engine, topology, Owner.me(new_run_id()), redact)
+        self.lab = stand_up(engine, topology, Owner.me(new_run_id()), redact)
         self.store = RunStore(folder / "reports", record(new_run_id()), redact)
         self.workspace = Workspace(self.lab, reference_target(), catalogue().fixtures, store=self.store)
 
@@ -230,16 +230,6 @@ def broken(result: Result) -> set[str]:
     return {found.name for found in result.expectations if found.broken}
 
 
-def test_the_reference_pipeline_works_and_leaves_no_folder(
-    stage: Stage, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr("tempfile.tempdir", str(tmp_path))
-    result = stage.run("works")
-    assert (result.status, result.facts.get("outcome")) == (Status.OK, "works"), result.reason
-    assert "kept" not in result.facts
-    assert list(tmp_path.iterdir()) == []
-
-
 def test_a_worker_that_was_killed_loses_nothing(stage: Stage) -> None:
     result = stage.run("works", "killed-worker")
     assert result.status is Status.OK, result.reason
@@ -268,17 +258,20 @@ def operated(stage: Stage, monkeypatch: pytest.MonkeyPatch) -> S3:
     return bucket
 
 
-@pytest.mark.usefixtures("migrated")
-def test_a_store_of_an_operator_is_used_below_its_prefix_and_left_clean(stage: Stage, operated: S3) -> None:
+def test_the_reference_pipeline_uses_a_store_of_an_operator_below_its_prefix_and_leaves_nothing(
+    stage: Stage, operated: S3, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("tempfile.tempdir", str(tmp_path))
     result = stage.run("operator works")
     assert (result.status, result.facts.get("outcome")) == (Status.OK, "works"), result.reason
+    assert list(tmp_path.iterdir()) == []
     store = stage.lab.object_store()
     assert result.facts["store"].startswith(
         f"{store.endpoint_url}, bucket staging-uploads, prefix harness/, the header Server says "
     )
     assert result.facts["below the prefix before"] == result.facts["below the prefix after"]
     assert result.facts["below the prefix after"].endswith("the first one harness/theirs.txt")
-    assert not {"left behind", "disturbed"} & result.facts.keys()
+    assert not {"left behind", "disturbed", "kept"} & result.facts.keys()
     assert not any(secret in str(result) for secret in (store.access_key, store.secret_key))
     assert operated.keys() == ("harness/theirs.txt", "theirs.txt")
 
