@@ -74,6 +74,7 @@ def test_installing_again_succeeds_and_loses_no_changes(lab: Lab) -> None:
         assert target.coverage(client) == {"public.posts": None}
 
 
+@pytest.mark.parametrize("lab", ["docker"], indirect=True)
 def test_a_restored_dump_does_not_lend_its_actors_to_new_transactions(
     some_engine: Engine, owner: Owner, lab: Lab
 ) -> None:

@@ -142,6 +142,10 @@ class Blog:
 
 #: each engine and each kind of chain
 PLACES = [("docker", "transaction"), ("native", "direct")]
+#: for what an engine does to the host, and for what the host does whatever its chain is
+in_a_container, without_a_container = (
+    pytest.mark.parametrize("blog", [place], ids="-".join, indirect=True) for place in PLACES
+)
 
 
 @pytest.fixture(scope="module", params=PLACES, ids="-".join)
@@ -425,6 +429,7 @@ def test_counters_increase_with_each_request_and_job(blog: Blog) -> None:
     assert 0 < after["hostapp_pool_size"] <= blog.lab.topology.host.pool_size
 
 
+@without_a_container
 def test_a_second_start_changes_nothing_in_the_database(blog: Blog) -> None:
     def fingerprint() -> list[Any]:
         return blog.owner.rows(
@@ -508,6 +513,7 @@ def test_a_discarded_job_makes_the_host_not_ready_until_another_succeeds(blog: B
     blog.when_ready_is(200)
 
 
+@in_a_container
 def test_sigterm_stops_the_host_in_time_and_a_restart_works(blog: Blog) -> None:
     service = blog.host.service
     began = time.monotonic()
@@ -520,6 +526,7 @@ def test_sigterm_stops_the_host_in_time_and_a_restart_works(blog: Blog) -> None:
     blog.created()
 
 
+@without_a_container
 def test_sigterm_stops_the_host_in_time_while_the_database_is_frozen(blog: Blog) -> None:
     service = blog.host.service
     blog.lab.postgres.pause()

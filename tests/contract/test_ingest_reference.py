@@ -44,10 +44,6 @@ if TYPE_CHECKING:
 
 pytestmark = pytest.mark.engine
 
-#: each engine and each kind of chain
-PLACES = [("docker", "transaction"), ("native", "direct")]
-#: for programs that behave the same on both
-behind_pooler, direct = (pytest.mark.parametrize("place", [one], ids="-".join, indirect=True) for one in PLACES)
 REFERENCE = find("reference")
 CONTENT = Content(sha256="0f" * 32, size=5, text="hello")
 _CATALOGUE = """
@@ -149,17 +145,17 @@ def closed_port() -> int:
         return int(free.getsockname()[1])
 
 
-@pytest.fixture(scope="module", params=PLACES, ids="-".join)
-def place(request: pytest.FixtureRequest) -> Iterator[tuple[Lab, Installed]]:
-    engine_name, topology = request.param
-    engine = require_engine(engine_name)
+@pytest.fixture(scope="module")
+def place() -> Iterator[tuple[Lab, Installed]]:
+    """A chain with a transaction pool; the suite `ingest` is tested on a server without one."""
+    engine = require_engine("docker")
     try:
         installed = install(REFERENCE, silent)
     except EngineUnavailableError as error:
         if os.environ.get("CI"):
             raise
         pytest.skip(f"the packages of the reference pipeline are not available here: {error.what}")
-    lab = stand_up(engine, load_topologies()[topology], Owner.me(new_run_id()), Redactor())
+    lab = stand_up(engine, load_topologies()["transaction"], Owner.me(new_run_id()), Redactor())
     try:
         yield lab, installed
     finally:
@@ -204,7 +200,6 @@ def test_migrations_at_the_same_time_make_one_schema(migrated: Migrated) -> None
     assert len(migrated.catalogue) > 20
 
 
-@behind_pooler
 def test_a_migration_has_a_way_back(pipeline: Pipeline, migrated: Migrated) -> None:
     for arguments in (("down",), ()):
         migration = pipeline.migrate(*arguments)
@@ -213,7 +208,6 @@ def test_a_migration_has_a_way_back(pipeline: Pipeline, migrated: Migrated) -> N
         assert pipeline.catalogue() == ([] if arguments else migrated.catalogue)
 
 
-@direct
 def test_a_migration_of_an_unreachable_database_fails_without_a_traceback(empty: Pipeline) -> None:
     with empty.lab.connect_admin() as admin:
         admin.run(f"DROP DATABASE {empty.name}")
@@ -333,7 +327,6 @@ def test_a_transaction_that_idles_ends_so_that_a_frozen_worker_holds_no_row(pipe
         assert is_transient(ended.value)
 
 
-@direct
 def test_programs_end_although_their_database_is_frozen(pipeline: Pipeline, tmp_path: Path) -> None:
     chain = pipeline.lab.chain(pipeline.name)
     link = Link(lambda: (chain.host, chain.port))

@@ -56,9 +56,17 @@ KEYS = (
 
 @pytest.fixture(scope="module", params=ENGINES)
 def lab(request: pytest.FixtureRequest) -> Iterator[Lab]:
-    opened = stand_up(require_engine(request.param), load_topologies()["direct"], Owner.me(new_run_id()), Redactor())
-    yield opened
-    opened.close()
+    """A lab whose tests use its store. Nothing is left of it."""
+    owner = Owner.me(new_run_id())
+    opened = stand_up(require_engine(request.param), load_topologies()["direct"], owner, Redactor())
+    try:
+        assert opened.object_store().address.port
+        yield opened
+    finally:
+        opened.close()
+    assert leftovers(request.param, owner.run_id) == []
+    with pytest.raises(ServiceFailedError, match="closing"):
+        opened.start_service("store", STORE, lambda place: store_module._spec(place, KEYS_OF_NOBODY))
 
 
 @pytest.fixture
@@ -227,17 +235,6 @@ def test_a_full_store_refuses_an_object_and_goes_on(lab: Lab, store: ObjectStore
     finally:
         for key in client.keys("large/"):
             client.delete(key)
-
-
-def test_nothing_is_left_of_a_lab_with_a_store(engine: Engine, owner: Owner) -> None:
-    opened = stand_up(engine, load_topologies()["direct"], owner, Redactor())
-    try:
-        assert opened.object_store().address.port
-    finally:
-        opened.close()
-    assert leftovers(engine.name, owner.run_id) == []
-    with pytest.raises(ServiceFailedError, match="closing"):
-        opened.start_service("store", STORE, lambda place: store_module._spec(place, KEYS_OF_NOBODY))
 
 
 def test_a_port_that_is_in_use_is_replaced(owner: Owner, monkeypatch: pytest.MonkeyPatch) -> None:
