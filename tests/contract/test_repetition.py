@@ -9,7 +9,7 @@ import msgspec
 import pytest
 
 from harness.model import Repetition, Status
-from harness.store import Integrity, StoredRun, Verdict, history_files, kept_runs, read_run
+from harness.store import Integrity, StoredRun, Verdict, kept_runs, read_run
 from harness.suites import commands as commands_suite
 from harness.waiting import NotYet, poll
 from tests.contract.command_line import command, environment, harness_here
@@ -74,25 +74,6 @@ def test_every_verdict_is_kept(engine_name: str, folder: Path) -> None:
     assert {result.status for result in run.results} == {Status.OK}
     assert [result.repetition for result in run.answers()] == [Repetition(ok=3)] * 2
     assert "attempts: 6 of 2 rows, 0 flaky; a row without an Issue has a failure rate below 63.2 %" in done.stderr
-
-
-def test_each_attempt_under_faults_has_its_own_history(engine_name: str, folder: Path) -> None:
-    """Such rows run on servers of their own, beside the others."""
-    check = "resilience.connections-terminated"
-    arguments = ("--check", check, "--repeat", "2", "--rounds", "1", "--engine", engine_name)
-    done = harness_here(folder, "verify", "direct", *arguments)
-    assert done.returncode == 0, done.stderr
-    run = read_run(folder / "reports" / "runs" / "latest")
-    assert [result.attempt for result in run.results] == [1, 2]
-    assert [result.repetition for result in run.answers()] == [Repetition(ok=2)]
-    names = [f"{check}.jsonl", f"{check}.attempt-2.jsonl"]
-    assert [path.name for path in history_files(run.folder)] == names
-    judged = harness_here(folder, "judge")
-    assert judged.returncode == 0, judged.stderr
-    assert [line.split()[1] for line in judged.stdout.splitlines()[:-1]] == ["holds", "holds"]
-    assert f"{check}, attempt 2; operations: " in judged.stdout
-    report = msgspec.json.decode((folder / "reports" / "report.json").read_bytes())
-    assert [history["link"].rpartition("/")[2] for history in report["histories"]] == [names[1]]
 
 
 def test_a_command_that_fails_once_is_flaky_and_its_failed_attempt_is_shown(any_engine: Engine, folder: Path) -> None:

@@ -117,7 +117,7 @@ def test_no_command_repeats_the_password(
     assert_not_repeated(way, arguments, server, tmp_path, run=harness_here)
 
 
-@commands
+@pytest.mark.parametrize("arguments", [COMMANDS[0], COMMANDS[-1]], ids=lambda arguments: " ".join(arguments[:2]))
 def test_no_process_repeats_the_password(arguments: tuple[str, ...], server: RefusingServer, tmp_path: Path) -> None:
     """Neither the start nor the end of the process prints it, nor a library that writes past Python's streams."""
     assert_not_repeated(WAYS[0], arguments, server, tmp_path, run=harness)
@@ -173,29 +173,7 @@ def test_a_server_cannot_control_the_terminal(arguments: list[str], server: Refu
 
 
 @pytest.mark.engine
-def test_exec_streams_no_line_of_a_key_and_nothing_across_a_boundary(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(commands_suite, "_LOG_S", 0.0)  # the command does not log in
-    engine = require_engine("native")
-    lines = [f"c4n4ry{number}MIIEvQIBADANBgkqhkiG9w0BAQEFAASC" for number in range(3)]
-    key = "\n".join(["-----BEGIN PRIVATE KEY-----", *lines, "-----END PRIVATE KEY-----"])
-    script = (
-        "import os, sys\n"
-        "key = os.environ['TLS_PRIVATE_KEY']\n"
-        "print(key)\n"
-        "print('x' * 65_530 + key.splitlines()[1] + 'y' * 200_000)\n"
-        "print('end of the output')\n"
-    )
-    command = ["exec", "direct", "--engine", engine.name, "--", sys.executable, "-c", script]
-    done = harness_here(tmp_path, *command, TLS_PRIVATE_KEY=key)
-    assert "end of the output" in done.stdout
-    assert "c4n4ry" not in done.stdout + done.stderr
-    assert "c4n4ry" not in "".join(path.read_text() for path in (tmp_path / "reports").rglob("*") if path.is_file())
-
-
-@pytest.mark.engine
-def test_exec_streams_no_password(
+def test_exec_streams_no_password_no_line_of_a_key_and_nothing_across_a_boundary(
     server: RefusingServer, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """The command's own logins are refused, each by a server that repeats the password; its output has all of them."""
@@ -203,8 +181,14 @@ def test_exec_streams_no_password(
     engine = require_engine("native")
     urls = {f"LOGIN_{number}": way for number, way in enumerate(WAYS) if not way.files and not way.variables}
     given = {name: way.dsn.replace("PORT", str(server.port)) for name, way in urls.items()}
+    lines = [f"c4n4ry{number}MIIEvQIBADANBgkqhkiG9w0BAQEFAASC" for number in range(3)]
+    key = "\n".join(["-----BEGIN PRIVATE KEY-----", *lines, "-----END PRIVATE KEY-----"])
     script = (
         "import os, psycopg\n"
+        "key = os.environ['TLS_PRIVATE_KEY']\n"
+        "print(key)\n"
+        "print('x' * 65_530 + key.splitlines()[1] + 'y' * 200_000)\n"
+        "print('end of the key', flush=True)\n"
         "for name in sorted(os.environ):\n"
         "    if name.startswith('LOGIN_'):\n"
         "        try:\n"
@@ -213,8 +197,11 @@ def test_exec_streams_no_password(
         "            print(error, flush=True)\n"
     )
     command = ["exec", "direct", "--engine", engine.name, "--", sys.executable, "-c", script]
-    done = harness_here(tmp_path, *command, **given)
+    done = harness_here(tmp_path, *command, TLS_PRIVATE_KEY=key, **given)
     assert server.received == {way.password for way in urls.values()}, done
     assert done.stdout.count("is wrong") >= len(urls) - 1, done.stdout
     for way in urls.values():
         assert_hidden(way, done, tmp_path)
+    assert "end of the key" in done.stdout
+    written = [path.read_text() for path in (tmp_path / "reports").rglob("*") if path.is_file()]
+    assert not any("c4n4ry" in text for text in (done.stdout, done.stderr, *written))
