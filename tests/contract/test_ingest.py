@@ -381,7 +381,7 @@ def test_a_route_that_the_api_does_not_serve_is_not_run(stage: Stage, monkeypatc
     assert "indexed_counter: GET /metrics shows no uploads_total: " in result.reason
 
 
-@pytest.mark.usefixtures("migrated")
+@pytest.mark.usefixtures("attached")
 def test_a_trial_shows_each_step_of_an_upload(stage: Stage) -> None:
     shown: list[tuple[str, str]] = []
     with stage.workspace.context("ingest.try") as ctx:
