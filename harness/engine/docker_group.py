@@ -10,8 +10,8 @@ from typing import TYPE_CHECKING
 import docker.errors
 from docker.types import LogConfig
 
-from harness.engine.builds import tar_of
 from harness.engine.docker_errors import DOCKER_ERRORS, message_of
+from harness.engine.docker_files import after_files, sent_to
 from harness.engine.docker_labels import (
     LABEL_CREATED,
     LABEL_HOST,
@@ -146,8 +146,8 @@ class DockerGroup:
                 )
                 self._services.append(service)
             try:
-                self._api.put_archive(container, spec.place.folder, tar_of(dict(spec.files)))
-                self._api.start(container)
+                with sent_to(self._api, container, spec.files):
+                    self._api.start(container)
             except docker.errors.APIError as error:
                 if not in_memory and not spare:
                     raise
@@ -180,7 +180,8 @@ class DockerGroup:
         )
         created: str = api.create_container(
             image,
-            command=["sh", "-c", script],
+            command=["sh", "-c", after_files(script, spec.place.folder)],
+            stdin_open=True,
             name=name,
             ports=[port],
             host_config=host,
