@@ -48,6 +48,7 @@ WORKING = ("transaction", "savepoint", "copy", "pipeline", "cancel", "two-phase"
 
 SELECTED = [f"--check=pooling.{feature}" for feature in LEAKING + LOST + WORKING]
 
+@pytest.mark.long
 def test_the_pooling_suite_distinguishes_the_pool_modes(tmp_path: Path) -> None:
     """`report` and test_configurations.py run the whole suite with the versions of the Docker engine.
 

@@ -416,6 +416,7 @@ def test_what_pgbouncer_announces_is_certain_and_twice_means_two_poolers(owner: 
         assert found.value("inner_version") == found.value("version")
 
 
+@pytest.mark.long
 def test_a_chain_that_becomes_slow_is_not_taken_for_a_full_pool(any_engine: Engine, owner: Owner) -> None:
     with started(any_engine, owner, with_pooler("transaction-legacy", default_pool_size=2)) as lab:
         with SlowProxy(lab.chain(), b"BEGIN ISOLATION", 1.0) as proxy:

@@ -352,9 +352,9 @@ CONCURRENT = ("--check=capture.insert", "--check=actor.many-clients")
 
 
 def test_two_concurrent_runs_do_not_affect_each_other(
-    engine_name: str, tmp_path: Path, running: list[subprocess.Popen[str]]
+    any_name: str, tmp_path: Path, running: list[subprocess.Popen[str]]
 ) -> None:
-    arguments = ("verify", "transaction", *CONCURRENT, "--engine", engine_name)
+    arguments = ("verify", "transaction", *CONCURRENT, "--engine", any_name)
     other = start(running, tmp_path, *arguments)
     wait_for_run(tmp_path)
     here = harness_here(tmp_path, *arguments)
