@@ -67,12 +67,13 @@ def evidence_from(settings: Settings, folders: Iterable[str]) -> Evidence:
     :raises StoreError: for a folder without runs.
     """
     folders = tuple(folders)
+    code = fingerprint()
     runs, damaged = read_runs([Path(folder) for folder in folders])
-    whole, edited = without_edited(runs, settings)
+    whole, edited = without_edited(runs, settings, code)
     ordinary, left_out = without_controls(whole)
-    own = of_this_code(run.record.provenance for run in ordinary)
+    own = of_this_code((run.record.provenance for run in ordinary), code)
     usable = [run for run in ordinary if run.record.provenance in own]
-    here = _code(provenance()) if len(usable) < len(ordinary) else ""
+    here = _code(provenance(code)) if len(usable) < len(ordinary) else ""
     left_out += [
         f"run {run.record.run_id} is left out: it ran other harness code ({_code(run.record.provenance)}) than is here "
         f"({here}); check out that code to read it, or run it again here"
