@@ -11,8 +11,8 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-_SHORT = 2_000
-_LONGEST = 400_000
+_SHORT = 1_000
+_LONGEST = 200_000
 #: length of the long text divided by that of the short one. Linear work grows by this factor, quadratic work by its
 #: square; the limit is between the two.
 _FACTOR = 8

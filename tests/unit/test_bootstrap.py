@@ -105,7 +105,14 @@ def test_a_broken_venv_of_bootstrap_is_made_again(tmp_path: Path, checkout: Path
     (checkout / ".venv").mkdir()
     (checkout / ".venv" / "made-by-bootstrap").write_text("")
     (checkout / ".venv" / "broken").write_text("")
-    environment = machine(tmp_path / "bin", *_FEW_PROGRAMS) | {"PIP_NO_INDEX": "1", "PIP_CONFIG_FILE": "/dev/null"}
+    environment = machine(tmp_path / "bin", *_FEW_PROGRAMS)
+    python = (tmp_path / "bin" / "python3").rename(tmp_path / "bin" / "python")
+    # an environment with pip takes a second, and the test without a package index makes one
+    script(
+        tmp_path / "bin" / "python3",
+        'case "$*" in *"import pip"*) exit 1 ;; "-m venv .venv") set -- -m venv --without-pip .venv ;; esac\n'
+        f'exec "{python}" "$@"',
+    )
     done = bootstrap(environment, checkout, "lint")
     assert "cannot install nox with pip" in done.stderr.strip().splitlines()[-1]
     assert not (checkout / ".venv" / "broken").exists()

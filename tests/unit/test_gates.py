@@ -155,7 +155,7 @@ def test_binary_files_of_the_history_are_counted_and_take_no_room(tmp_path: Path
 
 @pytest.mark.parametrize(("bound", "why"), [("history_s = 0.001", "within 0.001 s"), ("history_mb = 1", "beyond 1 MB")])
 def test_a_history_that_was_not_read_to_its_end_is_not_run(tmp_path: Path, bound: str, why: str) -> None:
-    large = "".join(f"{number:>12} lines of a long history without any hint\n" for number in range(40_000))
+    large = "".join(f"{number:>12} lines of a long history without any hint\n" for number in range(20_000))
     root = repository(tmp_path / "r", {"large.txt": large, "harness.toml": f"[gates.secrets]\n{bound}\n"})
     row = rows_of(root)["secrets.history"]
     assert row.status is NOT_RUN
@@ -348,7 +348,7 @@ def test_the_repository_s_git_configuration_starts_no_program(tmp_path: Path) ->
         "a: &a [*a]\n",
         "on: &x {pull_request: *x}\njobs: *x\n",
         "a: !!python/object/apply:os.system ['true']\n",
-        "[" * 2000,
+        "[" * 600,  # deeper than the stack
         "a: b: c\n",
         "\x00",
         "- 1\n--- 2\n",

@@ -104,7 +104,7 @@ HOSTILE = (
 @each_row("hostile", HOSTILE)
 def test_hostile_lines_are_searched_in_linear_time(hostile: str) -> None:
     """With quadratic time, a long line would take hours."""
-    line = hostile * (20_000 // len(hostile)) + " DB_PASS=" + "abcdefgh1234"
+    line = hostile * (5_000 // len(hostile)) + " DB_PASS=" + "abcdefgh1234"
     assert any(shape.always for shape in shapes_in(line))
     assert "abcdefgh1234" not in masked(line)
     assert is_linear(lambda text: list(shapes_in(text)), hostile)
