@@ -112,14 +112,14 @@ def test_a_large_update_after_a_small_one_keeps_no_plan_for_one_row(lab: Lab) ->
     with database(lab) as client:
         client.run(
             "ALTER TABLE public.posts DISABLE TRIGGER USER;"
-            "INSERT INTO public.posts (slug) SELECT n::text FROM generate_series(1, 20000) n;"
+            "INSERT INTO public.posts (slug) SELECT n::text FROM generate_series(1, 10000) n;"
             "ALTER TABLE public.posts ENABLE TRIGGER USER"
         )
         client.run("UPDATE public.posts SET slug = 'one' WHERE id = 1")
-        client.run("SET statement_timeout = '60s'")  # a quadratic plan would take several times as long
-        assert client.run("UPDATE public.posts SET slug = slug || '!'") == 20000
+        client.run("SET statement_timeout = '20s'")  # a quadratic plan would take several times as long
+        assert client.run("UPDATE public.posts SET slug = slug || '!'") == 10000
         assert client.rows("SELECT op, changed_fields, count(*) FROM public.audit_changes GROUP BY 1, 2") == [
-            ("update", ["slug"], 20001)
+            ("update", ["slug"], 10001)
         ]
 
 

@@ -214,27 +214,26 @@ def test_objects_are_in_memory_where_the_data_of_the_server_is(lab: Lab, store: 
         assert stat.S_IMODE((folder / "keys").stat().st_mode) == 0o600
 
 
-def fill(client: S3) -> None:
-    """Store more than a store in memory may keep."""
-    for number in range(6):
-        client.put(f"large/{number}", bytes(48 * 2**20))
-
-
 @pytest.mark.parametrize("lab", ["docker"], indirect=True)
 def test_a_full_store_refuses_an_object_and_goes_on(lab: Lab, store: ObjectStore, client: S3) -> None:
     if not lab.memory_mib:
         pytest.skip("the data is on disk, which has no limit of its own")
+    assert isinstance(store.service, DockerService)
+    client.put("large", bytes(2**20))
+    other = "/srv/harness/memory/other"
     try:
+        code, printed = store.service.run(["sh", "-c", f"cat /dev/zero > {other}"], {})
+        assert code, "a file without an end fits into the memory"
+        assert "No space left" in printed
         with pytest.raises(S3Error, match="PUT"):
-            fill(client)
+            client.put("refused", bytes(2**20))
         assert "no space left on device" in store.logs()
-        assert "large/5" not in client.keys("large/")
-        client.delete("large/0")
+        assert "refused" not in client.keys("")
+        client.delete("large")
         client.put("small", b"1")
         assert client.get("small") == b"1"
     finally:
-        for key in client.keys("large/"):
-            client.delete(key)
+        store.service.run(["rm", "-f", other], {})
 
 
 def test_a_port_that_is_in_use_is_replaced(owner: Owner, monkeypatch: pytest.MonkeyPatch) -> None:
