@@ -33,6 +33,7 @@ from harness.lab.topologies import load_topologies, select, with_versions
 from harness.model import Expectation, Status
 from harness.provenance import fingerprint
 from harness.suites.catalogue import catalogue
+from tests.tables import each_row
 from tests.unit.command_lines import commands, parse
 from tests.unit.made_up import record, result, stood, store_run
 
@@ -196,7 +197,7 @@ def test_a_reader_that_leaves_is_no_error() -> None:
 # --- help and versions --------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("name", COMMANDS)
+@each_row("name", COMMANDS)
 def test_every_command_has_examples_that_are_understood(name: str) -> None:
     command = COMMANDS[name]
     assert isinstance(command, Command)
@@ -211,7 +212,7 @@ def test_every_command_has_examples_that_are_understood(name: str) -> None:
             assert parameters.get("under") in {None, True, False, *(one.name for one in catalogue().controls)}
 
 
-@pytest.mark.parametrize("name", COMMANDS)
+@each_row("name", COMMANDS)
 def test_every_option_and_argument_is_explained(name: str) -> None:
     for parameter in COMMANDS[name].params:
         assert getattr(parameter, "help", None), parameter.name

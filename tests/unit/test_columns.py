@@ -318,7 +318,7 @@ def page_tables(page: str) -> PageTables:
     return found
 
 
-@pytest.mark.parametrize("name", TABLES)
+@each_row("name", TABLES)
 def test_markdown_and_html_have_every_column(
     markdown_tables: list[Table], tables_of_the_page: PageTables, name: str
 ) -> None:
@@ -579,10 +579,18 @@ def rows_of_tables(report: Report) -> dict[str, tuple[object, ...]]:
     }
 
 
-@pytest.mark.parametrize("name", TABLES)
-def test_every_attribute_of_a_row_is_shown_or_left_out_on_purpose(name: str, tmp_path: Path) -> None:
+@pytest.fixture(scope="module")
+def every_row(tmp_path_factory: pytest.TempPathFactory) -> dict[str, tuple[object, ...]]:
+    """Return the rows of each table of a report that has every table."""
+    return rows_of_tables(everything(tmp_path_factory.mktemp("everything")))
+
+
+@each_row("name", TABLES)
+def test_every_attribute_of_a_row_is_shown_or_left_out_on_purpose(
+    name: str, every_row: dict[str, tuple[object, ...]]
+) -> None:
     read, fields = set(), set()
-    for row in rows_of_tables(everything(tmp_path))[name]:
+    for row in every_row[name]:
         watched = Watched(row)
         fields |= set(type(row).__struct_fields__)  # type: ignore[attr-defined]
         for column in TABLES[name]:

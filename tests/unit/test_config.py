@@ -20,6 +20,7 @@ from harness.errors import ConfigError, UsageError
 from harness.lab.pooler_options import require_known_options
 from harness.lab.topologies import load_topologies, load_topology, with_versions
 from harness.model import PoolMode, Topology
+from tests.tables import each_row
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -48,7 +49,7 @@ def test_a_topology_is_read_from_a_file_and_named_by_it(tmp_path: Path) -> None:
     assert topology.pool_mode is PoolMode.TRANSACTION
 
 
-@pytest.mark.parametrize(
+@each_row(
     ("old", "new", "parts"),
     [
         (

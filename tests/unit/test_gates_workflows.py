@@ -130,7 +130,7 @@ SCRIPTS: list[tuple[str, bool, bool]] = [
 ]
 
 
-@pytest.mark.parametrize(("script", "with_errexit", "without"), SCRIPTS, ids=[script[:30] for script, *_ in SCRIPTS])
+@each_row(("script", "with_errexit", "without"), SCRIPTS, ids=[script[:30] for script, *_ in SCRIPTS])
 @pytest.mark.parametrize("errexit", [True, False])
 def test_bash_agrees_about_every_script(script: str, with_errexit: bool, without: bool, errexit: bool) -> None:
     """A verdict is that of Bash itself, or none: no Issue for a failure that counts, and no OK for one that is lost."""

@@ -70,7 +70,7 @@ def _with_upload(found: IngestState, **changes: object) -> IngestState:
     return replace(found, uploads=(replace(found.uploads[0], **changes), *found.uploads[1:]))
 
 
-@pytest.mark.parametrize("case", IngestCase)
+@each_row("case", IngestCase)
 @pytest.mark.parametrize(
     ("changes", "name"),
     [

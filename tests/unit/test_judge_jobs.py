@@ -540,7 +540,7 @@ def test_what_waiting_could_change_is_no_finding_and_what_is_certain_stays_one(
     assert broken(history, replace(mutate(state), unsettled="shortage")) == {*filter(None, [without_connections])}
 
 
-@pytest.mark.parametrize("case", Case)
+@each_row("case", Case)
 @pytest.mark.parametrize("unsettled", ["progress", "shortage"])
 def test_nothing_holds_for_good_while_jobs_can_change(case: Case, unsettled: Any) -> None:
     history, state = sound(case)

@@ -286,7 +286,7 @@ BAD: list[tuple[str, Level, int, str]] = [
 ]
 
 
-@pytest.mark.parametrize(
+@each_row(
     ("rule", "level", "line", "text"), BAD, ids=[f"{rule}-{number}" for number, (rule, *_) in enumerate(BAD)]
 )
 def test_a_violation_is_found_at_its_line(repository: Path, rule: str, level: Level, line: int, text: str) -> None:
@@ -296,7 +296,7 @@ def test_a_violation_is_found_at_its_line(repository: Path, rule: str, level: Le
     assert findings[0].fix
 
 
-@pytest.mark.parametrize(
+@each_row(
     "reason",
     [
         "we did not have time to run it yet",
@@ -326,7 +326,7 @@ def test_lack_of_time_is_not_a_reason_for_na(repository: Path, reason: str) -> N
     assert [finding.level for finding in found(repository, paths(f"| a | job | N/A | | {reason} |\n"), "R2")] == [_E]
 
 
-@pytest.mark.parametrize(
+@each_row(
     "reason",
     [
         "statement pooling refuses transaction blocks",
@@ -516,7 +516,7 @@ NO_POINTER = [
 ]
 
 
-@pytest.mark.parametrize(
+@each_row(
     ("raw", "verdict"),
     [
         *((raw, PointerVerdict.EXISTS) for raw in EXISTING),
@@ -530,7 +530,7 @@ def test_a_pointer_is_judged(repository: Path, raw: str, verdict: PointerVerdict
     assert verdict is PointerVerdict.MISSING or PointerVerdict.MISSING not in found
 
 
-@pytest.mark.parametrize("raw", NO_POINTER)
+@each_row("raw", NO_POINTER)
 def test_a_word_is_not_a_pointer(repository: Path, raw: str) -> None:
     assert verdicts(repository, raw) == []
 

@@ -456,7 +456,7 @@ def test_tags_are_sorted_by_version(names: list[str]) -> None:
 # --- README
 
 
-@pytest.mark.parametrize(
+@each_row(
     ("line", "version", "admitted"),
     [
         ('pip install "demo>=1.2,<2"', "1.4.0", True),

@@ -372,7 +372,7 @@ HOSTILE = (
 def test_redaction_takes_linear_time_for_hostile_lines(hostile: str) -> None:
     """A pattern with quadratic time needs hours for a long line."""
     redact = Redactor()
-    assert CANARY not in redact(f"{hostile * (50_000 // len(hostile))}\npassword={CANARY}\n")
+    assert CANARY not in redact(f"{hostile * (5_000 // len(hostile))}\npassword={CANARY}\n")
     assert is_linear(redact, hostile)
 
 

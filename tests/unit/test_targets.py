@@ -20,6 +20,7 @@ from harness.cli.settings_options import SettingsOptions
 from harness.errors import ConfigError
 from harness.lab.topologies import load_topologies
 from harness.suites.catalogue import catalogue
+from tests.tables import each_row
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -73,7 +74,7 @@ def test_a_target_s_identity_changes_with_its_sql(tmp_path: Path) -> None:
     assert load_target(str(tmp_path / "mine.toml")).identity != before
 
 
-@pytest.mark.parametrize(
+@each_row(
     ("old", "new", "message"),
     [
         ('scope = "session"', 'scope = "sesion"', "mine.toml:9: actor.scope: found 'sesion', allowed: "),
