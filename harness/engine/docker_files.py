@@ -41,7 +41,8 @@ def script_of(files: Mapping[str, str]) -> str:
     folders = sorted({str(parent) for name in files for parent in PurePosixPath(name).parents} - {"."})
     lines = ["set -e", *(f"mkdir -p {quote(folder)}" for folder in folders)]
     lines += [f"printf %s {quote(text)} > {quote(name)}" for name, text in files.items()]
-    return "\n".join([*lines, f": > {_COMPLETE}", ""])
+    # the shell does not wait for the end of the input, which not every connection to an engine can show
+    return "\n".join([*lines, f": > {_COMPLETE}", "exit", ""])
 
 
 @contextlib.contextmanager
