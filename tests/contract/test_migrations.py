@@ -162,7 +162,8 @@ import os, psycopg
 connection = psycopg.connect(os.environ["DATABASE_URL"], autocommit=True)
 connection.execute("CREATE EXTENSION IF NOT EXISTS pg_stat_statements")
 """
-#: CREATE INDEX CONCURRENTLY waits for older transactions, so two of them may wait for each other: it tries again
+#: CREATE INDEX CONCURRENTLY waits for older transactions, so two of them may wait for each other: it tries again, after a
+#: random part of a second, because two runs that try again at the same time would wait for each other for ever
 INDEX = """
 sql() { psql --no-psqlrc --quiet --no-align --tuples-only "$DATABASE_URL" --command "$1"; }
 sql 'CREATE TABLE IF NOT EXISTS posts (id bigint PRIMARY KEY, slug text)' || exit
@@ -171,6 +172,7 @@ until
     [ "$(sql "SELECT indisvalid FROM pg_index WHERE indexrelid = 'slugs'::regclass")" = t ]
 do
     sql 'DROP INDEX CONCURRENTLY IF EXISTS slugs'
+    sleep "0.$(od -An -N2 -tu2 /dev/urandom | tr -d ' ')"
 done
 """
 
