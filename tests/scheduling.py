@@ -50,11 +50,29 @@ SHARING = frozenset(
     }
 )
 
+#: modules of unit tests that take seconds, most of them with few tests: others fill the processes at the end
+SLOW_UNITS = frozenset(
+    {
+        "test_bootstrap",
+        "test_drivers",
+        "test_gates",
+        "test_host_command",
+        "test_imports",
+        "test_job_engines_installation",
+        "test_job_workers",
+        "test_json_report",
+        "test_language",
+        "test_markdown_tables",
+        "test_page_size",
+        "test_spellings",
+    }
+)
+
 
 def group_of(test: str) -> str:
     """Return the id of the group of tests that one process runs: most tests on servers are alone in theirs."""
     path, _, name = test.partition("::")
-    module = path.rpartition("/")[2].removesuffix(".py")
+    module = _module(path)
     if _is_unit(path):
         return path
     if "/browser/" in path:
@@ -66,7 +84,10 @@ def group_of(test: str) -> str:
 
 
 def sort(items: list[pytest.Item]) -> None:
-    """Sort tests: long ones, then those that share something, then others on servers, then unit tests by module."""
+    """Sort tests: long ones, then those that share something, then others on servers, then unit tests by module.
+
+    Of the modules of unit tests, the slow ones come first, then large ones.
+    """
     sizes = Counter(item.location[0] for item in items)
 
     def place(item: pytest.Item) -> tuple[int, int]:
@@ -74,7 +95,7 @@ def sort(items: list[pytest.Item]) -> None:
         if item.get_closest_marker("long"):
             return 0, 0
         if _is_unit(path):
-            return 3, -sizes[path]
+            return (3, 0) if _module(path) in SLOW_UNITS else (4, -sizes[path])
         return (2, 0) if group_of(item.nodeid) == item.nodeid else (1, -sizes[path])
 
     items.sort(key=place)
@@ -96,6 +117,10 @@ def import_share(config: pytest.Config) -> None:
 def _modules(config: pytest.Config) -> set[Path]:
     folders = (Path(config.rootpath, argument) for argument in config.args)
     return {path for folder in folders for path in folder.rglob("test_*.py") if path.is_relative_to(config.rootpath)}
+
+
+def _module(path: str) -> str:
+    return path.rpartition("/")[2].removesuffix(".py")
 
 
 def _is_unit(path: str) -> bool:

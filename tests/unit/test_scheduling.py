@@ -6,11 +6,12 @@ from types import SimpleNamespace
 from typing import Any
 
 from harness import places
-from tests.scheduling import SHARING, group_of, sort
+from tests.scheduling import SHARING, SLOW_UNITS, group_of, sort
 
 
-def test_the_modules_whose_tests_share_something_exist() -> None:
+def test_the_modules_whose_tests_share_something_or_are_slow_exist() -> None:
     assert {path.stem for path in (places.SHIPPED / "tests").rglob("test_*.py")} >= SHARING
+    assert {path.stem for path in (places.SHIPPED / "tests" / "unit").glob("test_*.py")} >= SLOW_UNITS
 
 
 def test_tests_that_share_a_fixture_run_in_one_process() -> None:
@@ -37,16 +38,17 @@ def test_unit_tests_are_grouped_by_module() -> None:
     assert group_of("tests/unit/test_cli.py::test_a") != group_of("tests/unit/test_lint.py::test_a")
 
 
-def test_what_takes_longest_begins_first_and_large_modules_of_unit_tests_before_small_ones() -> None:
+def test_what_takes_longest_begins_first_and_slow_and_large_modules_of_unit_tests_before_small_ones() -> None:
     alone, sharing, long = ("contract/test_run.py::a", "contract/test_hostapp.py::a", "contract/test_run.py::long")
     small, large = "unit/test_cli.py::a", [f"unit/test_lint.py::{name}" for name in "ab"]
+    slow = "unit/test_page_size.py::a"
     items: list[Any] = [
         SimpleNamespace(
             nodeid=f"tests/{name}",
             location=(f"tests/{name.partition('::')[0]}", 0, ""),
             get_closest_marker=lambda _, name=name: name if name == long else None,
         )
-        for name in (small, alone, *large, sharing, long)
+        for name in (small, slow, alone, *large, sharing, long)
     ]
     sort(items)
-    assert [item.nodeid.removeprefix("tests/") for item in items] == [long, sharing, alone, *large, small]
+    assert [item.nodeid.removeprefix("tests/") for item in items] == [long, sharing, alone, slow, *large, small]
