@@ -23,7 +23,8 @@ from harness.lab.lab import stand_up
 from harness.lab.topologies import load_topologies, wanted_by
 from harness.mutants.variants import SOUND, Variant, sql_of, target_file_of, variants
 from harness.redaction import Redactor
-from harness.suites.capture import extremes
+from harness.suites.actor import sharing
+from harness.suites.capture import extremes, writes
 from tests.contract.command_line import harness_here
 from tests.tables import each_row
 
@@ -160,9 +161,12 @@ def test_a_faulty_variant_installs_and_attaches(
 
 
 def test_faults_of_a_trail_are_noticed(any_engine: Engine, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    # no fault here depends on the size, and 100 MB take as long as all other checks of the sound trail
+    # no fault here depends on a size or a number, and 100 MB take as long as all other checks of the sound trail
     monkeypatch.setattr(extremes, "_HUGE_KIB", 1)
     monkeypatch.setattr(extremes, "_LARGE_KB", 1)
+    monkeypatch.setattr(writes, "_MANY", 50)
+    monkeypatch.setattr(sharing, "_CLIENTS", 4)
+    monkeypatch.setattr(sharing, "_ROUNDS", 10)
     named = (
         "row-json/deletes-not-in-the-trigger",
         "row-json/last-actor-of-the-connection",
