@@ -10,6 +10,8 @@ from harness.checks import row_runner
 from harness.model import MutationState, Status
 from harness.mutants.observed import MUTATIONS
 from harness.store import read_run
+from harness.suites.actor import sharing
+from harness.suites.capture import writes
 from tests.contract.command_line import harness_here
 
 if TYPE_CHECKING:
@@ -43,6 +45,9 @@ def test_each_mutation_has_an_outcome_and_the_basic_ones_are_noticed(
     some_engine: Engine, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(row_runner, "MUTATIONS", TRIED)
+    # no mutation here depends on the number of rows or rounds: `prove` reads thousands
+    monkeypatch.setattr(writes, "_MANY", 50)
+    monkeypatch.setattr(sharing, "_ROUNDS", 10)
     done = harness_here(
         tmp_path, "prove", "transaction", "--audit-target", "plain-trigger", "--engine", some_engine.name
     )

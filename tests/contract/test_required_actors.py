@@ -107,7 +107,7 @@ def judged(lab: Lab, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callabl
 
 def test_a_trail_that_requires_an_actor_has_no_issue(judged: Callable[..., dict[str, Result]], lab: Lab) -> None:
     checks = {PROPERTY, *WRITING, *ALSO_WRITING}
-    if lab.topology.pooler:  # a check that writes without an actor, and does not say so, does it without a pooler as well
+    if lab.topology.pooler:  # a check that writes without an actor, and does not say so, does it everywhere
         checks |= {check for check in CHECKS if check.partition(".")[0] in {"trail", "actor", "retention"}}
     found = judged(REFUSES, *sorted(checks))
     assert {check: result.reason for check, result in found.items()} == {}

@@ -25,8 +25,8 @@ pytestmark = pytest.mark.engine
 
 #: a trail whose images and keys are texts
 TEXTS = str(Path(__file__).parent / "targets" / "texts.toml")
-#: what stands out in each shape: the modules, or single checks, that judge it. Two shapes run each check if it applies to
-#: two; on more of them, it would judge the same feature of a trail by the same code once more
+#: what stands out in each shape: the modules, or single checks, that judge it. Two shapes run each check if it applies
+#: to two; on more of them, it would judge the same feature of a trail by the same code once more
 SHAPES = {
     # the tables of the trail, which come with the audited ones, and an actor in two settings
     "history-tables": {
