@@ -43,7 +43,8 @@ from harness.recognition.statement_probe import probe_statements
 from harness.recognition.status_probe import probe_parameter_status
 from harness.recognition.versions import Versions
 from harness.redaction import Redactor
-from harness.wire import Deadline
+from harness.waiting import NotYet, poll
+from harness.wire import Deadline, ServerError
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -57,6 +58,8 @@ LEAST_CONNECTIONS = 3
 _CLOSING_S = 0.6
 #: the limit of sessions at the direct address, and at the console
 _OTHER_CONNECTIONS = 3
+#: a first session that is refused is tried again for this long, in seconds: closed ones may still count
+_FIRST_SESSION_S = 1.0
 #: the patience with the second session, which has to wait if the pool has a single server connection
 _SECOND_SESSION_S = 1.0
 _PARAMETER_FACTS = tuple(f"parameter.{name}" for name in PARAMETERS)
@@ -121,7 +124,7 @@ def _probe(
     served: list[ServedSession] = []
     began = time.monotonic()
     with _unknown_on_error(findings, "pooler"):
-        opened.append(chain.open())
+        opened.append(_open_first(chain))
         served.append(served_session(opened[0]))
         # the first query waits for a new server connection
         chain.pace.note(time.monotonic() - began)
@@ -184,6 +187,28 @@ def _other_sessions(target: Endpoint | str, chain: Sessions, redactor: Redactor,
     route = find_route(target, chain.deadline, redactor, name)
     with Sessions(route, chain.deadline, _OTHER_CONNECTIONS) as sessions:
         yield sessions
+
+
+def _open_first(chain: Sessions) -> Wire:
+    """Open the first session that stays. Earlier ones were closed, but until the server notices, its limit counts them.
+
+    :raises ServerError: the last one, when the server refuses for longer.
+    """
+    refused: list[ServerError] = []
+
+    def accepted() -> Wire:
+        try:
+            return chain.open()
+        except ServerError as error:
+            refused[:] = [error]
+            raise NotYet(error.what) from None
+
+    try:
+        return poll(accepted, what="a session", deadline_s=min(_FIRST_SESSION_S, chain.deadline.left_s()))
+    except TimedOutError:
+        if not refused:
+            raise
+        raise refused[0] from None
 
 
 def _open_second(

@@ -6,7 +6,7 @@ import contextlib
 import socket
 import threading
 import time
-from typing import TYPE_CHECKING, Self
+from typing import TYPE_CHECKING, Any, Self
 
 import pytest
 from msgspec.structs import replace
@@ -21,6 +21,7 @@ from harness.lab.topologies import load_topologies
 from harness.model import PoolMode
 from harness.recognition.contradictions import contradictions, doubts
 from harness.recognition.findings import FACTS, PARAMETERS, Recognition
+from harness.recognition.login_probe import probe_startup
 from harness.recognition.parameter_probe import STATEMENT
 from harness.recognition.pool_probe import Contention
 from harness.recognition.recognise import recognise
@@ -348,6 +349,23 @@ def test_a_limit_of_clients_is_reported_and_not_taken_for_the_pool_size(any_engi
         finding = found.finding("pool_size")
         assert finding
         assert "refused" in finding.how
+
+
+def test_sessions_that_still_count_when_the_first_begins_are_waited_for(
+    any_engine: Engine, owner: Owner, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with started(any_engine, owner, with_pooler("session", max_client_conn=4)) as lab:
+
+        def probe_and_fill(*arguments: Any) -> None:
+            probe_startup(*arguments)
+            held = contextlib.ExitStack()
+            with pytest.raises(SqlError):  # noqa: PT012 -- one of them is refused
+                for _ in range(5):
+                    held.enter_context(connect(lab.chain()))
+            threading.Timer(0.1, held.close).start()
+
+        monkeypatch.setattr("harness.recognition.recognise.probe_startup", probe_and_fill)
+        assert recognised(lab).value("pool_mode") == "session"
 
 
 def test_an_interruption_while_connections_are_held_leaves_nothing_behind(
