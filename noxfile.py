@@ -168,7 +168,7 @@ def tests(session: nox.Session) -> None:
     """Run the unit tests, and the contract tests on the engines of this machine."""
     install(session, "tests", "drivers", "embedded", "bench")
     # contract tests mostly wait for servers; a chosen selection runs in one process, as debuggers need it
-    workers = min((os.cpu_count() or 1) + 2, _MOST_WORKERS)
+    workers = min((os.cpu_count() or 1) + 3, _MOST_WORKERS)
     chosen = session.posargs or [f"--numprocesses={workers}", "--dist=load"]
     session.run("pytest", *chosen)
 
