@@ -116,7 +116,7 @@ _REFUSED = re.compile(
 )
 
 
-def refusal(error: SqlError) -> str | None:
+def refusal(error: BaseException) -> str | None:
     """Return the reason when a server refused the login; None when the server may not be up yet."""
     text = str(error)
     return " ".join(text.split()) if _REFUSED.search(text) else None

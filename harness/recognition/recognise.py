@@ -6,6 +6,7 @@ import time
 from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
+from harness.database import refusal
 from harness.errors import TimedOutError, UsageError
 from harness.recognition.conclusions import add_conclusions
 from harness.recognition.console_probe import probe_console
@@ -200,11 +201,14 @@ def _open_first(chain: Sessions) -> Wire:
         try:
             return chain.open()
         except ServerError as error:
+            if refusal(error):  # an address that refuses this login refuses it again, and may count the attempts
+                raise
             refused[:] = [error]
             raise NotYet(error.what) from None
 
+    deadline_s = min(_FIRST_SESSION_S, chain.deadline.left_s())
     try:
-        return poll(accepted, what="a session", deadline_s=min(_FIRST_SESSION_S, chain.deadline.left_s()))
+        return poll(accepted, what="a session", deadline_s=deadline_s, interval_s=0.05)
     except TimedOutError:
         if not refused:
             raise
