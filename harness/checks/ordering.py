@@ -23,11 +23,11 @@ class Phases(Struct, frozen=True, kw_only=True):
 
     #: side by side, up to the limits of the run
     together: tuple[PlannedCheck, ...]
-    #: the cases of job engines, at the same time as `together`: they mostly wait for their workers
+    #: the cases of job engines, at the same time as `together` and `grouped`: they mostly wait for their workers
     jobs: tuple[PlannedCheck, ...]
-    #: group after group, once `together` and `jobs` have ended
+    #: group after group, once `together` has ended
     grouped: tuple[PlannedCheck, ...]
-    #: paths of the host application, at the same time as `together`, `jobs` and `grouped`
+    #: paths of the host application, at the same time as these three
     paths: tuple[PlannedCheck, ...]
     #: they restart servers or change the pooler's settings, so nothing else runs meanwhile
     disruptive: tuple[PlannedCheck, ...]
@@ -46,12 +46,19 @@ def longest_first(topologies: Iterable[Topology], rows: Callable[[Topology], int
     return sorted(topologies, key=lambda topology: -(rows(topology) // _STEP))
 
 
-def begins_with_disruptive(topologies: Sequence[Topology], name: str) -> bool:
-    """Return whether a topology runs its disruptive rows first: every second one does.
+def begins_with_disruptive(order: Sequence[Topology], name: str, phases: Phases) -> bool:
+    """Return whether a topology runs its disruptive rows first.
 
-    Disruptive rows mostly wait, so other topologies use the processor meanwhile.
+    Disruptive rows mostly wait, and the processor is free meanwhile. It is used only if other topologies, or labs for
+    faults, run at the same time. The first topology begins with its other rows, so that it has work for the processor
+    while those after it wait.
+
+    :param order: the topologies of the run, in the order of their start.
+    :param phases: the rows of this topology.
     """
-    return [topology.name for topology in topologies].index(name) % 2 == 1
+    if len(order) == 1:
+        return bool(phases.apart or phases.jobs_apart)
+    return order[0].name != name
 
 
 def phases_of(rows: Iterable[PlannedCheck], checks: Mapping[str, Check]) -> Phases:

@@ -11,6 +11,7 @@ from harness.checks.execution import accept_known, in_quarantine, run_check
 from harness.checks.observing import Observer
 from harness.checks.ordering import breaks_tried_in
 from harness.checks.proving import Prover
+from harness.checks.workspace import Workspace
 from harness.events import CheckFinished, CheckStarted
 from harness.model import EndedBy, PlannedCheck, Result, Status
 from harness.mutants.observed import MUTATIONS
@@ -23,8 +24,8 @@ if TYPE_CHECKING:
 
     from harness.checks.registry import Check, TrailBreak
     from harness.checks.run_settings import RunSettings
-    from harness.checks.workspace import Workspace
     from harness.events import Listener
+    from harness.lab.lab import Lab
     from harness.model import Topology
     from harness.store import RunStore
 
@@ -48,10 +49,29 @@ class RowRunner:
         #: of the rows that have a result, by target and check: of the last attempt
         self._statuses: dict[tuple[str, str], Status] = {}
 
+    def workspace(self, lab: Lab) -> Workspace:
+        """Return a workspace for rows of this run, on a lab that is ready.
+
+        :raises HarnessError: when its databases cannot be made.
+        """
+        settings = self._settings
+        return Workspace(
+            lab,
+            settings.target,
+            settings.catalogue.fixtures,
+            store=self._store,
+            load=settings.load,
+            listener=self._notify,
+        )
+
     def applicable(self, topology: Topology) -> list[Check]:
         """Return the checks that are planned in a topology and apply to it and to the audit target."""
-        planned = (self._checks[row.check] for row in self._settings.plan if row.target == topology.name)
-        return [check for check in planned if check.lacking(topology, self._settings.target) is None]
+        rows = (row for row in self._settings.plan if row.target == topology.name)
+        return [self._checks[row.check] for row in rows if self.lacking(row, topology) is None]
+
+    def lacking(self, row: PlannedCheck, topology: Topology) -> str | None:
+        """Return why a row does not apply to a topology or to the audit target; None if it does."""
+        return self._checks[row.check].lacking(topology, self._settings.target)
 
     def run(self, row: PlannedCheck, attempt: int, topology: Topology, workspace: Workspace) -> None:
         """Run one attempt of a row, or prove it, and store the result."""

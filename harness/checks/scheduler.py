@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 from msgspec.structs import replace
 
 from harness.checks.documented import newer_than_seen
+from harness.checks.labs_apart import LabsApart
 from harness.checks.open_labs import OpenLabs
 from harness.checks.ordering import (
     begins_with_disruptive,
@@ -19,36 +20,27 @@ from harness.checks.ordering import (
     phases_of,
 )
 from harness.checks.row_runner import RowRunner, not_run
-from harness.checks.workspace import Workspace
+from harness.checks.topology_records import TopologyRecords
 from harness.errors import HarnessError
-from harness.events import (
-    LabFailed,
-    LabReady,
-    LabStarting,
-    Listener,
-    Notice,
-)
+from harness.events import LabFailed, LabReady, LabStarting, Listener, Notice
 from harness.lab.effective import limits_all_databases
 from harness.lab.host import HOST
-from harness.lab.lab import Lab, stand_up, stand_up_for_faults
+from harness.lab.lab import stand_up, stand_up_for_faults
 from harness.lab.links import LINK
 from harness.lab.recognised import recognised
 from harness.lab.topologies import wanted_by
-from harness.model import (
-    OwnServers,
-    PlannedCheck,
-    Status,
-    Topology,
-    TopologyEvidence,
-)
+from harness.model import TopologyEvidence
 from harness.store import utc_now
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from harness.checks.run_settings import RunSettings
+    from harness.checks.workspace import Workspace
     from harness.engine.owner import Owner
     from harness.engine.protocol import Engine, Wanted
+    from harness.lab.lab import Lab
+    from harness.model import PlannedCheck, Topology
     from harness.redaction import Redactor
     from harness.store import RunStore
 
@@ -78,16 +70,25 @@ class Run:
         self._checks = {check.id: check for check in settings.catalogue.checks}
         self._notify = listener
         self._labs = OpenLabs(store, listener)
-        self._lock = Lock()
+        self._records = TopologyRecords(store)
         #: limits the checks without a serial group: those of groups are few, and mostly wait
         self._slots = BoundedSemaphore(settings.at_a_time)
-        #: limits the labs whose servers checks crash: a load writes to each of them, and to its disk
-        self._labs_apart = BoundedSemaphore(MOST_TOPOLOGIES)
         #: set by a signal
         self.interrupted = Event()
         #: set when no check may begin any more, whatever the cause
         self._stop = Event()
         self._runner = RowRunner(settings, store, listener, self._stop)
+        #: in the order in which they start
+        self._topologies = longest_first(settings.topologies, lambda found: len(self._runner.applicable(found)))
+        self._apart = LabsApart(
+            self._checks,
+            self._runner,
+            self._labs,
+            self._records,
+            listener,
+            start=self._start_apart,
+            stop=self._stop,
+        )
 
     def interrupt(self) -> None:
         """Ask the run to end: `execute` then closes the labs, and records the remaining rows as Not run."""
@@ -105,13 +106,10 @@ class Run:
             ThreadPoolExecutor(2, thread_name_prefix="preparation") as preparation,
             ThreadPoolExecutor(at_a_time, thread_name_prefix="topology") as pool,
         ):
-            topologies = longest_first(
-                self._settings.topologies, lambda topology: len(self._runner.applicable(topology))
-            )
-            running = {pool.submit(self._run_topology, topology) for topology in topologies}
-            if any(self._runs_paths(topology) for topology in topologies):
+            running = {pool.submit(self._run_topology, topology) for topology in self._topologies}
+            if any(self._runs_paths(topology) for topology in self._topologies):
                 running.add(preparation.submit(self._prepare_in_advance, HOST))
-            if any(topology.pooler and self._uses_link(topology) for topology in topologies):
+            if any(topology.pooler and self._uses_link(topology) for topology in self._topologies):
                 running.add(preparation.submit(self._prepare_in_advance, LINK))
             try:
                 failure = self._watch(running)
@@ -166,27 +164,27 @@ class Run:
             self._engine.prepare(wanted_by(topology), self._notify)
             lab = stand_up(self._engine, topology, self._owner, self._redactor, self._stop)
             self._labs.add(lab)
-            self._record(lab.evidence)
+            self._records.write(lab.evidence)
             self._notify(LabReady(topology.name, lab.evidence))
             with ThreadPoolExecutor(1, thread_name_prefix=f"recognition-{topology.name}") as pool:
                 recognition = pool.submit(recognised, lab)
                 # provision the database meanwhile
-                workspace = self._workspace(lab)
+                workspace = self._runner.workspace(lab)
                 lab.evidence = recognition.result()
             if newer := newer_than_seen(lab.topology, lab.evidence):
                 lab.evidence = replace(lab.evidence, notes=(*lab.evidence.notes, *newer))
-            self._record(lab.evidence)
+            self._records.write(lab.evidence)
             for sentence in newer:
                 self._notify(Notice(f"{topology.name}: {sentence}"))
             for contradiction in lab.evidence.contradictions:
                 self._notify(Notice(f"{topology.name}: {contradiction}"))
             if errors := [f"{name}: {state}" for name, state in workspace.attached.items() if state != "done"]:
                 note = f"capture could not be attached to {'; '.join(errors)}"
-                self._record(replace(lab.evidence, notes=(*lab.evidence.notes, note)))
+                self._records.write(replace(lab.evidence, notes=(*lab.evidence.notes, note)))
                 self._notify(Notice(f"{topology.name}: {note}"))
         except HarnessError as error:
             reason = "the run was interrupted" if self._stop.is_set() else f"the topology did not start: {error.what}"
-            self._record(TopologyEvidence(declared=topology, stood=False, reason=reason))
+            self._records.write(TopologyEvidence(declared=topology, stood=False, reason=reason))
             if not self._stop.is_set():
                 self._notify(LabFailed(topology.name, str(error)))
             for row in rows:
@@ -198,83 +196,11 @@ class Run:
             self._run_rows(lab.topology, rows, workspace)
         finally:
             workspace.close()
-            self._record_beside(lab)
+            self._records.add_beside(lab)
             self._labs.tear_down(lab)
 
-    def _workspace(self, lab: Lab) -> Workspace:
-        settings = self._settings
-        return Workspace(
-            lab,
-            settings.target,
-            settings.catalogue.fixtures,
-            store=self._store,
-            load=settings.load,
-            listener=self._notify,
-        )
-
-    def _run_apart(self, rows: Sequence[PlannedCheck], topology: Topology, *, suffix: str = "") -> None:
-        """Run rows one after another on a second lab of the topology, which they may crash.
-
-        The rows that need a link between the pooler and PostgreSQL get a lab of their own: others do without its cost.
-
-        :param suffix: of the names of the lab's logs, where the topology has several such labs.
-        """
-        for linked in (False, True):
-            if some := [row for row in rows if self._checks[row.check].server_link is linked]:
-                with self._labs_apart:
-                    self._run_on_second_lab(some, topology, linked=linked, suffix=suffix)
-
-    def _run_on_second_lab(
-        self, rows: Sequence[PlannedCheck], topology: Topology, *, linked: bool, suffix: str
-    ) -> None:
-        reasons = {row: self._checks[row.check].lacking(topology, self._settings.target) for row in rows}
-        if all(reasons.values()):  # no server is needed
-            for row, reason in reasons.items():
-                for attempt in range(1, row.attempts + 1):
-                    self._runner.finish(replace(not_run(row, reason or ""), status=Status.NA, attempt=attempt))
-            return
-        pending = [(attempt, row) for attempt, tried in by_attempt(rows) for row in tried]
-        number = 0
-        while pending and not self._stop.is_set():
-            number += 1
-            named = f"{suffix}-{number}" if number > 1 else suffix
-            pending = self._run_until_broken(pending, topology, linked=linked, suffix=named)
-
-    def _run_until_broken(
-        self, pending: list[tuple[int, PlannedCheck]], topology: Topology, *, linked: bool, suffix: str
-    ) -> list[tuple[int, PlannedCheck]]:
-        """Run rows on a lab of their own, until a fault leaves servers that no longer answer.
-
-        :param pending: the number of an attempt, and its row.
-        :param suffix: of the names of the lab's logs.
-        :return: the rows that are left: they need other servers.
-        """
-        lab: Lab | None = None
-        workspace: Workspace | None = None
-        try:
-            lab = stand_up_for_faults(self._engine, topology, self._owner, self._redactor, self._stop, linked=linked)
-            lab.log_suffix += suffix
-            self._labs.add(lab)
-            self._record_own(lab)
-            workspace = self._workspace(lab)
-        except HarnessError as error:
-            reason = f"the servers of these checks did not start: {error.what}"
-            for attempt, row in pending:
-                missing = not_run(row, "the run was interrupted" if self._stop.is_set() else reason)
-                self._runner.finish(replace(missing, attempt=attempt))
-            return []
-        else:
-            for done, (attempt, row) in enumerate(pending, 1):
-                self._runner.run(row, attempt, lab.topology, workspace)
-                if done < len(pending) and not lab.answers():
-                    return pending[done:]
-            return []
-        finally:
-            if workspace:
-                workspace.close()
-            if lab:
-                self._record_beside(lab)
-                self._labs.tear_down(lab)
+    def _start_apart(self, topology: Topology, linked: bool) -> Lab:
+        return stand_up_for_faults(self._engine, topology, self._owner, self._redactor, self._stop, linked=linked)
 
     def _run_rows(self, topology: Topology, rows: list[PlannedCheck], workspace: Workspace) -> None:
         """Run the rows of a topology: paths of the host next to others, disruptive rows while nothing else runs.
@@ -291,10 +217,10 @@ class Run:
         ):
             try:
                 apart = [
-                    further_labs.submit(self._run_apart, phases.apart, topology),
-                    further_labs.submit(self._run_apart, phases.jobs_apart, topology, suffix="-jobs"),
+                    further_labs.submit(self._apart.run, phases.apart, topology),
+                    further_labs.submit(self._apart.run, phases.jobs_apart, topology, suffix="-jobs"),
                 ]
-                if begins_with_disruptive(self._settings.topologies, topology.name):
+                if begins_with_disruptive(self._topologies, topology.name, phases):
                     self._in_turn(disruptive, topology, workspace)
                     disruptive = ()
                 paths = host_thread.submit(self._run_paths, phases.paths, topology, workspace, undisturbed)
@@ -305,8 +231,8 @@ class Run:
                     if limits_all_databases(topology):
                         jobs.result()
                     self._side_by_side(now.together, attempt, at_a_time, topology, workspace)
-                    jobs.result()
                     self._in_groups(now.grouped, attempt, topology, workspace)
+                    jobs.result()
                 with undisturbed:
                     self._in_turn(disruptive, topology, workspace)
                 for others in (paths, *apart):
@@ -366,30 +292,3 @@ class Run:
             except BaseException:
                 pool.shutdown(wait=False, cancel_futures=True)
                 raise
-
-    def _record_own(self, lab: Lab) -> None:
-        """Record the servers of checks that crash servers. Those that replace equal ones are recorded once."""
-        found = lab.evidence
-        own = OwnServers(services=found.services, storage=found.storage, linked=lab.server_link is not None)
-        with self._lock:
-            topologies = dict(self._store.record.topologies)
-            name = lab.topology.name
-            if own not in topologies[name].own_servers:
-                topologies[name] = replace(topologies[name], own_servers=(*topologies[name].own_servers, own))
-                self._store.update(topologies=topologies)
-        self._notify(LabReady(lab.topology.name, found, own_servers=True))
-
-    def _record_beside(self, lab: Lab) -> None:
-        """Record the services next to the chain that checks used; equal ones of several labs once."""
-        with self._lock:
-            topologies = dict(self._store.record.topologies)
-            name = lab.topology.name
-            found = tuple(lab.evidence_beside.values())
-            if new := tuple(service for service in found if service not in topologies[name].beside):
-                topologies[name] = replace(topologies[name], beside=(*topologies[name].beside, *new))
-                self._store.update(topologies=topologies)
-
-    def _record(self, evidence: TopologyEvidence) -> None:
-        with self._lock:
-            topologies = {**self._store.record.topologies, evidence.declared.name: evidence}
-            self._store.update(topologies=topologies)

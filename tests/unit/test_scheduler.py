@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from threading import Lock
 from types import SimpleNamespace
 from typing import TYPE_CHECKING, Any
 
@@ -19,7 +18,7 @@ from harness.checks.ordering import (
     phases_of,
 )
 from harness.checks.registry import P0, Check, TrailBreak, breaks_trail, check
-from harness.checks.scheduler import Run
+from harness.checks.topology_records import TopologyRecords
 from harness.lab.topologies import load_topologies
 from harness.model import JobLabel, PathLabel, Section, ServiceEvidence
 from tests.unit.made_up import planned, record, stood
@@ -70,10 +69,21 @@ def test_the_longest_topology_starts_first(rows: tuple[int, ...], order: tuple[i
     assert [TOPOLOGIES.index(topology) for topology in ordered] == list(order)
 
 
-def test_every_second_topology_begins_with_its_disruptive_rows() -> None:
-    begins = [begins_with_disruptive(TOPOLOGIES, topology.name) for topology in TOPOLOGIES]
-    assert begins == [False, True, False, True]
-    assert not begins_with_disruptive(TOPOLOGIES[1:], TOPOLOGIES[1].name)
+def test_all_topologies_but_the_first_begin_with_their_disruptive_rows() -> None:
+    phases = phases_of([], {})
+    begins = [begins_with_disruptive(TOPOLOGIES, topology.name, phases) for topology in TOPOLOGIES]
+    assert begins == [False, True, True, True]
+
+
+@pytest.mark.parametrize(
+    ("traits", "begins"), [({}, False), ({"own_servers": True}, True), ({"own_servers": True, "job": JOB}, True)]
+)
+def test_a_single_topology_begins_with_its_disruptive_rows_next_to_labs_for_faults(
+    traits: dict[str, Any], begins: bool
+) -> None:
+    checks = checks_of(declared("restart", disrupts=True), declared("crash", **traits))
+    phases = phases_of(rows_of(checks), checks)
+    assert begins_with_disruptive(TOPOLOGIES[:1], TOPOLOGIES[0].name, phases) is begins
 
 
 def test_rows_are_divided_by_what_may_run_next_to_them() -> None:
@@ -152,9 +162,9 @@ def test_services_next_to_the_chain_of_several_labs_are_recorded_once() -> None:
         return SimpleNamespace(topology=topology, evidence_beside={one.name: one for one in services})
 
     store = ServiceEvidence(name="store", product="rclone", version="1.75.2", origin="/cache/rclone")
-    kept = SimpleNamespace(record=replace(record(), topologies={"direct": stood("direct")}))
+    kept: Any = SimpleNamespace(record=replace(record(), topologies={"direct": stood("direct")}))
     kept.update = lambda **changed: setattr(kept, "record", replace(kept.record, **changed))
-    run: Any = SimpleNamespace(_lock=Lock(), _store=kept)
+    records = TopologyRecords(kept)
     for used in (lab(), lab(store), lab(store)):
-        Run._record_beside(run, used)
+        records.add_beside(used)
     assert kept.record.topologies == {"direct": replace(stood("direct"), beside=(store,))}
