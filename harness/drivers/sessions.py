@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import contextlib
 import importlib
-from functools import partial
+from functools import cache, partial
 from typing import TYPE_CHECKING, Any, Protocol
 
 if TYPE_CHECKING:
@@ -121,10 +121,10 @@ class SqlalchemySession:
     """
 
     def __init__(self, endpoint: Endpoint, dialect: str) -> None:
-        self._sqlalchemy = importlib.import_module("sqlalchemy")
+        url = importlib.import_module("sqlalchemy").URL
         create = importlib.import_module("sqlalchemy.ext.asyncio").create_async_engine
         self._engine: Any = create(
-            self._sqlalchemy.URL.create(
+            url.create(
                 f"postgresql+{dialect}",
                 host=endpoint.host,
                 port=endpoint.port,
@@ -152,13 +152,18 @@ class SqlalchemySession:
             yield
 
     async def fetch(self, query: Query) -> Sequence[Any] | None:
-        text = self._sqlalchemy.text(query.sql(":number"))
-        result = await self._connection.execute(text, {"number": query.number})
+        result = await self._connection.execute(_statement(query.sql(":number")), {"number": query.number})
         row: Sequence[Any] | None = result.first()
         return row
 
     async def close(self) -> None:
         await self._engine.dispose()
+
+
+@cache
+def _statement(sql: str) -> Any:
+    """Return the statement that all clients of a process run: SQLAlchemy parses a text and finds its key once."""
+    return importlib.import_module("sqlalchemy").text(sql)
 
 
 #: the session of each driver, by the name of :class:`harness.drivers.measure.Driver`
