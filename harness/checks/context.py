@@ -26,6 +26,7 @@ if TYPE_CHECKING:
     from harness.checks.clients import DatabaseSource
     from harness.checks.judges import Judge
     from harness.checks.load import LoadSettings
+    from harness.drivers.worker import Workers
     from harness.events import Event as Notification
     from harness.host.site import Site
     from harness.lab.host import HostService
@@ -70,6 +71,11 @@ class CheckContext(CheckBreaks, CheckOutcomes):
     def load(self) -> LoadSettings:
         """How long and how often checks under load or faults run."""
         return self._workspace.load
+
+    @property
+    def driver_workers(self) -> Workers | None:
+        """The processes of the run that load drivers; None outside a run."""
+        return self._workspace.driver_workers
 
     def record_servers(self) -> None:
         """Record what decides which commits a crash may remove, as a new session of the application has it."""

@@ -12,6 +12,7 @@ from harness.checks.observing import Observer
 from harness.checks.ordering import breaks_tried_in
 from harness.checks.proving import Prover
 from harness.checks.workspace import Workspace
+from harness.drivers.worker import Workers
 from harness.events import CheckFinished, CheckStarted
 from harness.model import EndedBy, PlannedCheck, Result, Status
 from harness.mutants.observed import MUTATIONS
@@ -45,6 +46,8 @@ class RowRunner:
         self._checks = {check.id: check for check in settings.catalogue.checks}
         self._observer = Observer(settings.catalogue, store, listener, stop)
         self._prover = Prover(settings.catalogue, store, listener, stop, self._observer)
+        #: the processes that drivers are loaded in serve all topologies, and end with the run
+        self.driver_workers = Workers()
         self._lock = Lock()
         #: of the rows that have a result, by target and check: of the last attempt
         self._statuses: dict[tuple[str, str], Status] = {}
@@ -62,6 +65,7 @@ class RowRunner:
             store=self._store,
             load=settings.load,
             listener=self._notify,
+            driver_workers=self.driver_workers,
         )
 
     def applicable(self, topology: Topology) -> list[Check]:

@@ -103,6 +103,7 @@ class Run:
         failure: BaseException | None = None
         at_a_time = max(1, min(len(self._settings.topologies), MOST_TOPOLOGIES))
         with (
+            self._runner.driver_workers,
             ThreadPoolExecutor(2, thread_name_prefix="preparation") as preparation,
             ThreadPoolExecutor(at_a_time, thread_name_prefix="topology") as pool,
         ):

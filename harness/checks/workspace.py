@@ -29,6 +29,7 @@ if TYPE_CHECKING:
     from harness.audit.target import AuditTarget
     from harness.checks.collection import Fixtures
     from harness.checks.record import CheckRecord
+    from harness.drivers.worker import Workers
     from harness.engine.protocol import Service, ServiceState
     from harness.host.site import Site
     from harness.lab.host import HostService
@@ -61,6 +62,7 @@ class Workspace:
         load: LoadSettings | None = None,
         listener: Listener = silent,
         template: str = _TEMPLATE,
+        driver_workers: Workers | None = None,
     ) -> None:
         """Install the trail and the fixture tables in the template database.
 
@@ -69,6 +71,7 @@ class Workspace:
         :param listener: gets the progress of checks.
         :param template: the name of the template database. Only the workspace with the default name leaves databases of
             finished checks to the end of the lab: there may be many others.
+        :param driver_workers: the processes of a run that load drivers; without them, each check starts its own.
         :raises DatabaseError: with file, line and SQLSTATE.
         """
         self._lab = lab
@@ -76,6 +79,7 @@ class Workspace:
         self.load = load or LoadSettings()
         #: reports an event to whoever shows the run
         self.notify = listener
+        self.driver_workers = driver_workers
         self._thread = local()
         self._admin_clients: list[Client] = []
         self._host: Future[tuple[Site, HostService]] | None = None

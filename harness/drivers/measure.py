@@ -7,13 +7,14 @@ wrong answer without an error, occurs between processes only.
 
 from __future__ import annotations
 
+import contextlib
 from collections import Counter
 from importlib import metadata
 from typing import TYPE_CHECKING
 
 from msgspec import Struct
 
-from harness.drivers.worker import Worker
+from harness.drivers.worker import Workers
 from harness.drivers.workload import Job, Share
 from harness.errors import HarnessError, TimedOutError, UsageError
 from harness.redaction import Redactor
@@ -21,7 +22,6 @@ from harness.waiting import NotYet, poll
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
-    from threading import Event
 
     from harness.database import Endpoint
 
@@ -129,9 +129,10 @@ def measure(
     queries: int = 60,
     processes: int = 4,
     deadline_s: float = 60.0,
-    cancelled: Event | None = None,
+    require_undisturbed: Callable[[], object] = lambda: None,
+    workers: Workers | None = None,
 ) -> Measured:
-    """Run the application with one driver and return the results. All processes have ended on return.
+    """Run the application with one driver and return the results. The clients' processes have ended on return.
 
     :param clients: the number of connections, which are open at the same time.
     :param queries: the number of queries of each client. They are four texts in turn, so that psycopg prepares few
@@ -139,11 +140,12 @@ def measure(
     :param processes: the number of processes for the clients, at least two.
     :param deadline_s: seconds for the clients, and before that for loading the driver; clients that hang until then are
         counted as errors.
-    :param cancelled: cancels the run when set.
+    :param require_undisturbed: called again and again; an exception ends the run, and is raised.
+    :param workers: lends the process that loads the driver; without it, that process ends with the measurement.
     :raises UsageError: for too few processes, clients or queries.
     :raises NotInstalledError: when the driver is missing.
     :raises WorkerFailedError: when a process ends without a result; the detail has the end of its output.
-    :raises TimedOutError: when the processes do not end in time, or are cancelled.
+    :raises TimedOutError: when the processes do not end in time.
     """
     if not (clients >= processes >= _FEWEST_PROCESSES and queries >= 1):
         raise UsageError(
@@ -163,11 +165,14 @@ def measure(
         shares=tuple(tuple(range(first, clients, processes)) for first in range(processes)),
         queries=queries,
     )
-    with Worker(job, driver.title, redact) as worker:
+    with contextlib.ExitStack() as stack:
+        worker = stack.enter_context((workers or stack.enter_context(Workers())).taken())
+        worker.assign(job, driver.title, redact)
 
         def wait(reached: Callable[[], bool], for_what: str, within_s: float) -> None:
             def probe() -> None:
                 if not reached():
+                    require_undisturbed()
                     raise NotYet("the process is running")
 
             try:
@@ -176,7 +181,6 @@ def measure(
                     what=f"{driver.title} at {endpoint!r} to {for_what}",
                     deadline_s=within_s,
                     interval_s=0.005,
-                    cancelled=cancelled,
                 )
             except TimedOutError as error:
                 raise TimedOutError(error.what, detail=worker.tail()) from None
@@ -184,7 +188,7 @@ def measure(
         # the time for loading is not measured
         wait(worker.is_ready, "be loaded", deadline_s)
         worker.begin(deadline_s)
-        wait(worker.has_ended, "end", deadline_s + _TO_REPORT_S)
+        wait(worker.has_result, "end", deadline_s + _TO_REPORT_S)
         return merge(driver, worker.shares(), redact)
 
 

@@ -1,4 +1,4 @@
-"""The process that runs the workload of one driver."""
+"""The processes that run the workload of drivers."""
 
 from __future__ import annotations
 
@@ -8,16 +8,17 @@ import signal
 import subprocess
 import sys
 import tempfile
+from threading import Lock
 from typing import IO, TYPE_CHECKING, Self
 
 import msgspec
 
 from harness import places
-from harness.drivers.workload import READY, Job, Share
+from harness.drivers.workload import NO_ANSWER, READY, RESULT, Job, Share
 from harness.errors import HarnessError
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Iterator
 
 _COMMAND = (sys.executable, "-m", "harness.drivers.workload")
 _TAIL_LINES = 12
@@ -28,18 +29,18 @@ class WorkerFailedError(HarnessError):
 
 
 class Worker:
-    """The process that loads a driver, and the processes that it forks; leaving the context ends all of them."""
+    """A process that loads drivers and forks the processes of their clients. It serves one job after another."""
 
-    def __init__(self, job: Job, where: str, redact: Callable[[str], str]) -> None:
-        """Start the process and send the job.
-
-        :param where: the name of the driver in error messages.
-        :param redact: removes secrets from the output.
-        """
-        self._where = where
-        self._redact = redact
+    def __init__(self) -> None:
+        """Start the process."""
+        self._where = ""
+        self._redact: Callable[[str], str] = str
         # files, because a pipe that is not read would fill up and block the process
-        self._out, self._err = tempfile.TemporaryFile(), tempfile.TemporaryFile()  # noqa: SIM115 -- closed in __exit__
+        self._out, self._err = tempfile.TemporaryFile(), tempfile.TemporaryFile()  # noqa: SIM115 -- closed in end()
+        #: the sizes of both files when the job was assigned: what is before them is about earlier jobs
+        self._out_begins = self._err_begins = 0
+        #: whether the last job is done, and left nothing behind that could affect another one
+        self.is_idle = False
         self._process = subprocess.Popen(  # noqa: S603 -- this interpreter, with fixed arguments
             _COMMAND,
             bufsize=0,
@@ -51,19 +52,32 @@ class Worker:
             # Ctrl-C reaches the harness only, which then ends its workers
             start_new_session=True,
         )
-        self._send(msgspec.json.encode(job))
 
-    def __enter__(self) -> Self:
-        return self
+    @property
+    def is_running(self) -> bool:
+        """Whether the process has not ended."""
+        return self._process.poll() is None
 
-    def __exit__(self, *_: object) -> None:
-        if self._process.poll() is None:
+    def end(self) -> None:
+        """End the process and those that it forked."""
+        if self.is_running:
             with contextlib.suppress(ProcessLookupError):
                 os.killpg(self._process.pid, signal.SIGKILL)
         self._process.wait()
         for file in (self._process.stdin, self._out, self._err):
             if file:
                 file.close()
+
+    def assign(self, job: Job, where: str, redact: Callable[[str], str]) -> None:
+        """Send a job, whose driver the process then loads.
+
+        :param where: the name of the driver in error messages.
+        :param redact: removes secrets from the output.
+        """
+        self._where, self._redact = where, redact
+        self._out_begins, self._err_begins = _size(self._out), _size(self._err)
+        self.is_idle = False
+        self._send(msgspec.json.encode(job))
 
     def begin(self, limit_s: float) -> None:
         """Start the clients.
@@ -82,46 +96,105 @@ class Worker:
 
         :raises WorkerFailedError: when the process has ended.
         """
-        ended = self._process.poll() is not None  # before the output is read, because the last line may be READY
-        ready = READY in self._lines()
-        if ended and not ready:
-            raise self._failed("before it was ready")
-        return ready
+        return self._has_written(READY, "before it was ready")
 
-    def has_ended(self) -> bool:
-        """Return whether the process has ended with status 0.
+    def has_result(self) -> bool:
+        """Return whether the clients have ended.
 
-        :raises WorkerFailedError: when it has ended with another status.
+        :raises WorkerFailedError: when the process has ended without their result.
         """
-        status = self._process.poll()
-        if status:
-            raise self._failed("while it was working")
-        return status is not None
+        return self._has_written(RESULT, "without a result")
+
+    def _has_written(self, word: str, otherwise: str) -> bool:
+        status = self._process.poll()  # before the output is read, because the awaited line may be the last one
+        written = self._line(word) is not None
+        if status is not None and not written:
+            how = f"by signal {-status}" if status < 0 else f"with status {status}"
+            raise self._failed(f"the process ended {how} {otherwise}")
+        return written
 
     def shares(self) -> list[Share]:
-        """Return the results of the processes, from the last line of the output.
+        """Return the results of the processes of the clients.
 
-        :raises WorkerFailedError: when that line is missing or something else.
+        :raises WorkerFailedError: when they are missing or something else.
         """
         try:
-            return msgspec.json.decode((self._lines() or [""])[-1], type=list[Share])
+            shares = msgspec.json.decode(self._line(RESULT) or "", type=list[Share])
         except msgspec.MsgspecError as error:
-            raise self._failed(f"without a result ({error})") from None
+            raise self._failed(f"the process wrote an invalid result: {error}") from None
+        self.is_idle = not any(NO_ANSWER in share.errors for share in shares)
+        return shares
 
     def tail(self) -> str:
-        """Return the end of stderr, without secrets."""
-        return self._redact("\n".join(_text(self._err).splitlines()[-_TAIL_LINES:]))
+        """Return the end of what the job wrote to stderr, without secrets."""
+        return self._last_lines(_text(self._err, self._err_begins))
 
-    def _lines(self) -> list[str]:
-        return _text(self._out).splitlines()
+    def _line(self, word: str) -> str | None:
+        """Return the line of the job's output that begins with a word, without it; None if it is not complete yet."""
+        complete = _text(self._out, self._out_begins).split("\n")[:-1]
+        return next((line.removeprefix(word) for line in complete if line.startswith(word)), None)
 
-    def _failed(self, when: str) -> WorkerFailedError:
-        status = self._process.poll()
-        how = f"by signal {-status}" if status and status < 0 else f"with status {status}"
-        output = self.tail() or self._redact("\n".join(self._lines()[-_TAIL_LINES:]))
-        return WorkerFailedError(f"the process ended {how} {when}", where=self._where, detail=output)
+    def _last_lines(self, text: str) -> str:
+        return self._redact("\n".join(text.splitlines()[-_TAIL_LINES:]))
+
+    def _failed(self, what: str) -> WorkerFailedError:
+        output = self.tail() or self._last_lines(_text(self._out, self._out_begins))
+        return WorkerFailedError(what, where=self._where, detail=output)
 
 
-def _text(file: IO[bytes]) -> str:
+class Workers:
+    """The workers of a run. One that has done its job serves the next one, so that drivers are loaded once.
+
+    Any worker serves any driver: what it has already imported has no effect on another driver. A worker has one job at
+    a time, so there are as many as measurements run at the same time. Threads share this object. Leaving the context
+    ends the workers.
+    """
+
+    def __init__(self) -> None:
+        """Start none yet."""
+        self._idle: list[Worker] = []
+        self._closed = False
+        self._lock = Lock()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        with self._lock:
+            self._closed = True
+            idle, self._idle = self._idle, []
+        for worker in idle:
+            worker.end()
+
+    @contextlib.contextmanager
+    def taken(self) -> Iterator[Worker]:
+        """Lend a worker for one job. One that failed, or whose clients hang, is ended and never lent again."""
+        worker = self._take()
+        try:
+            yield worker
+        finally:
+            with self._lock:
+                keep = worker.is_idle and not self._closed
+                if keep:
+                    self._idle.append(worker)
+            if not keep:
+                worker.end()
+
+    def _take(self) -> Worker:
+        while True:
+            with self._lock:
+                worker = self._idle.pop() if self._idle else None
+            if worker is None:
+                return Worker()
+            if worker.is_running:
+                return worker
+            worker.end()
+
+
+def _size(file: IO[bytes]) -> int:
+    return os.fstat(file.fileno()).st_size
+
+
+def _text(file: IO[bytes], begins: int) -> str:
     # pread, because the process shares the position of the file and may still write
-    return os.pread(file.fileno(), os.fstat(file.fileno()).st_size, 0).decode(errors="replace")
+    return os.pread(file.fileno(), _size(file) - begins, begins).decode(errors="replace")

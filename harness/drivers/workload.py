@@ -1,10 +1,12 @@
 """The application that runs with each driver, and the processes of its clients.
 
 `python -m harness.drivers.workload` speaks lines: it reads a job as JSON from stdin and writes `ready` to stdout. It
-then reads its time limit in seconds, and writes a list of :class:`Share` as JSON. The password is on stdin only.
+then reads its time limit in seconds, and writes `result` and a list of :class:`Share` as JSON. The next job follows.
+The password is on stdin only.
 
-Loading a driver takes longer than running it. The driver is therefore loaded once, and a process is forked for each
-share of the clients. All processes end when stdin is closed, so that they do not outlive the harness.
+Loading a driver takes longer than running it. Drivers are therefore loaded once, and a process is forked for each share
+of the clients. It begins with what was loaded and without connections, whatever ran before: only forked processes
+connect. All processes end when stdin is closed, so that they do not outlive the harness.
 """
 
 from __future__ import annotations
@@ -12,6 +14,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import os
+import selectors
 import sys
 import threading
 import time
@@ -29,7 +32,11 @@ from harness.drivers.sessions import SESSIONS, Session
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
-READY = "ready"
+#: the beginnings of the lines on stdout
+READY, RESULT = "ready", "result"
+_STDIN = 0
+#: the key of clients that hang, as of the exception of this name
+NO_ANSWER = "TimeoutError"
 #: the key of the example of a wrong answer
 WRONG = "wrong result"
 
@@ -183,7 +190,7 @@ async def run(job: Job, clients: Sequence[int], limit_s: float, report: Callable
     for task in done:
         task.result()  # raises a mistake in this file, which ends the process
     for _ in pending:
-        tally.count("TimeoutError", f"a client had no answer {limit_s:.0f} s after the start")
+        tally.count(NO_ANSWER, f"a client had no answer {limit_s:.0f} s after the start")
     report(tally.share(round(time.monotonic() - began, 3)))
 
 
@@ -214,15 +221,32 @@ def _shares(job: Job, limit_s: float) -> list[Share]:
     :raises SystemExit: with the status of a failed process, which has written the reason to stderr.
     """
     started = [_forked(job, clients, limit_s) for clients in job.shares]
-    threading.Thread(target=_end_with_stdin, daemon=True).start()
-    shares = []
-    for pid, pipe in started:
-        with os.fdopen(pipe, "rb") as reader:
-            written = reader.read()
+    written = _read([pipe for _, pipe in started])
+    for pid, _ in started:
         if status := os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1]):
             raise SystemExit(f"a process ended with status {status}")
-        shares.append(msgspec.json.decode(written, type=Share))
-    return shares
+    return [msgspec.json.decode(written[pipe], type=Share) for _, pipe in started]
+
+
+def _read(pipes: Sequence[int]) -> dict[int, bytes]:
+    """Return what was written to each pipe, and close them. A closed stdin ends this process.
+
+    A thread could wait for stdin, but it would still run when processes are forked for the next job.
+    """
+    written = dict.fromkeys(pipes, b"")
+    with selectors.DefaultSelector() as selector:
+        for source in (_STDIN, *pipes):
+            selector.register(source, selectors.EVENT_READ)
+        while len(selector.get_map()) > 1:
+            for key, _ in selector.select():
+                if key.fd == _STDIN:
+                    os._exit(1)
+                if part := os.read(key.fd, 65536):
+                    written[key.fd] += part
+                else:
+                    selector.unregister(key.fd)
+                    os.close(key.fd)
+    return written
 
 
 def _write(line: str) -> None:
@@ -232,17 +256,18 @@ def _write(line: str) -> None:
 
 def _end_with_stdin() -> None:
     # os.read, because a thread must not hold the lock of sys.stdin while the interpreter ends
-    while os.read(0, 1024):
+    while os.read(_STDIN, 1024):
         pass
     os._exit(1)
 
 
 def main() -> None:
-    job = msgspec.json.decode(sys.stdin.buffer.readline(), type=Job)
-    SESSIONS[job.driver](job.endpoint)  # loads the driver
-    _write(READY)
-    if limit_s := sys.stdin.buffer.readline():
-        _write(msgspec.json.encode(_shares(job, float(limit_s))).decode())
+    while line := sys.stdin.buffer.readline():
+        job = msgspec.json.decode(line, type=Job)
+        SESSIONS[job.driver](job.endpoint)  # loads the driver
+        _write(READY)
+        if limit_s := sys.stdin.buffer.readline():
+            _write(RESULT + msgspec.json.encode(_shares(job, float(limit_s))).decode())
 
 
 if __name__ == "__main__":

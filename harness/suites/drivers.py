@@ -46,7 +46,13 @@ def _row(driver: Driver) -> tuple[Check, Control]:
         elif ctx.mode in MOVING:
             _open_two(ctx)
         try:
-            measured = measure(driver, endpoint, clients=_CLIENTS)
+            measured = measure(
+                driver,
+                endpoint,
+                clients=_CLIENTS,
+                require_undisturbed=ctx.require_undisturbed,
+                workers=ctx.driver_workers,
+            )
         except NotInstalledError as error:
             raise NotExercisedError(error.what) from None
         ctx.fact("settings", driver.settings)

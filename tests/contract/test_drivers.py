@@ -2,23 +2,33 @@
 
 The drivers suite, which `report` runs, measures all of them on a direct connection and with and without such a pool.
 There it is enough that a driver fails.
+
+In a run, one process loads the drivers for all checks, and it ends with the run.
 """
 
 from __future__ import annotations
 
 import os
+from importlib import metadata
 from typing import TYPE_CHECKING
 
 import pytest
 from msgspec.structs import replace
 
+from harness.drivers import worker as worker_module
 from harness.drivers.measure import DRIVERS, Measured, installed, measure
+from harness.drivers.worker import Worker, Workers
 from harness.lab.lab import stand_up
 from harness.lab.topologies import load_topologies
+from harness.model import Status
 from harness.redaction import Redactor
+from harness.store import read_run
 from tests.conftest import require_engine
+from tests.contract.command_line import harness_here
 
 if TYPE_CHECKING:
+    from pathlib import Path
+
     from harness.engine.owner import Owner
     from harness.engine.protocol import Engine
     from harness.model import Topology
@@ -40,17 +50,24 @@ def docker() -> Engine:
 
 
 def measure_all(engine: Engine, owner: Owner, topology: Topology) -> dict[str, Measured]:
-    """Run each driver that is installed, and return the measurements by name; in CI all of them must be installed."""
+    """Run each driver that is installed, and return the measurements by name; in CI all of them must be installed.
+
+    One process loads all of them.
+    """
     drivers = [driver for driver in DRIVERS if driver.name in NAMES]
     if missing := [driver.name for driver in drivers if not installed(driver)]:
         assert not os.environ.get("CI"), f"missing drivers in CI: {missing}"
     lab = stand_up(engine, topology, owner, Redactor())
+    at = lab.chain()
     try:
-        return {
-            driver.name: measure(driver, lab.chain(), clients=CLIENTS, processes=PROCESSES, queries=QUERIES)
-            for driver in drivers
-            if installed(driver)
-        }
+        with Workers() as workers:
+            return {
+                driver.name: measure(
+                    driver, at, clients=CLIENTS, processes=PROCESSES, queries=QUERIES, workers=workers
+                )
+                for driver in drivers
+                if installed(driver)
+            }
     finally:
         lab.close()
 
@@ -66,3 +83,32 @@ def test_prepared_statement_names_collide_without_tracking(docker: Engine, owner
         assert measured.queries == CLIENTS * QUERIES, name
         assert measured.wrong, f"{name}: expected wrong results without an error"
         assert any(example.startswith("wrong result: expected ") for example in measured.examples)
+
+
+def test_a_run_loads_drivers_in_one_process_and_a_driver_that_is_not_installed_is_not_run(
+    any_engine: Engine, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    version = metadata.version
+
+    def without_asyncpg(name: str) -> str:
+        if name == "asyncpg":
+            raise metadata.PackageNotFoundError(name)
+        return version(name)
+
+    started: list[Worker] = []
+
+    def start() -> Worker:
+        started.append(worker := Worker())
+        return worker
+
+    monkeypatch.setattr(metadata, "version", without_asyncpg)
+    monkeypatch.setattr(worker_module, "Worker", start)
+    checks = ("psycopg", "psycopg-unprepared", "asyncpg")
+    selected = [f"--check=drivers.{check}" for check in checks]
+    done = harness_here(tmp_path, "verify", "direct", *selected, "--engine", any_engine.name)
+    assert done.returncode == 0, done.stderr
+    run = read_run(tmp_path / "reports" / "runs" / "latest")
+    results = {result.check.removeprefix("drivers."): result for result in run.answers()}
+    assert [results[check].status for check in checks] == [Status.OK, Status.OK, Status.NOT_RUN]
+    assert "asyncpg" in results["asyncpg"].reason
+    assert [worker.is_running for worker in started] == [False]

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-from importlib import metadata
 from typing import TYPE_CHECKING
 
 import pytest
@@ -178,25 +177,3 @@ def test_identify_prints_its_findings_and_no_secret(lab: Lab, tmp_path: Path) ->
         assert chain.password not in text
         assert "wrong-password" not in text
         assert "Traceback" not in text
-
-
-def test_a_driver_that_is_not_installed_is_not_run(
-    any_engine: Engine, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    version = metadata.version
-
-    def without_asyncpg(name: str) -> str:
-        if name == "asyncpg":
-            raise metadata.PackageNotFoundError(name)
-        return version(name)
-
-    monkeypatch.setattr(metadata, "version", without_asyncpg)
-    checks = ("drivers.asyncpg", "pooling.transaction")
-    done = harness_here(
-        tmp_path, "verify", "direct", *(f"--check={check}" for check in checks), "--engine", any_engine.name
-    )
-    assert done.returncode == 0, done.stderr
-    results = latest_results(tmp_path)
-    assert results["direct", "transaction"].status is Status.OK
-    assert results["direct", "asyncpg"].status is Status.NOT_RUN
-    assert "asyncpg" in results["direct", "asyncpg"].reason

@@ -7,7 +7,6 @@ import contextlib
 import socket
 import subprocess
 import sys
-from threading import Event
 from typing import TYPE_CHECKING, Any
 
 import msgspec
@@ -21,7 +20,7 @@ from harness.drivers import worker as worker_module
 from harness.drivers.measure import DRIVERS, NotInstalledError, installed, measure, merge
 from harness.drivers.queries import TOPICS, Query, queries_of
 from harness.drivers.sessions import SESSIONS
-from harness.drivers.worker import WorkerFailedError
+from harness.drivers.worker import WorkerFailedError, Workers
 from harness.drivers.workload import WRONG, Job, Share, Tally, work
 from harness.engine.owner import process_started
 from harness.engine.processes import descendants
@@ -50,7 +49,12 @@ def started(monkeypatch: pytest.MonkeyPatch) -> Iterator[list[subprocess.Popen[b
     monkeypatch.setattr(subprocess, "Popen", start)
     yield processes
     assert processes
-    assert all(process.returncode is not None for process in processes)
+    assert all(has_ended(process) for process in processes)
+
+
+def has_ended(process: subprocess.Popen[bytes]) -> bool:
+    """Return whether the harness knows that a process has ended: none is left for its own end."""
+    return process.returncode is not None
 
 
 @pytest.fixture
@@ -274,9 +278,10 @@ def test_one_process_and_idle_processes_are_refused(clients: int, processes: int
     [
         ("import sys; sys.exit('it broke')", "with status 1 before it was ready", "it broke"),
         ("import os; os.kill(os.getpid(), 9)", "by signal 9 before it was ready", ""),
-        ("print('ready', flush=True); input(); input(); 1 / 0", "while it was working", "ZeroDivisionError"),
-        ("print('ready', flush=True); input(); input(); print('{}')", "without a result", "{}"),
+        ("print('ready', flush=True); input(); input(); 1 / 0", "with status 1 without a result", "ZeroDivisionError"),
+        ("print('ready', flush=True); input(); input(); print('result{}')", "wrote an invalid result", "result{}"),
         ("print('ready', flush=True); input(); input(); print('what?')", "without a result", "what?"),
+        ("print('ready', flush=True); input(); input(); print('result', end='')", "without a result", "result"),
         ("print('ready', flush=True)", "without a result", "ready"),
         ("print('garbage')", "with status 0 before it was ready", "garbage"),
         ("import sys; sys.stdout.buffer.write(bytes(range(256)))", "before it was ready", ""),
@@ -287,8 +292,10 @@ def test_a_failed_worker_is_an_error_with_its_output(
     started: list[subprocess.Popen[bytes]], script: Callable[[str], None], text: str, what: str, detail: str
 ) -> None:
     script(text)
-    with pytest.raises(WorkerFailedError) as caught:
-        measure(PSYCOPG, NOWHERE, clients=2, processes=2)
+    with Workers() as workers:
+        with pytest.raises(WorkerFailedError) as caught:
+            measure(PSYCOPG, NOWHERE, clients=2, processes=2, workers=workers)
+        assert has_ended(started[0]), "it could be lent again"
     assert what in caught.value.what
     assert caught.value.where == "psycopg"
     assert detail in caught.value.detail
@@ -311,8 +318,10 @@ def test_a_worker_that_hangs_is_ended_at_the_deadline(
 ) -> None:
     script(text)
     monkeypatch.setattr(measure_module, "_TO_REPORT_S", 0.2)
-    with pytest.raises(TimedOutError) as caught:
-        measure(PSYCOPG, NOWHERE, clients=2, processes=2, deadline_s=1.5)
+    with Workers() as workers:
+        with pytest.raises(TimedOutError) as caught:
+            measure(PSYCOPG, NOWHERE, clients=2, processes=2, deadline_s=1.5, workers=workers)
+        assert has_ended(started[0])
     assert (
         f"waiting for psycopg at app@127.0.0.1:1/postgres to {what}; last seen: the process is running"
         in caught.value.what
@@ -320,11 +329,19 @@ def test_a_worker_that_hangs_is_ended_at_the_deadline(
     assert "loading" in caught.value.detail
 
 
-def test_a_measurement_can_be_cancelled(started: list[subprocess.Popen[bytes]], silent_server: Endpoint) -> None:
-    cancelled = Event()
-    cancelled.set()
-    with pytest.raises(TimedOutError, match="stopped waiting for psycopg"):
-        measure(PSYCOPG, silent_server, clients=2, processes=2, cancelled=cancelled)
+def test_a_disturbed_measurement_ends_at_once(
+    started: list[subprocess.Popen[bytes]], silent_server: Endpoint
+) -> None:
+    def disturbed() -> None:
+        if descendants(started[0].pid):  # the clients wait for the server
+            raise ConnectionAbortedError("the run was interrupted")
+
+    with Workers() as workers:
+        with pytest.raises(ConnectionAbortedError, match="the run was interrupted"):
+            measure(
+                PSYCOPG, silent_server, clients=2, processes=2, require_undisturbed=disturbed, workers=workers
+            )
+        assert has_ended(started[0])
 
 
 def test_after_an_interrupt_no_process_runs(
@@ -334,12 +351,16 @@ def test_after_an_interrupt_no_process_runs(
         raise KeyboardInterrupt
 
     monkeypatch.setattr(measure_module, "poll", interrupted)
-    with pytest.raises(KeyboardInterrupt):
-        measure(PSYCOPG, silent_server, clients=2, processes=2)
+    with Workers() as workers:
+        with pytest.raises(KeyboardInterrupt):
+            measure(PSYCOPG, silent_server, clients=2, processes=2, workers=workers)
+        assert has_ended(started[0])
 
 
 def test_clients_without_an_answer_are_errors(started: list[subprocess.Popen[bytes]], silent_server: Endpoint) -> None:
-    measured = measure(PSYCOPG, silent_server, clients=3, processes=2, deadline_s=4)
+    with Workers() as workers:
+        measured = measure(PSYCOPG, silent_server, clients=3, processes=2, deadline_s=4, workers=workers)
+        assert has_ended(started[0]), "clients hung, and it could be lent again"
     assert measured.errors == {"TimeoutError": 3}
     assert not measured.clean
 
@@ -349,6 +370,74 @@ def test_a_missing_server_is_an_error_of_each_client(started: list[subprocess.Po
     assert measured.errors == {"OperationalError": 10}
     assert (measured.queries, measured.server_pids) == (10, 0)
     assert PASSWORD not in msgspec.json.encode(measured).decode()
+
+
+def test_a_worker_serves_one_job_after_another(started: list[subprocess.Popen[bytes]]) -> None:
+    with Workers() as workers:
+        for driver, endpoint, count in ((PSYCOPG, NOWHERE, 2), (DRIVERS[1], replace(NOWHERE, host="127.0.0.2"), 3)):
+            measured = measure(driver, endpoint, clients=count, processes=2, workers=workers)
+            assert measured.driver == driver.name
+            assert measured.errors == {"OperationalError": 5 * count}
+            assert endpoint.host in measured.examples[0]
+        assert len(started) == 1
+        assert not has_ended(started[0])
+
+
+def test_an_idle_worker_that_has_ended_is_replaced(started: list[subprocess.Popen[bytes]]) -> None:
+    with Workers() as workers:
+        measure(PSYCOPG, NOWHERE, clients=2, processes=2, workers=workers)
+        started[0].kill()
+        started[0].wait()
+        assert measure(PSYCOPG, NOWHERE, clients=2, processes=2, workers=workers).queries == 10
+    assert len(started) == 2
+
+
+def test_workers_at_the_same_time_are_different_ones_and_end_with_the_last_job(
+    started: list[subprocess.Popen[bytes]],
+) -> None:
+    workers = Workers()
+    with workers.taken() as one:
+        with workers.taken() as other:
+            assert other is not one
+        with workers:
+            one.is_idle = True
+    assert all(has_ended(process) for process in started)
+
+
+def test_the_output_of_an_earlier_job_is_not_that_of_a_later_one(
+    started: list[subprocess.Popen[bytes]], script: Callable[[str], None]
+) -> None:
+    script(
+        """
+import sys
+for said in ("the first job", "the second job"):
+    input()
+    print(said, file=sys.stderr)
+    print("ready", flush=True)
+    input()
+    if said == "the second job":
+        sys.exit(3)
+    print("result[]", flush=True)
+"""
+    )
+    with Workers() as workers:
+        assert measure(PSYCOPG, NOWHERE, clients=2, processes=2, workers=workers).queries == 0
+        with pytest.raises(WorkerFailedError, match="with status 3 without a result") as caught:
+            measure(PSYCOPG, NOWHERE, clients=2, processes=2, workers=workers)
+    assert len(started) == 1
+    assert caught.value.detail == "the second job"
+
+
+def test_a_loaded_worker_ends_when_stdin_is_closed() -> None:
+    job = msgspec.json.encode(Job(driver="psycopg", endpoint=NOWHERE, shares=((0,), (1,)), queries=1))
+    done = subprocess.run(
+        [sys.executable, "-m", "harness.drivers.workload"],
+        cwd=places.PACKAGE.parent,
+        input=job + b"\n",
+        capture_output=True,
+        check=True,
+    )
+    assert (done.stdout, done.stderr) == (b"ready\n", b"")
 
 
 @pytest.mark.parametrize("how", ["stdin is closed", "the worker is killed"])
