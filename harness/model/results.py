@@ -10,6 +10,8 @@ from msgspec import Struct, field
 from harness.model.acceptance import KnownIssue, Quarantine
 from harness.model.repetition import Repetition
 
+# gc=False: they hold no cycles, and a report has tens of thousands of rows, which the garbage collector would search
+# again and again
 
 class Status(StrEnum):
     """The status of a row; no other values exist."""
@@ -80,7 +82,7 @@ class EndedBy(StrEnum):
     INFRASTRUCTURE = "infrastructure"
 
 
-class Expectation(Struct, frozen=True, kw_only=True, omit_defaults=True):
+class Expectation(Struct, frozen=True, kw_only=True, omit_defaults=True, gc=False):
     """One compared fact inside a check."""
 
     name: str
@@ -98,7 +100,7 @@ class Expectation(Struct, frozen=True, kw_only=True, omit_defaults=True):
         return self.counts and not self.held
 
 
-class BackendProbe(Struct, frozen=True, kw_only=True):
+class BackendProbe(Struct, frozen=True, kw_only=True, gc=False):
     """The pids of the server connections of a forced share or move. A probe without them proves nothing."""
 
     #: what forced it, in one sentence without a full stop
@@ -107,7 +109,7 @@ class BackendProbe(Struct, frozen=True, kw_only=True):
     second_pid: int
 
 
-class Limit(Struct, frozen=True, kw_only=True):
+class Limit(Struct, frozen=True, kw_only=True, gc=False):
     """A documented limit that a check observed."""
 
     #: what happens, in one sentence without a full stop
@@ -132,7 +134,7 @@ class Behaviour(StrEnum):
     LEAKS = "leaks"
 
 
-class Outcome(Struct, frozen=True, kw_only=True):
+class Outcome(Struct, frozen=True, kw_only=True, gc=False):
     """The outcome of one probe of a feature. Its text is that of `topologies/behaviour/`: `fails (08P01, closed)`."""
 
     behaviour: Behaviour
@@ -146,7 +148,7 @@ class Outcome(Struct, frozen=True, kw_only=True):
         return f"{self.behaviour} ({details})" if details else str(self.behaviour)
 
 
-class FeatureOutcome(Struct, frozen=True, kw_only=True):
+class FeatureOutcome(Struct, frozen=True, kw_only=True, gc=False):
     """The outcome of a feature, compared with the documented one."""
 
     observed: Outcome
@@ -162,7 +164,7 @@ class FeatureOutcome(Struct, frozen=True, kw_only=True):
     better_than: str = ""
 
 
-class PathLabel(Struct, frozen=True, kw_only=True):
+class PathLabel(Struct, frozen=True, kw_only=True, gc=False):
     """The audited path of a row, and the aspect of it that the row checks."""
 
     name: str
@@ -173,7 +175,7 @@ class PathLabel(Struct, frozen=True, kw_only=True):
     aspect: str = ""
 
 
-class JobLabel(Struct, frozen=True, kw_only=True):
+class JobLabel(Struct, frozen=True, kw_only=True, gc=False):
     """The job engine of a row, with which settings, and the case of the suite `jobs` that the row tries."""
 
     #: the name of the target, such as `pg-boss`
@@ -188,7 +190,7 @@ class JobLabel(Struct, frozen=True, kw_only=True):
     file: str = ""
 
 
-class IngestLabel(Struct, frozen=True, kw_only=True):
+class IngestLabel(Struct, frozen=True, kw_only=True, gc=False):
     """The ingest pipeline of a row, and the case of the suite `ingest` that the row tries."""
 
     #: the name of the pipeline, such as `reference`
@@ -206,7 +208,7 @@ class IngestLabel(Struct, frozen=True, kw_only=True):
         return self.pipeline, self.file
 
 
-class PlannedCheck(Struct, frozen=True, kw_only=True):
+class PlannedCheck(Struct, frozen=True, kw_only=True, gc=False):
     """One planned row: a check on a target. Every planned row gets a result."""
 
     #: the name of a topology or of an environment; the key in a stored run is `topology`
@@ -241,7 +243,7 @@ class PlannedCheck(Struct, frozen=True, kw_only=True):
         return not self.out_of_scope
 
 
-class Result(Struct, frozen=True, kw_only=True):
+class Result(Struct, frozen=True, kw_only=True, gc=False):
     """The result of one attempt of a planned row, of all of its attempts, or of one control of it."""
 
     #: the name of a topology or of an environment; the key in a stored run is `topology`
@@ -285,7 +287,7 @@ class Result(Struct, frozen=True, kw_only=True):
         return self.repetition is not None and self.repetition.flaky
 
 
-class Proof(Struct, frozen=True, kw_only=True):
+class Proof(Struct, frozen=True, kw_only=True, gc=False):
     """Whether one control turned its check to Issue at the expectation it names."""
 
     topology: str

@@ -51,7 +51,7 @@ class CtrfSummary(Struct, frozen=True, kw_only=True, rename="camel"):
     stop: int
 
 
-class CtrfTest(Struct, frozen=True, kw_only=True, rename="camel", omit_defaults=True):
+class CtrfTest(Struct, frozen=True, kw_only=True, rename="camel", omit_defaults=True, gc=False):
     """One row that owes an answer, or has one."""
 
     name: str

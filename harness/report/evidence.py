@@ -35,7 +35,7 @@ _WORST = (Status.ISSUE, Status.NOT_RUN, Status.OK, Status.NA)
 NOBODY_RAN_IT = "no run of this code has exercised it"
 
 
-class Row(Struct, frozen=True, kw_only=True):
+class Row(Struct, frozen=True, kw_only=True, gc=False):
     """One planned check in one topology, with its newest result."""
 
     planned: PlannedCheck
@@ -56,7 +56,7 @@ class Row(Struct, frozen=True, kw_only=True):
         return self.planned, self.result
 
 
-class TopologyRun(Struct, frozen=True, kw_only=True):
+class TopologyRun(Struct, frozen=True, kw_only=True, gc=False):
     """The results of one run for one topology, as far as they are about the subject of the report."""
 
     run_id: str

@@ -64,7 +64,7 @@ _AREAS = {
 }
 
 
-class HeatCell(Struct, frozen=True, kw_only=True):
+class HeatCell(Struct, frozen=True, kw_only=True, gc=False):
     """One check in one topology.
 
     :param tone: its shape and colour: the outcome of a feature, else `ok`, `limit`, `mustnot`, `security`, `issue`,
@@ -164,7 +164,7 @@ class Claim(Struct, frozen=True, kw_only=True, omit_defaults=True):
     source_of_instead: str = ""
 
 
-class Detail(Struct, frozen=True, kw_only=True, omit_defaults=True):
+class Detail(Struct, frozen=True, kw_only=True, omit_defaults=True, gc=False):
     """The evidence of one row. What is empty is left out."""
 
     status: str

@@ -54,7 +54,7 @@ class ReportCheck(Struct, frozen=True, kw_only=True, omit_defaults=True):
     job: JobLabel | None = None
 
 
-class ReportExpectation(Struct, frozen=True, kw_only=True, omit_defaults=True):
+class ReportExpectation(Struct, frozen=True, kw_only=True, omit_defaults=True, gc=False):
     """One compared fact."""
 
     name: str
@@ -77,7 +77,7 @@ class ReportProof(Struct, frozen=True, kw_only=True, omit_defaults=True):
     reason: str = ""
 
 
-class ReportOutcome(Struct, frozen=True, kw_only=True, omit_defaults=True):
+class ReportOutcome(Struct, frozen=True, kw_only=True, omit_defaults=True, gc=False):
     """The outcome of a feature, as `topologies/behaviour/` spells it: `fails (08P01, closed)`."""
 
     observed: str
@@ -95,7 +95,7 @@ class ReportOutcome(Struct, frozen=True, kw_only=True, omit_defaults=True):
     better_than: str = ""
 
 
-class ReportRow(Struct, frozen=True, kw_only=True, omit_defaults=True):
+class ReportRow(Struct, frozen=True, kw_only=True, omit_defaults=True, gc=False):
     """One check in one topology or environment."""
 
     status: Status

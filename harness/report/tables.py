@@ -71,7 +71,7 @@ class LimitRow(Struct, frozen=True, kw_only=True):
     source: str
 
 
-class MatrixCell(Struct, frozen=True, kw_only=True):
+class MatrixCell(Struct, frozen=True, kw_only=True, gc=False):
     """One check in one topology."""
 
     status: Status
