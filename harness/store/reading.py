@@ -19,6 +19,7 @@ from harness.store.chain import (
     RESULTS,
     TRAIL,
     Seal,
+    canonical,
     digest_of_record,
     digests,
     head_of,
@@ -73,7 +74,7 @@ def read_run(folder: Path) -> StoredRun:
 
     :raises StoreError: when it is not a run folder, its record is damaged, or it has a newer schema version.
     """
-    record, raw = _read_record(folder / RECORD)
+    record, raw, head = _read_record(folder / RECORD)
     chained = record.schema_version >= CHAINED_SINCE
     breaks: list[str] = []
     seal = Seal()
@@ -82,7 +83,7 @@ def read_run(folder: Path) -> StoredRun:
         breaks += [f"{RECORD}: {sentence}" for sentence in (*sentences, *contradictions_in_record(record))]
     elif "seal" in raw:
         breaks.append(f"{RECORD}: schema version {record.schema_version} has no seal")
-    reader = RowReader(folder, record, seal, head_of(raw) if chained else "")
+    reader = RowReader(folder, record, seal, head if chained else "")
     results = reader.read(RESULTS, Result, lambda row: reader.rules.of_result(row, record))
     proofs = reader.read(PROOFS, Proof, reader.rules.of_proof)
     trail_proofs = reader.read(TRAIL, TrailProof, reader.rules.of_trail_proof)
@@ -212,19 +213,22 @@ def _may_have(path: Path, fingerprint: str) -> bool:
     return fingerprint.encode() in raw or not (raw.rstrip().endswith(b"}") and b'"fingerprint"' in raw)
 
 
-def _read_record(path: Path) -> tuple[RunRecord, dict[str, Any]]:
+def _read_record(path: Path) -> tuple[RunRecord, dict[str, Any], str]:
+    """Return the record, its fields as they are on disk, and the hash of its identity."""
     data = _read(path)
     try:
-        version = msgspec.json.decode(data, type=_Versioned).schema_version
+        raw = msgspec.json.decode(data, type=dict[str, Any])
+        version = msgspec.convert(raw, _Versioned).schema_version
         if version > SCHEMA_VERSION:
             raise StoreError(
                 f"this run has schema version {version}, expected at most {SCHEMA_VERSION}",
                 where=str(path.parent),
                 hint="use the newer tool that wrote it, or leave out this folder",
             )
-        record = msgspec.json.decode(data, type=RunRecord)
-        raw = msgspec.json.decode(data, type=dict[str, Any])
-        head_of(raw)
+        record = msgspec.convert(raw, RunRecord)
+        if "plan" in raw:
+            raw["plan"] = msgspec.Raw(canonical(raw["plan"]))  # encoded once, because two hashes cover it
+        head = head_of(raw)
     except UNDECODABLE as error:
         raise StoreError(f"{RECORD} cannot be read: {short(error)}", where=str(path.parent)) from None
     for name, time in (("started_at", record.started_at), ("ended_at", record.ended_at)):
@@ -233,7 +237,7 @@ def _read_record(path: Path) -> tuple[RunRecord, dict[str, Any]]:
                 f"{RECORD} cannot be read: {name} is {time[:40]!r}, expected a time such as 2026-01-31T12:00:00.000Z",
                 where=str(path.parent),
             )
-    return record, raw
+    return record, raw, head
 
 
 def _read_seal(raw: dict[str, Any]) -> tuple[Seal, list[str]]:
