@@ -8,48 +8,54 @@ properties and its `system-out` say what happens to the feature.
 from __future__ import annotations
 
 import re
+from itertools import chain
 from typing import TYPE_CHECKING
-from xml.etree import ElementTree as ET
 
 from harness.model import Status
 from harness.report.job_engine_cells import outcome_of_case
 from harness.report.outcomes import WORDS, accepted_as, describe, is_shown, mark_of, text_of
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Iterable, Iterator, Mapping, Sequence
 
     from harness.report.evidence import Row
     from harness.report.outcomes import Count
     from harness.report.tables import Report
 
-#: characters that XML 1.0 does not allow, not even escaped
-_UNXML = re.compile("[^\t\n\r\u0020-\ud7ff\ue000-\ufffd\U00010000-\U0010ffff]")
+#: characters that XML 1.0 does not allow, not even escaped, and those that are escaped in text and in attributes
+_NOT_IN_TEXT = re.compile("[^\t\n\r\u0020-%'-;=?-\ud7ff\ue000-\ufffd\U00010000-\U0010ffff]")
+_NOT_IN_ATTRIBUTE = re.compile("[^\u0020!#-%'-;=?-\ud7ff\ue000-\ufffd\U00010000-\U0010ffff]")
+_NAME = {"name": "pooler-harness"}
+_ESCAPED = {"&": "&amp;", "<": "&lt;", ">": "&gt;", '"': "&quot;", "\r": "&#13;", "\n": "&#10;", "\t": "&#09;"}
 
 
-def junit(report: Report) -> str:
-    """Return the report as XML: a test suite for each topology, a test case for each row that owes an answer."""
-    root = ET.Element("testsuites", name="pooler-harness")
+def junit(report: Report) -> Iterator[str]:
+    """Yield the report as XML: a test suite for each topology, a test case for each row that owes an answer.
+
+    It is text, and not a tree of elements: 100 topologies have 165,000 of them.
+    """
     by_topology: dict[str, list[Row]] = {name: [] for name in report.counts}
     for row in report.rows:
         if is_shown(*row.answer):
             by_topology[row.planned.target].append(row)
-    for topology, counted in report.counts.items():
-        rows = by_topology[topology]
-        suite = ET.SubElement(
-            root,
-            "testsuite",
-            name=topology,
-            tests=str(len(rows)),
-            failures=str(counted.issue - counted.known - counted.quarantined),
-            errors="0",
-            skipped=str(counted.na + counted.not_run + counted.known + counted.quarantined),
-            time=f"{sum(row.result.duration_ms for row in rows) / 1000:.3f}",
-        )
-        _properties(suite, _counted(counted))
-        for row in rows:
-            _case(suite, row)
-    ET.indent(root)
-    return '<?xml version="1.0" encoding="UTF-8"?>\n' + ET.tostring(root, encoding="unicode") + "\n"
+    yield '<?xml version="1.0" encoding="UTF-8"?>\n'
+    if not by_topology:
+        yield _leaf("testsuites", _NAME, "")
+        return
+    suites = (_suite(topology, counted, by_topology[topology]) for topology, counted in report.counts.items())
+    yield from _element("testsuites", _NAME, chain.from_iterable(suites), "")
+
+
+def _suite(topology: str, counted: Count, rows: Sequence[Row]) -> Iterator[str]:
+    attributes = {
+        "name": topology,
+        "tests": str(len(rows)),
+        "failures": str(counted.issue - counted.known - counted.quarantined),
+        "errors": "0",
+        "skipped": str(counted.na + counted.not_run + counted.known + counted.quarantined),
+        "time": f"{sum(row.result.duration_ms for row in rows) / 1000:.3f}",
+    }
+    return _element("testsuite", attributes, chain(_properties(_counted(counted), "    "), *map(_case, rows)), "  ")
 
 
 def _counted(counted: Count) -> dict[str, str]:
@@ -63,36 +69,35 @@ def _counted(counted: Count) -> dict[str, str]:
     return found | {"limits": str(counted.limits), "out-of-scope": str(counted.out_of_scope)}
 
 
-def _case(suite: ET.Element, row: Row) -> None:
+def _case(row: Row) -> Iterator[str]:
     result = row.result
-    case = ET.SubElement(
-        suite,
-        "testcase",
-        classname=f"{row.planned.target}.{row.planned.section}",
-        name=row.planned.check,
-        time=f"{result.duration_ms / 1000:.3f}",
-    )
-    _properties(case, _facts(row))
-    message = _clean(f"{result.status}: {result.reason}" if result.reason else result.status)
+    attributes = {
+        "classname": f"{row.planned.target}.{row.planned.section}",
+        "name": row.planned.check,
+        "time": f"{result.duration_ms / 1000:.3f}",
+    }
+    return _element("testcase", attributes, chain(_properties(_facts(row), "      "), _said(row)), "    ")
+
+
+def _said(row: Row) -> Iterator[str]:
+    """Yield what is not OK about a test case, and what happens to its feature."""
+    result, inside = row.result, "      "
+    message = f"{result.status}: {result.reason}" if result.reason else result.status
     if (accepted := accepted_as(result)) and (entry := result.known or result.quarantine):
-        ET.SubElement(case, "skipped", message=_clean(f"{accepted} {message} ({entry.link})"))
+        yield _leaf("skipped", {"message": f"{accepted} {message} ({entry.link})"}, inside)
     elif result.status is Status.ISSUE:
-        failure = ET.SubElement(case, "failure", message=message, type=result.severity or row.planned.severity)
-        failure.text = _clean(
-            "\n".join(
-                [
-                    f"{expectation.name}: expected {expectation.expected}, observed {expectation.observed}"
-                    for expectation in result.expectations
-                    if expectation.broken
-                ]
-                + [f"reproduce: {result.reproduce}"]
-            )
-        )
+        broken = [
+            f"{expectation.name}: expected {expectation.expected}, observed {expectation.observed}"
+            for expectation in result.expectations
+            if expectation.broken
+        ]
+        attributes = {"message": message, "type": result.severity or row.planned.severity}
+        yield _leaf("failure", attributes, inside, "\n".join([*broken, f"reproduce: {result.reproduce}"]))
     elif result.status is not Status.OK:
-        ET.SubElement(case, "skipped", message=message)
+        yield _leaf("skipped", {"message": message}, inside)
     limit = f"documented limit: {result.limit.outcome} ({result.limit.source})" if result.limit else ""
     if said := describe(row.planned, result) or limit:
-        ET.SubElement(case, "system-out").text = _clean(said)
+        yield _leaf("system-out", {}, inside, said)
 
 
 def _facts(row: Row) -> dict[str, str]:
@@ -113,11 +118,28 @@ def _facts(row: Row) -> dict[str, str]:
     return {name: value for name, value in found.items() if value}
 
 
-def _properties(parent: ET.Element, values: Mapping[str, str]) -> None:
-    properties = ET.SubElement(parent, "properties")
-    for name, value in values.items():
-        ET.SubElement(properties, "property", name=name, value=_clean(value))
+def _properties(values: Mapping[str, str], indent: str) -> Iterator[str]:
+    inside = f"{indent}  "
+    properties = (_leaf("property", {"name": name, "value": value}, inside) for name, value in values.items())
+    return _element("properties", {}, properties, indent)
 
 
-def _clean(value: str) -> str:
-    return _UNXML.sub("\ufffd", value)
+def _element(name: str, attributes: Mapping[str, str], children: Iterable[str], indent: str) -> Iterator[str]:
+    """Yield an element with at least one child."""
+    yield f"{indent}{_start(name, attributes)}>\n"
+    yield from children
+    yield f"{indent}</{name}>\n"
+
+
+def _leaf(name: str, attributes: Mapping[str, str], indent: str, text: str = "") -> str:
+    start = f"{indent}{_start(name, attributes)}"
+    return f"{start}>{_NOT_IN_TEXT.sub(_escaped, text)}</{name}>\n" if text else f"{start} />\n"
+
+
+def _start(name: str, attributes: Mapping[str, str]) -> str:
+    shown = [f' {key}="{_NOT_IN_ATTRIBUTE.sub(_escaped, value)}"' for key, value in attributes.items()]
+    return f"<{name}{''.join(shown)}"
+
+
+def _escaped(found: re.Match[str]) -> str:
+    return _ESCAPED.get(found[0], "\ufffd")

@@ -15,6 +15,7 @@ from harness.lab.topologies import load_topologies
 from harness.model import Attestation, Status, TopologyEvidence
 from harness.report.building import build_report
 from harness.report.evidence import worst
+from harness.report.junit_report import junit
 from harness.report.merging import merge
 from harness.report.render import render
 from harness.report.scope import outside
@@ -299,6 +300,22 @@ def test_junit_counts_and_skips_with_reasons(written: dict[str, str]) -> None:
     session = next(suite for suite in root if suite.get("name") == "session")
     assert (session.get("tests"), session.get("failures"), session.get("skipped")) == ("3", "1", "2")
     assert all(skip.get("message") for skip in root.iter("skipped"))
+
+
+@pytest.mark.parametrize("reason", ["plain", "<a href=\"x\">&amp;'", "two\nlines\tand\ra tab", "\x00\ufffe \U0001f600"])
+def test_junit_is_the_xml_that_a_parser_reads_and_writes(tmp_path: Path, reason: str) -> None:
+    rows = [result("direct", CHECKS[0], Status.ISSUE, reason), result("direct", CHECKS[1], Status.NA, reason)]
+    written = "".join(junit(build_report(merge([store_run(tmp_path, rows)], PLAN), tmp_path)))
+    root = ET.fromstring(written)  # noqa: S314 -- written a moment ago
+    ET.indent(root)
+    assert written == f'<?xml version="1.0" encoding="UTF-8"?>\n{ET.tostring(root, encoding="unicode")}\n'
+    shown = reason.replace("\x00", "\ufffd").replace("\ufffe", "\ufffd")
+    assert [found.get("message") for found in root.iter("skipped")][:1] == [f"N/A: {shown}"]
+
+
+def test_junit_without_a_row_is_an_empty_element(tmp_path: Path) -> None:
+    written = "".join(junit(build_report(merge([], ()), tmp_path)))
+    assert written.splitlines()[1:] == ['<testsuites name="pooler-harness" />']
 
 
 def test_text_from_outside_is_escaped_and_redacted(tmp_path: Path) -> None:
