@@ -274,7 +274,7 @@ class Cell(Struct, frozen=True):
     title: str = ""
 
     def markdown(self) -> Ready:
-        return Ready("".join(piece.markdown() for piece in self.pieces))
+        return Ready("".join([piece.markdown() for piece in self.pieces]))
 
     def html(self) -> Markup:
         content = Markup("".join([piece.html() for piece in self.pieces]))  # noqa: S704 -- every piece is Markup

@@ -250,23 +250,24 @@ class _Merging:
         plan = {(planned.target, planned.check): planned for planned in run.record.plan}
         answered: dict[str, dict[str, Result]] = {}
         for result, counts in run.tried():
-            key = (result.target, result.check)
-            before = self._rows.get(key)
             if result.target in outdated:
                 continue
-            if self._is_of_another_pipeline(plan[key]):
+            key = (result.target, result.check)
+            planned = plan[key]
+            is_as_declared = planned.declared_as == self._declarations.get(key)
+            if self._is_of_another_pipeline(planned):
                 self._notes.append(
                     f"run {run.record.run_id} is left out for the suite ingest: it tried another pipeline than "
                     f"{self._pipeline[0]}, which the newest run tried"
                 )
             # N/A follows from the declaration, which is compared below
             elif result.check in others and result.status is not Status.NA:
-                self._leave_out(run.record.run_id, plan[key], others[result.check])
-            elif self._declarations[key] != plan[key].declared_as and plan[key].job:
-                self._leave_out(run.record.run_id, plan[key], "the files of its job engine")
-            elif self._declarations[key] != plan[key].declared_as and plan[key].ingest:
-                self._leave_out(run.record.run_id, plan[key], "the ingest pipeline, its files, or its store")
-            elif self._declarations[key] != plan[key].declared_as:
+                self._leave_out(run.record.run_id, planned, others[result.check])
+            elif not is_as_declared and planned.job:
+                self._leave_out(run.record.run_id, planned, "the files of its job engine")
+            elif not is_as_declared and planned.ingest:
+                self._leave_out(run.record.run_id, planned, "the ingest pipeline, its files, or its store")
+            elif not is_as_declared:
                 self._notes.append(
                     f"run {run.record.run_id} is left out for {result.check}: its declaration in harness.toml has "
                     "changed since"
@@ -275,8 +276,9 @@ class _Merging:
                 if not is_copy:
                     answered.setdefault(result.target, {})[result.check] = result
                     self._attempts.setdefault(key, []).append(RunAttempts(run_id=run.record.run_id, counts=counts))
+                before = self._rows.get(key)
                 if before is None or _replaces(result, before, run.record):
-                    self._rows[key] = Row(planned=plan[key], result=result, run_id=run.record.run_id)
+                    self._rows[key] = Row(planned=planned, result=result, run_id=run.record.run_id)
         for name, results in answered.items():
             self._series.setdefault(name, []).append(TopologyRun(run_id=run.record.run_id, results=results))
 

@@ -148,7 +148,7 @@ def _count_outcomes(results: Iterable[Result]) -> OutcomeCount:
 
 def is_shown(planned: PlannedCheck, result: Result) -> bool:
     """Return whether a row is printed: it has a result, or it owes one. What nobody owes is not printed as Not run."""
-    return planned.owed or result.status is not Status.NOT_RUN
+    return result.status is not Status.NOT_RUN or planned.owed
 
 
 # --- one outcome -----------------------------------------------------------------------------------------
@@ -156,7 +156,7 @@ def is_shown(planned: PlannedCheck, result: Result) -> bool:
 
 def outcome_of(result: Result) -> FeatureOutcome | None:
     """Return the outcome of a feature; None for other rows, and for rows that are N/A or Not run."""
-    return result.feature if result.status in {Status.OK, Status.ISSUE} else None
+    return result.feature if result.status is Status.OK or result.status is Status.ISSUE else None
 
 
 def word_of(result: Result) -> str:

@@ -11,6 +11,7 @@ import msgspec
 from markupsafe import Markup
 
 from harness import places
+from harness.model import EvidenceClass, Section, Severity, Status
 from harness.printable import printable
 from harness.redaction import Redactor
 from harness.report import (
@@ -54,6 +55,8 @@ if TYPE_CHECKING:
 
 #: rows with the same long cell, and the length of its HTML
 _SAID_ONCE, _LONG_CELL = 3, 60
+#: types of fields that hold nothing to redact, by far the most frequent ones
+_WITHOUT_TEXT = frozenset((bool, int, float, Status, Severity, Section, EvidenceClass))
 
 
 def render(report: Report, folder: Path) -> list[Path]:
@@ -73,11 +76,12 @@ def render(report: Report, folder: Path) -> list[Path]:
 
 def _documents(report: Report, folder: Path) -> Iterator[tuple[str, Iterable[str]]]:
     """Yield the file name of every document, with its text in pieces that are rendered on demand."""
+    context = _context(report)
     for document in (SUMMARY, *MARKDOWN):
         if document.belongs_to(report):
-            yield document.name, _pieces(_markdown_environment().get_template(f"{document.name}.j2"), report)
+            yield document.name, _markdown_environment().get_template(f"{document.name}.j2").generate(context)
     yield "report.html", html_page(report, folder)
-    yield "junit.xml", [junit(report)]
+    yield "junit.xml", junit(report)
     yield "ctrf.json", [msgspec.json.encode(ctrf(report)).decode(), "\n"]
     yield "report.json", encoded(report)
 
@@ -110,7 +114,11 @@ def fragments(report: Report) -> dict[str, str]:
     parity = tuple(msgspec.structs.replace(row, output="") for row in report.parity)
     migrations = tuple(msgspec.structs.replace(row, output="") for row in report.migrations)
     plain = msgspec.structs.replace(report, topologies=rows, parity=parity, migrations=migrations)
-    return {name: _markdown(plain, template, rows_at=None) for name, template in _FRAGMENTS.items()}
+    context = _context(plain)
+    return {
+        name: _markdown_environment().get_template(f"{template}.md.j2").render(context, rows_at=None)
+        for name, template in _FRAGMENTS.items()
+    }
 
 
 S = TypeVar("S", "Report", "Changes")
@@ -132,70 +140,67 @@ def changes_in_markdown(changes: Changes) -> str:
 
 def _scrub(value: Any, redact: Callable[[str], str]) -> Any:
     """Return a value with redacted texts; a value without anything to redact is returned itself, not a copy."""
-    if isinstance(value, Enum):
-        return value
-    if isinstance(value, str):
-        return redact(value)
     if isinstance(value, msgspec.Struct):
-        before = {name: getattr(value, name) for name in value.__struct_fields__}
-        after = {name: _scrub(field, redact) for name, field in before.items()}
-        return value if _same(before.values(), after.values()) else msgspec.structs.replace(value, **after)
+        before = msgspec.structs.astuple(value)
+        after = _scrub(before, redact)
+        fields = zip(value.__struct_fields__, after, strict=True)
+        return value if after is before else msgspec.structs.replace(value, **dict(fields))
     if isinstance(value, dict):
-        entries = {redact(key): _scrub(entry, redact) for key, entry in value.items()}
-        return value if _same((*value, *value.values()), (*entries, *entries.values())) else entries
+        before = (*value, *value.values())
+        after = _scrub(before, redact)
+        return value if after is before else dict(zip(after[: len(value)], after[len(value) :], strict=True))
     if isinstance(value, tuple):
-        items = tuple(_scrub(item, redact) for item in value)
-        return value if _same(value, items) else items
-    return value
-
-
-def _same(before: Iterable[object], after: Iterable[object]) -> bool:
-    return all(
-        first is second or (isinstance(first, str) and first == second)
-        for first, second in zip(before, after, strict=False)
-    )
-
-
-def _markdown(report: Report, name: str, **more: object) -> str:
-    return "".join(_pieces(_markdown_environment().get_template(f"{name}.md.j2"), report, **more))
+        # most entries are short, and a call for each of them would take longer than all the rest
+        entries = tuple(
+            [
+                entry
+                if not entry or type(entry) in _WITHOUT_TEXT
+                else redact(entry)
+                if type(entry) is str
+                else _scrub(entry, redact)
+                for entry in value
+            ]
+        )
+        return value if entries == value else entries
+    return redact(value) if isinstance(value, str) and not isinstance(value, Enum) else value
 
 
 def html_page(report: Report, folder: Path) -> Iterator[str]:
     """Return the page in pieces. Its links, and the logs of its runs, are relative to the folder of the report."""
-    return _pieces(_html_environment().get_template("report.html.j2"), report, folder=folder)
+    return _html_environment().get_template("report.html.j2").generate(_context(report), folder=folder)
 
 
-def _pieces(template: jinja2.Template, report: Report, **more: object) -> Iterator[str]:
+def _context(report: Report) -> dict[str, object]:
+    """Return what every template gets: the report, and the modules with the columns of its tables."""
     rows_of: dict[str, list[Row]] = {name: [] for name in report.counts}
     for row in report.rows:
         if is_shown(*row.answer):
             rows_of[row.planned.target].append(row)
-    return template.generate(
-        report=report,
-        rows_of=rows_of,
-        titles=TITLES,
-        legend=WORDS,
-        columns=columns,
-        page=page,
-        spreads=spreads,
-        histories=histories,
-        job_engine_columns=job_engine_columns,
-        job_rows=job_rows,
-        load_columns=load_columns,
-        load_rows=load_rows,
-        trials=trials,
-        sections=sections,
-        differing=differing,
-        proof_count=count_proofs(report.rows, report.audit_target),
-        check_columns=check_columns,
-        proofs=proofs,
-        change_columns=change_columns,
-        anchor=anchor,
-        differences=differences,
-        documents=documents,
-        issue_groups=issue_groups,
-        **more,
-    )
+    return {
+        "report": report,
+        "rows_of": rows_of,
+        "titles": TITLES,
+        "legend": WORDS,
+        "columns": columns,
+        "page": page,
+        "spreads": spreads,
+        "histories": histories,
+        "job_engine_columns": job_engine_columns,
+        "job_rows": job_rows,
+        "load_columns": load_columns,
+        "load_rows": load_rows,
+        "trials": trials,
+        "sections": sections,
+        "differing": differing,
+        "proof_count": count_proofs(report.rows, report.audit_target),
+        "check_columns": check_columns,
+        "proofs": proofs,
+        "change_columns": change_columns,
+        "anchor": anchor,
+        "differences": differences,
+        "documents": documents,
+        "issue_groups": issue_groups,
+    }
 
 
 def _sentence(words: str) -> str:

@@ -106,12 +106,18 @@ def walk(rows: Sequence[Row], attestations: Sequence[Attestation] = ()) -> list[
     for check in catalogue().checks:
         if check.item and check.item not in known:
             raise ConfigError(f"check {check.id}: unknown item {check.item!r}", hint=nearest(check.item, known))
+    item_of = {check.id: check.item for check in catalogue().checks}
+    rows_of: dict[str, list[Row]] = {}
+    for row in rows:
+        rows_of.setdefault(item_of.get(row.planned.check, ""), []).append(row)
     signed: dict[str, Attestation] = {attestation.item: attestation for attestation in attestations}
     checks_of: dict[str, list[str]] = {}
     for check in catalogue().checks:
         checks_of.setdefault(check.item, []).append(check.id)
     return [
-        _by_people(item, signed.get(item.attested_as)) if item.human else _by_checks(item, checks_of[item.number], rows)
+        _by_people(item, signed.get(item.attested_as))
+        if item.human
+        else _by_checks(item, checks_of[item.number], rows_of.get(item.number, []))
         for item in ITEMS
     ]
 
@@ -128,8 +134,7 @@ def _by_people(item: Item, signed: Attestation | None) -> ItemAnswer:
     )
 
 
-def _by_checks(item: Item, checks: Sequence[str], rows: Sequence[Row]) -> ItemAnswer:
-    relevant = [row for row in rows if row.planned.check in checks]
+def _by_checks(item: Item, checks: Sequence[str], relevant: Sequence[Row]) -> ItemAnswer:
     absent = sorted(set(checks) - {row.planned.check for row in relevant})
     status = worst([row.status for row in relevant] + [Status.NOT_RUN for _ in absent])
     reason = ""
