@@ -14,6 +14,7 @@ from psycopg import pq, sql
 from psycopg.rows import tuple_row
 
 from harness.database.sql_errors import Origin, Side, SqlError, origin_of, set_origin
+from harness.errors import ServiceFailedError
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -36,6 +37,16 @@ class Endpoint(Struct, frozen=True, kw_only=True):
     user: str
     password: str
     dbname: str
+    #: set once the server is being removed: a connection to its address would then wait for the timeout
+    closing: Event | None = None
+
+    def require_open(self) -> None:
+        """Return at once while the server is not being removed.
+
+        :raises ServiceFailedError: when it is. A wait that polls with connections ends with this error.
+        """
+        if self.closing and self.closing.is_set():
+            raise ServiceFailedError("the server is being removed", where=f"{self.host}:{self.port}")
 
     def __repr__(self) -> str:
         return f"{self.user}@{self.host}:{self.port}/{self.dbname}"
@@ -169,7 +180,9 @@ def connect(
     :param channel_binding: libpq's setting: disable, prefer or require.
     :param side: whose work the connection does.
     :raises SqlError: as psycopg does; :func:`refusal` distinguishes a refused login from a server that is not up yet.
+    :raises ServiceFailedError: when the server is being removed.
     """
+    endpoint.require_open()
     return on_side(
         side,
         lambda: Client.connect(
@@ -308,7 +321,9 @@ def console(endpoint: Endpoint, command: str, *, longest_s: float = 60.0) -> lis
     command has no parameters (https://www.pgbouncer.org/usage.html#admin-console).
 
     :param longest_s: seconds after which the connection is broken: the console has no timeout.
+    :raises ServiceFailedError: when the pooler is being removed.
     """
+    endpoint.require_open()
     with (
         Client.connect(
             host=endpoint.host,

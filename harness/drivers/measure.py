@@ -13,6 +13,7 @@ from importlib import metadata
 from typing import TYPE_CHECKING
 
 from msgspec import Struct
+from msgspec.structs import replace
 
 from harness.drivers.worker import Workers
 from harness.drivers.workload import Job, Share
@@ -161,7 +162,7 @@ def measure(
     redact.learn(endpoint.password)
     job = Job(
         driver=driver.name,
-        endpoint=endpoint,
+        endpoint=replace(endpoint, closing=None),  # an event of this process
         shares=tuple(tuple(range(first, clients, processes)) for first in range(processes)),
         queries=queries,
     )

@@ -136,13 +136,11 @@ class Lab:
 
     def through(self, role: Role, dbname: str = "postgres") -> Endpoint:
         """Return the outer end of the chain, as one of the lab's roles."""
-        address = self.outermost.endpoint()
-        return Endpoint(host=address.host, port=address.port, user=role.name, password=role.password, dbname=dbname)
+        return self._login(self.outermost, role, dbname)
 
     def at_server(self, role: Role, dbname: str = "postgres") -> Endpoint:
         """Return PostgreSQL itself, past the chain, as one of the lab's roles."""
-        address = self.postgres.endpoint()
-        return Endpoint(host=address.host, port=address.port, user=role.name, password=role.password, dbname=dbname)
+        return self._login(self.postgres, role, dbname)
 
     def console(self) -> Endpoint | None:
         """Return the endpoint of PgBouncer's admin console; None for other products: they have no console for SQL."""
@@ -150,8 +148,18 @@ class Lab:
         return self._endpoint(self.outermost, "console", "pgbouncer") if has_one else None
 
     def _endpoint(self, service: Service, role: str, dbname: str) -> Endpoint:
-        address, login = service.endpoint(), getattr(self.roles, role)
-        return Endpoint(host=address.host, port=address.port, user=login.name, password=login.password, dbname=dbname)
+        return self._login(service, getattr(self.roles, role), dbname)
+
+    def _login(self, service: Service, role: Role, dbname: str) -> Endpoint:
+        address = service.endpoint()
+        return Endpoint(
+            host=address.host,
+            port=address.port,
+            user=role.name,
+            password=role.password,
+            dbname=dbname,
+            closing=self._closed,
+        )
 
     def connect_admin(self, dbname: str = "postgres") -> Client:
         """Connect to PostgreSQL itself as superuser."""

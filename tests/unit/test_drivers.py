@@ -7,6 +7,7 @@ import contextlib
 import socket
 import subprocess
 import sys
+from threading import Event
 from typing import TYPE_CHECKING, Any
 
 import msgspec
@@ -336,11 +337,10 @@ def test_a_disturbed_measurement_ends_at_once(
         if descendants(started[0].pid):  # the clients wait for the server
             raise ConnectionAbortedError("the run was interrupted")
 
+    at = replace(silent_server, closing=Event())  # as a lab gives it: the event stays in this process
     with Workers() as workers:
         with pytest.raises(ConnectionAbortedError, match="the run was interrupted"):
-            measure(
-                PSYCOPG, silent_server, clients=2, processes=2, require_undisturbed=disturbed, workers=workers
-            )
+            measure(PSYCOPG, at, clients=2, processes=2, require_undisturbed=disturbed, workers=workers)
         assert has_ended(started[0])
 
 

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 from types import SimpleNamespace
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import pytest
 
+from harness.database import SqlError, connect, console
 from harness.engine.protocol import Address, Wanted
 from harness.errors import ServiceFailedError
 from harness.lab.credentials import random_roles
@@ -14,6 +15,9 @@ from harness.lab.lab import Lab
 from harness.lab.topologies import chain_of, load_topologies
 from harness.redaction import Redactor
 from tests.unit.made_up import stood
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
 
 TOPOLOGIES = load_topologies()
 
@@ -108,6 +112,35 @@ def test_no_service_starts_while_the_lab_closes() -> None:
     with pytest.raises(ServiceFailedError):
         started(lab, "app")
     assert lab.beside == {}
+
+
+@pytest.mark.parametrize(
+    "ask",
+    [
+        lambda lab: connect(lab.chain()),
+        lambda lab: connect(lab.admin("app")),
+        lambda lab: connect(lab.through(lab.roles.app)),
+        lambda lab: connect(lab.at_server(lab.roles.owner)),
+        lambda lab: console(lab.console(), "SHOW VERSION"),
+    ],
+)
+def test_nobody_connects_to_a_lab_that_closes(ask: Callable[[Lab], object]) -> None:
+    """The address of a removed container answers nobody, so that the connection would wait for its timeout."""
+    lab = lab_of("postgres", "pooler", topology="transaction")
+    lab.close()
+    with pytest.raises(ServiceFailedError, match="the server is being removed"):
+        ask(lab)
+    assert not lab.answers()
+
+
+def test_an_address_from_before_the_lab_closed_is_not_used_either() -> None:
+    lab = lab_of("postgres")
+    before = lab.chain()
+    with pytest.raises(SqlError):  # nothing listens there, which the server itself would say
+        connect(before)
+    lab.close()
+    with pytest.raises(ServiceFailedError):
+        connect(before)
 
 
 def test_evidence_is_found_by_the_name_of_the_service() -> None:
