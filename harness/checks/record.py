@@ -100,6 +100,11 @@ class CheckRecord:
         """End the record as soon as the event is set."""
         self._interrupted = interrupted
 
+    @property
+    def interrupted(self) -> Event:
+        """Set when the whole run ends: what the check still waits for, such as the end of a program, counts no more."""
+        return self._interrupted
+
     def end(self, by: EndedBy, reason: str) -> None:
         """End the record, before an action of the harness disturbs the check. The first cause counts."""
         with self._lock:

@@ -17,6 +17,7 @@ from harness.waiting import NotYet, poll
 if TYPE_CHECKING:
     from collections.abc import Collection, Mapping, Sequence
     from pathlib import Path
+    from threading import Event
 
 #: SIGKILL, SIGSTOP and SIGCONT work within milliseconds, unless a process waits for a disk, seconds
 _AT_ONCE_S = 10.0
@@ -156,11 +157,14 @@ class GuardedProcess:
         self._send_group(signal.SIGCONT)
         poll(thawed, what="all processes of the program to continue", deadline_s=_AT_ONCE_S, interval_s=0.002)
 
-    def end(self, grace_s: float) -> None:
-        """End all its processes, frozen ones too: first with SIGTERM, after `grace_s` seconds with SIGKILL."""
+    def end(self, grace_s: float, hurry: Event | None = None) -> None:
+        """End all its processes, frozen ones too: first with SIGTERM, after `grace_s` seconds with SIGKILL.
+
+        :param hurry: ends the time between the two signals when set.
+        """
         known = self.members()
-        self._end_group(grace_s)
-        self.left_behind += end_marked(self._mark, known, grace_s)
+        self._end_group(grace_s, hurry)
+        self.left_behind += end_marked(self._mark, known, grace_s, hurry)
         self._release()
 
     def kill(self) -> tuple[str, ...]:
@@ -205,14 +209,14 @@ class GuardedProcess:
             return False
         return True
 
-    def _end_group(self, grace_s: float) -> None:
-        for number in (signal.SIGTERM, signal.SIGKILL):
+    def _end_group(self, grace_s: float, hurry: Event | None) -> None:
+        for number, cancelled in ((signal.SIGTERM, hurry), (signal.SIGKILL, None)):
             if not self._send_group(number):
                 return
             self.signals.append(number.name)
             self._send_group(signal.SIGCONT)  # a frozen process handles SIGTERM once it continues
             with contextlib.suppress(TimedOutError):
-                poll(self._group_gone, what="the command to end", deadline_s=grace_s)
+                poll(self._group_gone, what="the command to end", deadline_s=grace_s, cancelled=cancelled)
 
     def _group_gone(self) -> None:
         """Check the process group, because child processes may outlive the command."""

@@ -21,6 +21,7 @@ from harness.waiting import NotYet, poll
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
+    from threading import Event
 
 _PROC = Path("/proc")
 #: new processes may start while others end
@@ -33,12 +34,15 @@ def below(pid: int) -> dict[int, int]:
     return {child: started for child in descendants(pid) if (started := process_started(child)) is not None}
 
 
-def end_marked(mark: str, known: Mapping[int, int], grace_s: float) -> tuple[str, ...]:
+def end_marked(
+    mark: str, known: Mapping[int, int], grace_s: float, hurry: Event | None = None
+) -> tuple[str, ...]:
     """End all processes of a command, first with SIGTERM, then with SIGKILL, and return their names.
 
     :param mark: the variable in their environment.
     :param known: further processes of the command, each with its start time.
     :param grace_s: between SIGTERM and SIGKILL, seconds.
+    :param hurry: ends that time when set.
     """
     names: dict[int, str] = {}
     for _ in range(_MOST_ROUNDS):
@@ -46,11 +50,11 @@ def end_marked(mark: str, known: Mapping[int, int], grace_s: float) -> tuple[str
         if not left:
             break
         names |= {pid: name_of(pid) for pid in left if pid not in names}
-        for number in (signal.SIGTERM, signal.SIGKILL):
+        for number, cancelled in ((signal.SIGTERM, hurry), (signal.SIGKILL, None)):
             send(left, number)
             send(left, signal.SIGCONT)  # a frozen process handles SIGTERM once it continues
             with contextlib.suppress(TimedOutError):
-                poll(_gone(left), what="processes of the command to end", deadline_s=grace_s)
+                poll(_gone(left), what="processes of the command to end", deadline_s=grace_s, cancelled=cancelled)
                 break
     return tuple(name for _, name in sorted(names.items()))
 

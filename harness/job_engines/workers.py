@@ -71,6 +71,7 @@ class Worker:
         say: Callable[[str], None],
         *,
         redact: Callable[[str], str],
+        hurry: Event | None = None,
     ) -> None:
         """Describe a worker; :meth:`start` starts it.
 
@@ -80,8 +81,10 @@ class Worker:
         :param given: environment variables, in addition to those of this process.
         :param say: called with the first lines of each start, from a thread.
         :param redact: removes secrets from all that is kept and said of its output.
+        :param hurry: set when nobody judges any more how it ends: it then gets no time between SIGTERM and SIGKILL.
         """
         self.name = name
+        self._hurry = hurry
         self._command, self._folder, self._given = command, folder, given
         self._say, self._redact = say, redact
         self._mark = new_mark()
@@ -178,7 +181,7 @@ class Worker:
                 self._settle()
                 return ()
             process = self._process
-            process.end(grace_s)
+            process.end(grace_s, self._hurry)
             self.left_behind += process.left_behind
             if signal.SIGKILL.name in process.signals:
                 self.ignored_sigterm_s = max(self.ignored_sigterm_s, grace_s)

@@ -9,6 +9,7 @@ import sys
 import tempfile
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from threading import Event
 from typing import TYPE_CHECKING
 
 import pytest
@@ -61,18 +62,21 @@ class Workshop:
         # whoever reads from it waits until a signal arrives
         os.mkfifo(folder / "pipe")
 
-    def command(self, *command: str, redact: Callable[[str], str] = unchanged) -> Worker:
-        name = "ABC"[len(self.workers)]
-        worker = Worker(name, command, self.folder, {"FROM_THE_SUITE": name}, self.said.append, redact=redact)
+    def command(
+        self, *command: str, redact: Callable[[str], str] = unchanged, hurry: Event | None = None
+    ) -> Worker:
+        name, say = "ABC"[len(self.workers)], self.said.append
+        worker = Worker(name, command, self.folder, {"FROM_THE_SUITE": name}, say, redact=redact, hurry=hurry)
         self.workers.append(worker)
         return worker
 
     def shell(self, program: str, *arguments: str, redact: Callable[[str], str] = unchanged) -> Worker:
         return self.command("/bin/sh", "-c", program, "worker", *arguments, redact=redact)
 
-    def lasting(self, before: str = "") -> Worker:
+    def lasting(self, before: str = "", hurry: Event | None = None) -> Worker:
         """Start a worker that writes `begun`, and wait for that."""
-        worker = self.shell(f"{before}\necho begun > begun; read -r _ < pipe")
+        program = f"{before}\necho begun > begun; read -r _ < pipe"
+        worker = self.command("/bin/sh", "-c", program, "worker", hurry=hurry)
         worker.start()
         until(self.written("begun"), "the worker to begin")
         return worker
@@ -201,6 +205,15 @@ def test_a_worker_that_ignores_sigterm_is_recorded(workshop: Workshop) -> None:
     assert (worker.exit_code, worker.ignored_sigterm_s, worker.take_exits()) == (-signal.SIGKILL, 0.2, [])
 
 
+def test_a_worker_of_an_interrupted_check_gets_no_time_to_end(workshop: Workshop) -> None:
+    interrupted = Event()
+    worker = workshop.lasting("trap '' TERM", hurry=interrupted)
+    pids = worker.pids
+    interrupted.set()
+    assert worker.stop(600) == ("SIGTERM", "SIGKILL")
+    assert ended(pids)
+
+
 DETACHED = "setsid sh -c '{program}' worker {at} > /dev/null 2>&1 &"
 #: ignores SIGTERM, and writes its pid to the file $1
 STAYS = """trap "" TERM; echo $$ > $1; read -r _ < pipe"""
@@ -224,6 +237,15 @@ def test_a_process_in_a_session_of_its_own_ends_with_the_worker(
     pid = workshop.number("detached")
     assert pid in worker.pids
     end(worker)
+    assert ended([pid])
+
+
+def test_processes_that_a_worker_left_get_no_time_either(workshop: Workshop) -> None:
+    interrupted = Event()
+    worker = workshop.lasting(DETACHED.format(program=STAYS, at="detached"), hurry=interrupted)
+    pid = workshop.number("detached")
+    interrupted.set()
+    worker.stop(600)
     assert ended([pid])
 
 

@@ -202,7 +202,8 @@ class Programs:
         words = (*self.ctx.pipeline.wrap, *self.pipeline.command(which, self._installed.python))
         given = {**self.environment(), "WORKER": name}
         lines = self.printed.setdefault(name, [])
-        return Worker(name, words, self._folder, given, lines.append, redact=self.ctx.lab.redact)
+        redact, hurry = self.ctx.lab.redact, self.ctx.interrupted
+        return Worker(name, words, self._folder, given, lines.append, redact=redact, hurry=hurry)
 
     def program(self, name: str) -> Worker:
         """Return the API or a worker."""

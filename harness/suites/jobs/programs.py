@@ -23,7 +23,7 @@ from harness.model import PoolMode
 from harness.suites.package_installation import install_packages
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Mapping
+    from collections.abc import Iterable, Mapping, Sequence
 
     from harness.checks.context import CheckContext
     from harness.database import Client
@@ -187,10 +187,7 @@ class Programs:
         """Start a worker, `A` or `B`. It is started again when it exits by itself."""
         if self._supervisor is None:
             words = self._words("work", {})
-            self._workers = {
-                one: Worker(one, words, self._folder, self.given(one), lambda _line: None, redact=self.ctx.lab.redact)
-                for one in WORKERS
-            }
+            self._workers = {one: self._worker(one, words, self.given(one)) for one in WORKERS}
             self._supervisor = self._stack.enter_context(Supervisor(*self._workers.values()))
         try:
             self._workers[name].start()
@@ -201,14 +198,16 @@ class Programs:
         """Start a worker with the same settings on a direct connection, in a database of its own."""
         self.twin_database = self.ctx.database_like(f"{self.engine.name}-{self.variant}", self._prepare)
         given = self.given("twin", chain=False, database=self.twin_database)
-        twin = Worker(
-            "twin", self._words("work", {}), self._folder, given, lambda _line: None, redact=self.ctx.lab.redact
-        )
+        twin = self._worker("twin", self._words("work", {}), given)
         self._stack.enter_context(Supervisor(twin))
         try:
             twin.start()
         except HarnessError as error:
             raise NotExercisedError(f"the worker cannot be started: {error.what}") from None
+
+    def _worker(self, name: str, words: Sequence[str], given: Mapping[str, str]) -> Worker:
+        redact, hurry = self.ctx.lab.redact, self.ctx.interrupted
+        return Worker(name, words, self._folder, given, lambda _line: None, redact=redact, hurry=hurry)
 
     def worker(self, name: str) -> Worker:
         """Return a worker that was started."""
