@@ -15,7 +15,7 @@ from harness.audit.target import AuditTarget
 from harness.audit.target_file import ABOUT_A_TABLE
 from harness.checks.execution import accept_known, in_quarantine, run_check
 from harness.checks.load import LoadSettings
-from harness.checks.record import INTERRUPTED, CheckRecord, NotExercisedError
+from harness.checks.record import CheckRecord, NotExercisedError
 from harness.checks.registry import Safety
 from harness.database import Side, SqlError, describe
 from harness.errors import HarnessError
@@ -24,6 +24,8 @@ from harness.host.canary import Canary, scratch_canary
 from harness.host.environment import Environment, look_at
 from harness.host.leftovers import find_leftovers
 from harness.model import (
+    INTERRUPTED,
+    NOT_BEGUN,
     EndedBy,
     EnvironmentEvidence,
     Finding,
@@ -280,9 +282,10 @@ class EnvironmentRun:
     def _run_row(
         self, check: Check, row: PlannedCheck, evidence: EnvironmentEvidence, workspace: EnvironmentWorkspace
     ) -> Result:
+        interrupted = self.interrupted.is_set()
         reason = (
-            "the run was interrupted before this check began"
-            if self.interrupted.is_set()
+            NOT_BEGUN
+            if interrupted
             else row.out_of_scope or NOT_SAFE
             if row.out_of_scope or check.environment_safety is Safety.NO
             else f"the environment was not reached: {evidence.reason}"
@@ -295,6 +298,7 @@ class EnvironmentRun:
                 check=row.check,
                 status=Status.NOT_RUN,
                 reason=reason,
+                ended_by=EndedBy.INTERRUPTION if interrupted else None,
                 started_at=utc_now(),
                 reproduce=row.reproduce,
             )

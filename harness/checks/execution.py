@@ -10,10 +10,9 @@ from msgspec.structs import replace
 
 from harness.checks.hanging import HangWatch
 from harness.checks.judging import INFRASTRUCTURE_ERRORS, Failure, Verdict, judge
-from harness.checks.record import INTERRUPTED
 from harness.database import Script, SqlError, describe
 from harness.errors import HarnessError
-from harness.model import EndedBy, KnownIssue, PlannedCheck, Proof, Quarantine, Result, Status, concerns
+from harness.model import INTERRUPTED, EndedBy, KnownIssue, PlannedCheck, Proof, Quarantine, Result, Status, concerns
 from harness.store import utc_now
 
 if TYPE_CHECKING:

@@ -105,9 +105,9 @@ class LabsApart:
             workspace = self._runner.workspace(lab)
         except HarnessError as error:
             reason = f"the servers of these checks did not start: {error.what}"
-            for attempt, row in pending:
-                missing = not_run(row, "the run was interrupted" if self._stop.is_set() else reason)
-                self._runner.finish(replace(missing, attempt=attempt))
+            # after an interruption, the rows are recorded with all others that had not begun
+            for attempt, row in () if self._stop.is_set() else pending:
+                self._runner.finish(replace(not_run(row, reason), attempt=attempt))
             return []
         else:
             for done, (attempt, row) in enumerate(pending, 1):

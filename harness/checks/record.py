@@ -13,7 +13,7 @@ from msgspec import Struct
 from msgspec.structs import replace
 
 from harness.database import Client, Script, Side, SqlError, cut
-from harness.model import BackendProbe, EndedBy, Expectation, FeatureOutcome, Limit, Severity
+from harness.model import INTERRUPTED, BackendProbe, EndedBy, Expectation, FeatureOutcome, Limit, Severity
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -27,7 +27,6 @@ T = TypeVar("T")
 _LONGEST = 400
 #: how often a check that lets time pass looks whether it is disturbed, seconds
 _LOOK_S = 0.05
-INTERRUPTED = "the run was interrupted before this check finished"
 
 
 class NotExercisedError(Exception):

@@ -14,7 +14,7 @@ from harness.checks.proving import Prover
 from harness.checks.workspace import Workspace
 from harness.drivers.worker import Workers
 from harness.events import CheckFinished, CheckStarted
-from harness.model import EndedBy, PlannedCheck, Result, Status
+from harness.model import NOT_BEGUN, EndedBy, PlannedCheck, Result, Status
 from harness.mutants.observed import MUTATIONS
 from harness.store import utc_now
 
@@ -147,10 +147,10 @@ class RowRunner:
 
     def record_missing(self, failure: str, *, interrupted: bool) -> None:
         """Record Not run for every planned row without a result."""
-        reason = "the run was interrupted before this check began" if interrupted else f"the run failed: {failure}"
+        reason, ended_by = (NOT_BEGUN, EndedBy.INTERRUPTION) if interrupted else (f"the run failed: {failure}", None)
         for row in self._settings.plan:
             if (row.target, row.check) not in self._statuses:
-                self.finish(not_run(row, reason))
+                self.finish(not_run(row, reason, ended_by))
 
 
 def not_run(row: PlannedCheck, reason: str, ended_by: EndedBy | None = None) -> Result:

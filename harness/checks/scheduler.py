@@ -186,10 +186,10 @@ class Run:
         except HarnessError as error:
             reason = "the run was interrupted" if self._stop.is_set() else f"the topology did not start: {error.what}"
             self._records.write(TopologyEvidence(declared=topology, stood=False, reason=reason))
-            if not self._stop.is_set():
+            if not self._stop.is_set():  # else the rows are recorded with all others that had not begun
                 self._notify(LabFailed(topology.name, str(error)))
-            for row in rows:
-                self._runner.finish(not_run(row, reason))
+                for row in rows:
+                    self._runner.finish(not_run(row, reason))
             if lab:
                 self._labs.tear_down(lab)
             return

@@ -8,6 +8,8 @@ from harness.model.acceptance import Attestation, KnownIssue, Quarantine, concer
 from harness.model.repetition import Repetition, RunAttempts, spelled, total
 from harness.model.results import (
     CHECK_BROKE,
+    INTERRUPTED,
+    NOT_BEGUN,
     BackendProbe,
     Behaviour,
     EndedBy,
@@ -59,6 +61,8 @@ from harness.model.topology import (
 __all__ = [
     "CHECK_BROKE",
     "DECLARATION",
+    "INTERRUPTED",
+    "NOT_BEGUN",
     "SCHEMA_VERSION",
     "TRAIL",
     "Attestation",

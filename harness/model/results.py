@@ -71,6 +71,11 @@ class EvidenceClass(StrEnum):
 CHECK_BROKE = "the check itself broke"
 
 
+#: why a row of an interrupted run is Not run: its check had begun, or it had not
+INTERRUPTED = "the run was interrupted before this check finished"
+NOT_BEGUN = "the run was interrupted before this check began"
+
+
 class EndedBy(StrEnum):
     """The cause that ended a check before its end, other than its subject: nothing after it is an observation."""
 

@@ -9,7 +9,7 @@ import msgspec
 from msgspec import Struct
 
 from harness.errors import StoreError, UsageError
-from harness.model import SCHEMA_VERSION, ObservedProof, Proof, Repetition, Result, RunRecord, TrailProof
+from harness.model import INTERRUPTED, SCHEMA_VERSION, ObservedProof, Proof, Repetition, Result, RunRecord, TrailProof
 from harness.store.attempts import answer, counted
 from harness.store.chain import (
     CHAINED_SINCE,
@@ -61,7 +61,7 @@ class StoredRun(Struct, frozen=True):
             found.setdefault((result.target, result.check), []).append(result)
         reason = {
             "running": "the run has no result of this check (it was killed, or is still running)",
-            "interrupted": "the run was interrupted before this check finished",
+            "interrupted": INTERRUPTED,
             "failed": f"the run failed before this check finished: {self.record.failure}",
             "finished": "the run ended without a result of this check",
         }[self.record.state]

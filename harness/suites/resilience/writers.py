@@ -15,9 +15,10 @@ from typing import TYPE_CHECKING, Self
 from msgspec import Struct
 
 from harness.audit.actor import Actor
-from harness.checks.record import INTERRUPTED, NotExercisedError
+from harness.checks.record import NotExercisedError
 from harness.database import SqlError, describe
 from harness.errors import ServiceFailedError
+from harness.model import INTERRUPTED
 from harness.suites.resilience.connections import DEADLINE_S, Connections
 from harness.suites.resilience.outcomes import outcome_of
 from harness.suites.resilience.tables import spelled
