@@ -121,11 +121,12 @@ def _key_values(lines: Sequence[_Line]) -> Iterator[str]:
         counted, name = line.count, line.target.ljust(width)
         limits = f" ({counted.limits} documented limit{'s' if counted.limits > 1 else ''})" if counted.limits else ""
         apart = f" {said}" if (said := _apart(line)) else ""
+        left = f" {said}" if (said := _interrupted(line)) else ""
         flaky = f" flaky={counted.flaky}" if counted.flaky else ""
         runs = f" runs={line.time.runs}" if line.time.runs > 1 else ""
         yield (
             f"{name} checks:   ok={counted.ok}{limits} issue={counted.issue}{apart} na={counted.na} "
-            f"not_run={counted.not_run}{_beyond(line)}{flaky}  elapsed={line.time.seconds:.1f}s{runs}"
+            f"not_run={counted.not_run}{left}{_beyond(line)}{flaky}  elapsed={line.time.seconds:.1f}s{runs}"
         )
         for kind, found in (("features:", counted.features), ("drivers: ", counted.drivers)):
             if found.observed:
@@ -179,6 +180,11 @@ def _apart(line: _Line) -> str:
     return f"({said})" if said else ""
 
 
+def _interrupted(line: _Line) -> str:
+    """Return how many rows are Not run because the run was interrupted, in words; "" for none."""
+    return f"({line.count.interrupted} interrupted)" if line.count.interrupted else ""
+
+
 def _works(counted: OutcomeCount) -> str:
     return f"{counted.works}/{counted.observed}" if counted.observed else ""
 
@@ -193,6 +199,7 @@ _COLUMNS = (
     _Column("", _apart),
     _Column("N/A", lambda line: line.count.na),
     _Column("Not run", lambda line: line.count.not_run),
+    _Column("", _interrupted),
     _Column("out of scope", lambda line: len(line.out_of_scope) or "", spare=1),
     _Column("flaky", lambda line: line.count.flaky or ""),
     _Column("features", lambda line: _works(line.count.features)),

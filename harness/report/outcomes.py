@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 
 from msgspec import Struct, field
 
-from harness.model import Behaviour, Status, spelled
+from harness.model import Behaviour, EndedBy, Status, spelled
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
@@ -107,10 +107,32 @@ class Count(Struct, frozen=True, kw_only=True):
     na: int
     #: rows that are owed and Not run
     not_run: int
+    #: those of them whose run was interrupted
+    interrupted: int = 0
     #: rows that are Not run by design, so that nobody owes them an answer
     out_of_scope: int = 0
     features: OutcomeCount = field(default_factory=OutcomeCount)
     drivers: OutcomeCount = field(default_factory=OutcomeCount)
+
+    @property
+    def because(self) -> str:
+        """What follows the number of rows that are Not run, if an interruption is a cause."""
+        return because_interrupted(self.interrupted, self.not_run)
+
+
+def because_interrupted(interrupted: int, not_run: int) -> str:
+    """Return what follows a number of rows that are Not run: `, 3 of them because the run was interrupted`.
+
+    :param interrupted: those of them whose run was interrupted.
+    :return: "" if there are none.
+    """
+    some = f"{interrupted} of them " if interrupted < not_run else ""
+    return f", {some}because the run was interrupted" if interrupted else ""
+
+
+def is_interrupted(result: Result) -> bool:
+    """Return whether a row is Not run because its run was interrupted."""
+    return result.status is Status.NOT_RUN and result.ended_by is EndedBy.INTERRUPTION
 
 
 def count(rows: Iterable[tuple[PlannedCheck, Result]]) -> Count:
@@ -127,6 +149,7 @@ def count(rows: Iterable[tuple[PlannedCheck, Result]]) -> Count:
         flaky=sum(result.flaky for _, result in rows),
         na=statuses.count(Status.NA),
         not_run=statuses.count(Status.NOT_RUN),
+        interrupted=sum(is_interrupted(result) for planned, result in rows if is_shown(planned, result)),
         out_of_scope=len(rows) - len(statuses),
         features=_count_outcomes(result for planned, result in rows if planned.feature and planned.area != DRIVERS),
         drivers=_count_outcomes(result for planned, result in rows if planned.feature and planned.area == DRIVERS),

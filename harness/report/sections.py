@@ -213,7 +213,7 @@ def _checklist(report: Report) -> Section:
         anchor="checklist",
         title="Checklist walkthrough",
         short="Checklist",
-        result=f"{numbered(rows, 'item')}: {statuses_in_words(rows)}" if rows else "",
+        result=f"{numbered(rows, 'item')}: {statuses_in_words(rows)}{report.why_items_not_run}" if rows else "",
         intro=("checklist", ()),
         paper=Paper.OPEN,
         missing=("no_verdicts", ()),

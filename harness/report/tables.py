@@ -28,7 +28,7 @@ from harness.report.repetition import ConsecutiveRow, QuarantineRow, RepeatedRow
 from harness.report.topology_rows import Question, TopologyRow
 from harness.report.trials import TrialRow
 from harness.report.verdicts import Verdict
-from harness.report.walkthrough import ItemAnswer
+from harness.report.walkthrough import ItemAnswer, causes_in_words
 
 
 class IssueRow(Struct, frozen=True, kw_only=True):
@@ -208,6 +208,11 @@ class Report(Struct, frozen=True, kw_only=True):
         """The rows that no finding is about: a run about somebody else's trail may have Issues of a pooler, too."""
         named = {finding.check for group in self.findings for finding in group.rows}
         return tuple(row for row in self.rows if row.planned.check not in named)
+
+    @property
+    def why_items_not_run(self) -> str:
+        """Why items of the checklist are Not run, as the end of a sentence that counts them."""
+        return causes_in_words(self.walkthrough)
 
     @property
     def has_load(self) -> bool:

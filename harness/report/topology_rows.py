@@ -195,7 +195,8 @@ def _rationale(topology: TopologyEvidence, counted: Count, *, hosted: bool) -> s
     started = _chain(topology) + (f" in {mode} mode" if mode else "")
     paths = " and the audited paths of a reference host with a real job runner" if hosted else ""
     limits = f", {counted.limits} of them with a documented limit" if counted.limits else ""
-    statuses = f"{counted.ok} OK{limits}, {counted.issue} Issue, {counted.na} N/A, {counted.not_run} Not run"
+    not_run = f"{counted.not_run} Not run{counted.because}"
+    statuses = f"{counted.ok} OK{limits}, {counted.issue} Issue, {counted.na} N/A, {not_run}"
     features = f"; features: {counted.features}" if counted.features.observed else ""
     return (
         f"CI-class evidence, which is not about production: the harness started {started} itself and ran its "

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, NamedTuple
 
 from harness.model import Section, Status
 from harness.report.job_rows import is_about_jobs
-from harness.report.outcomes import accepted_as
+from harness.report.outcomes import accepted_as, because_interrupted, is_interrupted
 from harness.report.scope import asked_for
 
 if TYPE_CHECKING:
@@ -30,6 +30,20 @@ def accepted_in_words(rows: Iterable[Row]) -> str:
         f"{with_number(apart, 'Issue')} in quarantine" if apart else "",
     )
     return " and ".join(filter(None, parts))
+
+
+def not_run_in_words(rows: Iterable[Row], noun: str = "") -> str:
+    """Return the end of a sentence about rows that are Not run: `, and 3 are Not run`, and whether by an interruption.
+
+    :param noun: of the rows, where the sentence has not named them.
+    :return: "" if none is Not run.
+    """
+    missing = [row.result for row in rows if row.status is Status.NOT_RUN]
+    if not missing:
+        return ""
+    number = with_number(len(missing), noun) if noun else str(len(missing))
+    because = because_interrupted(sum(map(is_interrupted, missing)), len(missing))
+    return f", and {number} {'is' if len(missing) == 1 else 'are'} Not run{because}"
 
 
 def except_for(accepted: str) -> str:
@@ -109,8 +123,7 @@ def _survival(rows: Sequence[Row], tried: _Tried) -> str:
     if issues:
         return f"{tried.broken} {issues} of {with_number(issues + held, tried.noun)}"
     accepted = accepted_in_words(rows)
-    missing = sum(row.status is Status.NOT_RUN for row in rows)
-    apart = f", and {missing} {'is' if missing == 1 else 'are'} Not run" if missing else ""
+    apart = not_run_in_words(rows)
     if not held:
         said = f"{tried.holds_in_none}: {accepted}" if accepted else tried.unverified if rows else ""
         return f"{said}{apart}" if said else ""

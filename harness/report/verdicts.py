@@ -19,6 +19,7 @@ from harness.report.outcomes import (
     KNOWN_DEFECT,
     SILENT,
     UNDOCUMENTED,
+    is_interrupted,
     is_shown,
     mark_of,
     outcome_of,
@@ -26,7 +27,14 @@ from harness.report.outcomes import (
 from harness.report.scope import asked_for
 from harness.report.security import missing_from_environment, missing_from_pooler
 from harness.report.spans import elapsed_by_run
-from harness.report.tried_rows import about_load, about_own_systems, accepted_in_words, except_for, with_number
+from harness.report.tried_rows import (
+    about_load,
+    about_own_systems,
+    accepted_in_words,
+    except_for,
+    not_run_in_words,
+    with_number,
+)
 from harness.report.walkthrough import TITLES
 
 if TYPE_CHECKING:
@@ -171,7 +179,8 @@ def _about_the_trail(rows: Sequence[Row]) -> str:
         worst = min(row.result.severity or row.planned.severity for row in issues)
         return f"the audit trail does not hold: {with_number(len(issues), 'Issue')}, the worst is {worst}"
     if not held:
-        return f"the audit trail holds in no check: {accepted}" if accepted else "the audit trail was not verified here"
+        said = f"the audit trail holds in no check: {accepted}" if accepted else "the audit trail was not verified here"
+        return said + (not_run_in_words(missing, "check") if any(is_interrupted(row.result) for row in missing) else "")
     # a few checks that hold do not speak for a trail of which most cannot be used
     if inapplicable > held and not missing and not unasked:
         others = f", {accepted}" if accepted else ""
@@ -185,8 +194,7 @@ def _about_the_trail(rows: Sequence[Row]) -> str:
     on_paths = all(row.planned.section is Section.PATHS for row in rows)
     holds = "only audited paths of the host ran here, and the trail holds" if on_paths else "the audit trail holds"
     if missing:
-        rest = "1 is Not run" if len(missing) == 1 else f"{len(missing)} are Not run"
-        return f"{holds} in {checks}{limits}{except_for(accepted)}, and {rest}{apart}"
+        return f"{holds} in {checks}{limits}{except_for(accepted)}{not_run_in_words(missing)}{apart}"
     if accepted:
         return f"{holds} in {checks}{limits}{except_for(accepted)}{apart}"
     return f"{holds} in {checks if held == 1 or unasked else f'all {checks}'}{limits}{apart}"

@@ -10,10 +10,12 @@ from harness.config import nearest
 from harness.errors import ConfigError
 from harness.model import Section, Status
 from harness.report.evidence import NOBODY_RAN_IT, worst
+from harness.report.outcomes import is_interrupted
+from harness.report.scope import asked_for
 from harness.suites.catalogue import catalogue
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Iterable, Sequence
 
     from harness.model import Attestation
     from harness.report.evidence import Row
@@ -45,6 +47,9 @@ class ItemAnswer(Struct, frozen=True, kw_only=True):
     command: str
     #: why it is not OK, how many documented limits were observed, or what was signed
     reason: str
+    #: of an item that is Not run: whether it needs rows that no run was asked for, and rows whose run was interrupted
+    unasked: bool = False
+    interrupted: bool = False
 
 
 TITLES = {
@@ -139,7 +144,8 @@ def _by_checks(item: Item, checks: Sequence[str], relevant: Sequence[Row]) -> It
     status = worst([row.status for row in relevant] + [Status.NOT_RUN for _ in absent])
     reason = ""
     if status is not Status.OK:
-        decisive = [row for row in relevant if row.status is status]
+        # what a run was asked for comes first: the others are listed by the command
+        decisive = sorted((row for row in relevant if row.status is status), key=_is_unasked)
         reason = (
             "; ".join(f"{row.planned.check} in {row.planned.target}: {row.result.reason}" for row in decisive[:_FEW])
             or NOBODY_RAN_IT
@@ -158,7 +164,25 @@ def _by_checks(item: Item, checks: Sequence[str], relevant: Sequence[Row]) -> It
         checks=tuple(checks),
         command=" && ".join(dict.fromkeys(commands)),
         reason=reason,
+        unasked=status is Status.NOT_RUN and (bool(absent) or any(map(_is_unasked, relevant))),
+        interrupted=status is Status.NOT_RUN and any(is_interrupted(row.result) for row in relevant),
     )
+
+
+def _is_unasked(row: Row) -> bool:
+    return row.status is Status.NOT_RUN and not asked_for(row)
+
+
+def causes_in_words(answers: Iterable[ItemAnswer]) -> str:
+    """Return why items are Not run, as the end of a sentence that counts them; "" for other causes."""
+    answers = tuple(answers)
+    unasked, interrupted = (sum(getattr(one, name) for one in answers) for name in ("unasked", "interrupted"))
+    causes = (
+        f"{unasked} {'needs' if unasked == 1 else 'need'} rows that no run was asked for" if unasked else "",
+        f"{interrupted} {'needs' if interrupted == 1 else 'need'} rows of an interrupted run" if interrupted else "",
+    )
+    said = ", ".join(filter(None, causes))
+    return f" ({said})" if said else ""
 
 
 def _command(checks: Sequence[str], row: Row) -> str:

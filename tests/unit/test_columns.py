@@ -518,7 +518,8 @@ class Watched:
 NOT_SHOWN = {
     "topology": {"rationale", "findings", "contradictions", "engine", "origins", "ready_ms", "storage"},
     "what ran": set(TopologyRow.__struct_fields__) - {"environment", "engine", "origins", "storage", "ready_ms"},
-    "checklist": {"section"},
+    # a sentence counts the items that are Not run by their causes
+    "checklist": {"section", "unasked", "interrupted"},
     # it titles a table of its own
     "limits": {"kind"},
     # the page has the source of the advice under the feature

@@ -15,7 +15,17 @@ from harness.checks.judges.acknowledged import LOST
 from harness.cli import exit_codes, recap
 from harness.cli.wrapping import items_in_lines
 from harness.job_engines.target_file import Case
-from harness.model import EndedBy, EnvironmentEvidence, Expectation, KnownIssue, PathLabel, Result, Section, Status
+from harness.model import (
+    NOT_BEGUN,
+    EndedBy,
+    EnvironmentEvidence,
+    Expectation,
+    KnownIssue,
+    PathLabel,
+    Result,
+    Section,
+    Status,
+)
 from harness.report.issue_groups import issue_groups
 from harness.report.merging import merge
 from harness.report.verdicts import verdicts
@@ -82,6 +92,16 @@ def test_there_is_a_line_for_each_topology(capsys: pytest.CaptureFixture[str]) -
         "direct               checks:   ok=0 issue=1 (1 known) na=1 not_run=1  elapsed=3.5s",
         "a-name-of-twenty-one checks:   ok=1 issue=0 na=0 not_run=0  elapsed=0.0s",
     ]
+
+
+@pytest.mark.parametrize(("is_terminal", "said"), [(False, "not_run=2 (1 interrupted)"), (True, "2 (1 interrupted)")])
+def test_rows_that_an_interruption_left_are_counted(
+    is_terminal: bool, said: str, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    left = result("direct", "capture.update", Status.NOT_RUN, NOT_BEGUN)
+    monkeypatch.setattr("sys.stdout.isatty", lambda: is_terminal)
+    recap.print_recap(run(OK, NOT_RUN, replace(left, ended_by=EndedBy.INTERRUPTION)))
+    assert said in capsys.readouterr().out
 
 
 def test_evidence_has_the_same_lines(capsys: pytest.CaptureFixture[str]) -> None:

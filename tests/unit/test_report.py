@@ -12,7 +12,7 @@ from msgspec.structs import replace
 from harness.checks.collection import Catalogue
 from harness.errors import ConfigError
 from harness.lab.topologies import load_topologies
-from harness.model import Attestation, Status, TopologyEvidence
+from harness.model import NOT_BEGUN, Attestation, EndedBy, Status, TopologyEvidence
 from harness.report.building import build_report
 from harness.report.evidence import worst
 from harness.report.junit_report import junit
@@ -280,6 +280,23 @@ def test_an_item_with_a_missing_check_is_not_ok(tmp_path: Path) -> None:
     # this plan lacks some checks of the first item
     report = build_report(merge([run], plan), tmp_path)
     assert report.walkthrough[0].status is Status.NOT_RUN
+
+
+def test_items_that_are_not_run_are_counted_by_what_they_lack(tmp_path: Path) -> None:
+    """A run of one topology leaves every item open, and an interrupted one looks the same without this."""
+    asked = replace(record(), plan=PLAN[:2])
+    left = replace(result("direct", CHECKS[1], Status.NOT_RUN, NOT_BEGUN), ended_by=EndedBy.INTERRUPTION)
+    done = [result("direct", name) for name in CHECKS[:2]]
+    whole = build_report(merge([store_run(tmp_path / "whole", done, asked)], PLAN), tmp_path)
+    cut = build_report(merge([store_run(tmp_path / "cut", [done[0], left], asked)], PLAN), tmp_path)
+    assert whole.why_items_not_run == " (17 need rows that no run was asked for)"
+    assert cut.why_items_not_run == " (17 need rows that no run was asked for, 1 needs rows of an interrupted run)"
+    [item] = [item for item in cut.walkthrough if item.interrupted]
+    assert item.reason.startswith(f"{CHECKS[1]} in direct: {NOT_BEGUN}; ")
+    render(cut, tmp_path)
+    text = (tmp_path / "report.md").read_text()
+    assert f"2 N/A, 17 Not run{cut.why_items_not_run}." in text
+    assert "1 row of direct is Not run, because the run was interrupted, so it shows" in text
 
 
 def test_issues_are_ordered_and_name_their_commands(report: Report, written: dict[str, str]) -> None:

@@ -9,8 +9,10 @@ from msgspec.structs import replace
 
 from harness.checks.registry import TRANSACTION_BLOCKS
 from harness.model import (
+    NOT_BEGUN,
     Behaviour,
     Confidence,
+    EndedBy,
     EnvironmentEvidence,
     FeatureOutcome,
     Finding,
@@ -289,6 +291,28 @@ def test_faults_and_loads_have_sentences_of_their_own(
 ) -> None:
     found = [under_load(check, status) for check, status in rows]
     assert sentences("direct", trail("capture.insert", Status.OK), *found) == expected
+
+
+def interrupted(found: Row) -> Row:
+    return replace(found, result=replace(found.result, reason=NOT_BEGUN, ended_by=EndedBy.INTERRUPTION))
+
+
+def said_of(*rows: Row) -> tuple[str, ...]:
+    [found] = verdicts(Evidence(rows=rows, topologies={}, records={}, folders={}), ["direct"])
+    return found.sentences
+
+
+def test_a_verdict_says_what_an_interruption_left() -> None:
+    ok = trail("capture.a", Status.OK)
+    missing = [trail(f"capture.{name}", Status.NOT_RUN) for name in "bc"]
+    faults = [under_load("resilience.a", Status.OK), interrupted(under_load("resilience.b", Status.NOT_RUN))]
+    some, by_faults = said_of(ok, missing[0], interrupted(missing[1]), *faults)
+    assert some == "the audit trail holds in 1 check, and 2 are Not run, 1 of them because the run was interrupted"
+    assert by_faults == "acknowledged work survives 1 fault, and 1 is Not run, because the run was interrupted"
+    [nothing] = said_of(*map(interrupted, missing))
+    assert nothing == (
+        "the audit trail was not verified here, and 2 checks are Not run, because the run was interrupted"
+    )
 
 
 def quarantined(found: Row) -> Row:
