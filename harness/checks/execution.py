@@ -122,7 +122,9 @@ def run_check(
             error = _run_body(check, control, ctx)
             ctx.complete()
             verdict = judge(check, ctx, error, shared=topology is None)
-            if verdict.status in {Status.ISSUE, Status.NOT_RUN}:
+            # the servers of an interrupted check are being removed, which explains nothing about it
+            may_have_failed = verdict.ended_by is not EndedBy.INTERRUPTION
+            if may_have_failed and verdict.status in {Status.ISSUE, Status.NOT_RUN}:
                 # the check itself ran on the same servers a moment before its control, and found room for its data
                 failure = workspace.own_failure(read_logs=control is None)
                 may_end_servers = check.disrupts or check.own_servers or control is not None
@@ -171,8 +173,6 @@ def _run_body(check: Check, control: Control | None, ctx: CheckContext) -> Excep
 
 def _failed(verdict: Verdict, ctx: CheckContext, failure: Failure) -> Verdict:
     """Return the verdict of a check whose servers failed for another reason than the check."""
-    if verdict.ended_by is EndedBy.INTERRUPTION:
-        return verdict
     ctx.discount(EndedBy.INFRASTRUCTURE, failure.what)
     return Verdict(
         status=Status.NOT_RUN, reason=f"{failure.what}; otherwise: {verdict.reason}", ended_by=EndedBy.INFRASTRUCTURE

@@ -18,6 +18,7 @@ from harness.host.job_table import ENDED, JobState, ObanJobs
 from harness.host.journal import Write
 from harness.host.path_rows import PathRows
 from harness.host.site import Values, holds, value_at
+from harness.model import INTERRUPTED
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
@@ -194,9 +195,7 @@ class PathRun:
         mismatches: list[str] = []
         for number, step in enumerate(steps, 1):
             if self.site.stopped():
-                return Attempt(
-                    values=values, steps=tuple(sent), answers=tuple(answers), not_exercised="the run was interrupted"
-                )
+                return Attempt(values=values, steps=tuple(sent), answers=tuple(answers), not_exercised=INTERRUPTED)
             response = self._http.send(step, values, self.declared.deadline_s)
             if response.arrived:
                 self.begun.add(values.unique)

@@ -87,6 +87,7 @@ def stand_up_reference(lab: Lab, target: AuditTarget) -> tuple[Site, HostService
         application=lambda: connect(lab.chain(HOST_DATABASE), application_name="pooler-harness jobs"),
         admin=lambda: connect(lab.admin(HOST_DATABASE), application_name="pooler-harness bench"),
         is_idle=_is_idle,
+        stopped=lambda: lab.is_closed,
         trust_env=False,
     )
     return site, service

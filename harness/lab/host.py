@@ -89,7 +89,13 @@ class HostService:
                 raise NotYet(f"{status} {body.decode(errors='replace')}")
 
         try:
-            poll(probe, what="the host's /ready to answer 200", deadline_s=deadline_s, interval_s=0.02)
+            poll(
+                probe,
+                what="the host's /ready to answer 200",
+                deadline_s=deadline_s,
+                interval_s=0.02,
+                cancelled=self._lab.closing,
+            )
         except TimedOutError as error:
             for service in self._lab.services:  # the cause may be a service of the chain that has ended
                 if not (state := service.state()).running:

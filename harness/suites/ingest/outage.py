@@ -41,7 +41,7 @@ def database_down(ctx: CheckContext) -> Iterator[None]:
                 raise NotYet("no answer")
 
         try:
-            poll(answers, what="the chain to answer again", deadline_s=_BACK_S)
+            poll(answers, what="the chain to answer again", deadline_s=_BACK_S, cancelled=lab.closing)
         except TimedOutError as error:
             raise ServiceFailedError(error.what, where=server.name) from None
     if server.endpoint() != before:

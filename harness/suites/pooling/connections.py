@@ -46,7 +46,9 @@ def log_in_raw(
     :param deadline_s: seconds, for the login and all statements after it.
     :raises ServerError: when the server refuses the login.
     :raises ClosedError: when the server closes the connection without an error.
+    :raises ServiceFailedError: when the server is being removed.
     """
+    endpoint.require_open()
     wire = Wire.open(ServerAddress(host=endpoint.host, port=endpoint.port), Deadline(deadline_s))
     try:
         request = wire.start_login({"user": endpoint.user, "database": endpoint.dbname, **parameters}, version)
