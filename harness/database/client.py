@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import logging
 import os
 import socket
 from threading import Event, Thread, Timer
@@ -22,6 +23,10 @@ if TYPE_CHECKING:
     from psycopg import Transaction
     from psycopg.errors import Diagnostic
 
+
+# it warns of a rollback that fails with its connection: the error that ended the transaction is raised as well, and
+# without a handler Python prints the warning
+logging.getLogger("psycopg").addHandler(logging.NullHandler())
 
 #: seconds that a request to cancel a statement may take
 _CANCEL_S = 5.0

@@ -5,6 +5,8 @@ from __future__ import annotations
 import contextlib
 import socket
 import struct
+import subprocess
+import sys
 from threading import Thread
 from typing import TYPE_CHECKING
 
@@ -80,3 +82,10 @@ def test_a_connection_that_ends_without_an_error_has_no_sqlstate(monkeypatch: py
         assert not simple(client, "BEGIN").is_error
         answer = simple(client, "SELECT 1")
     assert (answer.sqlstate, answer.closed) == (CLOSED, True)
+
+
+def test_a_rollback_that_fails_with_its_connection_prints_nothing() -> None:
+    """As after Ctrl-C: the servers are removed within a transaction, and psycopg logs a warning."""
+    script = "import logging, harness.database; logging.getLogger('psycopg').warning('error ignored in rollback')"
+    done = subprocess.run([sys.executable, "-c", script], check=True, capture_output=True, text=True)
+    assert (done.stdout, done.stderr) == ("", "")
