@@ -18,6 +18,7 @@ from harness.cli.selection import print_selection, select_rows
 from harness.errors import UsageError
 from harness.model import MutationState
 from harness.printable import one_line
+from harness.report.outcomes import is_interrupted
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -103,7 +104,9 @@ def _print_counts(selection: Selection, run: StoredRun, *, of_reference: bool) -
             proven = sum(proof.proven for proof in proofs)
             unproven = sum(proof.applicable and not proof.proven for proof in proofs)
             na = len(proofs) - proven - unproven
-            sys.stdout.write(f"{topology.name:<{width}} proven={proven} unproven={unproven} na={na}\n")
+            left = sum(is_interrupted(result) for row, result in rows_of(run) if row.target == topology.name)
+            not_run = f" not_run={left} ({left} interrupted)" if left else ""
+            sys.stdout.write(f"{topology.name:<{width}} proven={proven} unproven={unproven} na={na}{not_run}\n")
         if observed:
             states = [proof.state for proof in observed]
             counts = " ".join(f"{state.value.replace(' ', '-')}={states.count(state)}" for state in MutationState)

@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from msgspec.structs import replace
 
 from harness.checks.judges.acknowledged import LOST
-from harness.cli import exit_codes, recap
+from harness.cli import exit_codes, prove, recap
 from harness.cli.wrapping import items_in_lines
 from harness.job_engines.target_file import Case
 from harness.model import (
@@ -102,6 +102,13 @@ def test_rows_that_an_interruption_left_are_counted(
     monkeypatch.setattr("sys.stdout.isatty", lambda: is_terminal)
     recap.print_recap(run(OK, NOT_RUN, replace(left, ended_by=EndedBy.INTERRUPTION)))
     assert said in capsys.readouterr().out
+
+
+def test_prove_counts_the_rows_that_an_interruption_left(capsys: pytest.CaptureFixture[str]) -> None:
+    left = replace(result("direct", "capture.update", Status.NOT_RUN, NOT_BEGUN), ended_by=EndedBy.INTERRUPTION)
+    selection: Any = SimpleNamespace(topologies=(SimpleNamespace(name="direct"),))
+    prove._print_counts(selection, run(OK, left), of_reference=True)
+    assert capsys.readouterr().out == "direct       proven=0 unproven=0 na=0 not_run=1 (1 interrupted)\n"
 
 
 def test_evidence_has_the_same_lines(capsys: pytest.CaptureFixture[str]) -> None:
