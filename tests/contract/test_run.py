@@ -17,7 +17,7 @@ import pytest
 
 from harness import places
 from harness.lab.topologies import load_topologies
-from harness.model import Status
+from harness.model import NOT_BEGUN, EndedBy, Status
 from harness.store import Integrity, StoredRun, Verdict, history_files, kept_runs, read_history, read_run
 from harness.suites.catalogue import catalogue
 from harness.waiting import NotYet, poll
@@ -267,9 +267,12 @@ def test_a_signal_while_servers_start_leaves_nothing(
     process = start(running, tmp_path, "verify", "transaction", *MANY, "--engine", engine_name)
     run = wait_for_run(tmp_path)
     process.send_signal(signal.SIGINT)
-    err = ended(process).stderr
-    assert process.returncode == 130, err
+    done = ended(process)
+    assert process.returncode == 130, done.stderr
     assert leftovers(engine_name, run.record.run_id) == []
+    run = read_run(tmp_path / "reports" / "runs" / "latest")
+    assert {(result.reason, result.ended_by) for result in run.results} == {(NOT_BEGUN, EndedBy.INTERRUPTION)}
+    assert f"not_run={len(run.record.plan)} ({len(run.record.plan)} interrupted)" in done.stdout
 
 
 #: a command whose servers must still be up after the other run is reaped
