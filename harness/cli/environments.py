@@ -71,28 +71,29 @@ def verify_environment(
     require_writable(settings.reports)
     record = new_record(new_run_id(), settings, plan)
     environment = replace(environment, journal=Journal(name, environment.place, record.run_id))
-    store = RunStore(settings.reports, record, invocation.redactor)
-    terminal = invocation.terminal
-    try:
-        terminal(RunStarted(store.record, str(store.folder), earlier_ends(settings.reports, plan)))
-        run = EnvironmentRun(
-            environment,
-            plan,
-            whole_catalogue(paths, settings.commands, settings.job_engines, settings.migrations, settings.pipeline),
-            settings.target,
-            settings.known_issues,
-            store,
-            invocation.redactor,
-            terminal,
-            declared_as=declared_as(name, settings),
-            paths=paths,
-            quarantine=settings.quarantine,
-        )
-        with invocation.signals.deferred_to(run.interrupt):
-            run.execute()
-    finally:
-        terminal(RunEnded(store.record))
-        store.close()
+    terminal, earlier = invocation.terminal, earlier_ends(settings.reports, plan)
+    with invocation.signals.held_back():  # from here on, each planned row gets a result
+        store = RunStore(settings.reports, record, invocation.redactor)
+        try:
+            terminal(RunStarted(store.record, str(store.folder), earlier))
+            run = EnvironmentRun(
+                environment,
+                plan,
+                whole_catalogue(paths, settings.commands, settings.job_engines, settings.migrations, settings.pipeline),
+                settings.target,
+                settings.known_issues,
+                store,
+                invocation.redactor,
+                terminal,
+                declared_as=declared_as(name, settings),
+                paths=paths,
+                quarantine=settings.quarantine,
+            )
+            with invocation.signals.deferred_to(run.interrupt):
+                run.execute()
+        finally:
+            terminal(RunEnded(store.record))
+            store.close()
     done = read_run(store.folder)
     rendered = fill(evidence_here(settings.of_project), settings)
     print_recap(done)

@@ -80,42 +80,43 @@ def run_selection(
         for sentence in folders.notes():
             terminal(Notice(sentence))
         record = new_record(owner.run_id, settings, plan, engine, under=under, subjects=folders.subjects(ended=False))
-        store = RunStore(reports, record, invocation.redactor)
-        jobs = settings.jobs or derived_jobs()
-        try:
-            comparable = not (proving or under or selection.repeat > 1)
-            earlier = earlier_ends(settings.reports, plan) if comparable else ()
-            terminal(RunStarted(store.record, str(store.folder), earlier))
-            run = Run(
-                RunSettings(
-                    topologies=selection.topologies,
-                    plan=plan,
-                    catalogue=catalogue or settings.catalogue,
-                    target=settings.target,
-                    jobs=jobs,
-                    at_a_time=2 * jobs,
-                    known=settings.known_issues,
-                    quarantine=settings.quarantine,
-                    proving=proving,
-                    observed_in=observed_in(selection.topologies, plan, settings.catalogue, settings.target)
-                    if proving
-                    else frozenset(),
-                    under=under,
-                    load=settings.load,
-                ),
-                engine,
-                owner,
-                store,
-                invocation.redactor,
-                terminal,
-            )
-            with invocation.signals.deferred_to(run.interrupt):
-                run.execute()
-            if folders.commands and store.record.state == "finished":  # nobody waits for it after Ctrl-C
-                store.update(subjects={**store.record.subjects, **folders.subjects(ended=True)})
-        finally:
-            terminal(RunEnded(store.record))
-            store.close()
+        comparable = not (proving or under or selection.repeat > 1)
+        earlier = earlier_ends(settings.reports, plan) if comparable else ()
+        with invocation.signals.held_back():  # from here on, each planned row gets a result
+            store = RunStore(reports, record, invocation.redactor)
+            jobs = settings.jobs or derived_jobs()
+            try:
+                terminal(RunStarted(store.record, str(store.folder), earlier))
+                run = Run(
+                    RunSettings(
+                        topologies=selection.topologies,
+                        plan=plan,
+                        catalogue=catalogue or settings.catalogue,
+                        target=settings.target,
+                        jobs=jobs,
+                        at_a_time=2 * jobs,
+                        known=settings.known_issues,
+                        quarantine=settings.quarantine,
+                        proving=proving,
+                        observed_in=observed_in(selection.topologies, plan, settings.catalogue, settings.target)
+                        if proving
+                        else frozenset(),
+                        under=under,
+                        load=settings.load,
+                    ),
+                    engine,
+                    owner,
+                    store,
+                    invocation.redactor,
+                    terminal,
+                )
+                with invocation.signals.deferred_to(run.interrupt):
+                    run.execute()
+                if folders.commands and store.record.state == "finished":  # nobody waits for it after Ctrl-C
+                    store.update(subjects={**store.record.subjects, **folders.subjects(ended=True)})
+            finally:
+                terminal(RunEnded(store.record))
+                store.close()
     finally:
         engine.close()
     return read_run(store.folder)

@@ -57,12 +57,21 @@ class Signals:
 
     @contextlib.contextmanager
     def deferred_to(self, interrupt: Callable[[], None]) -> Iterator[None]:
-        """Call a function for each signal within the block, in place of raising, in a thread of its own."""
-        self._interrupt = interrupt
+        """Call a function for each signal within the block, in place of raising, in a thread of its own.
+
+        It is called at once if a signal has arrived already, which :meth:`held_back` did not raise.
+        """
+        before, self._interrupt = self._interrupt, interrupt
         try:
+            if self.received:
+                interrupt()
             yield
         finally:
-            self._interrupt = None
+            self._interrupt = before
+
+    def held_back(self) -> contextlib.AbstractContextManager[None]:
+        """Raise for no signal within the block, where a run that is stored already cannot be interrupted yet."""
+        return self.deferred_to(lambda: None)
 
     def _interrupted(self, interrupt: Callable[[], None], said: str) -> None:
         interrupt()

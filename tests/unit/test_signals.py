@@ -119,6 +119,21 @@ def test_a_run_is_interrupted_by_each_signal_and_never_ended_at_once(monkeypatch
     assert sorted(said) == ["SIGTERM: tearing down in a moment", *["still tearing down"] * 3]
 
 
+def test_a_signal_before_a_run_can_be_interrupted_interrupts_it() -> None:
+    """The record of a run is on disk before its servers start: a signal that raised there would leave it without rows."""
+    interrupts: list[str] = []
+    signals = Signals(lambda _: None)
+    with signals.held_back():
+        with signals.deferred_to(lambda: interrupts.append("too early")):
+            pass
+        signals._handle(signal.SIGINT, None)
+        with signals.deferred_to(lambda: interrupts.append("interrupt")):
+            assert interrupts == ["interrupt"]
+        signals._handle(signal.SIGINT, None)
+    with pytest.raises(InterruptedRunError):
+        Signals(lambda _: None)._handle(signal.SIGINT, None)
+
+
 def test_a_signal_waits_for_no_lock_of_what_it_interrupts() -> None:
     said: list[str] = []
     held = Lock()
