@@ -126,7 +126,7 @@ def regular_file(path: Path, largest: int) -> Iterator[IO[bytes]]:
         else:
             what = "found another type of file, expected a regular file"
         raise StoreError(what, where=str(path))
-    with os.fdopen(descriptor, "rb") as file:
+    with os.fdopen(descriptor, "rb", _CHUNK_BYTES) as file:
         yield file
 
 

@@ -26,7 +26,7 @@ from harness.model import (
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator
 
-    from harness.model import PlannedCheck, RunRecord
+    from harness.model import FeatureOutcome, PlannedCheck, RunRecord
 
 T = TypeVar("T")
 #: one line of a file of rows
@@ -88,6 +88,11 @@ def _broken(row: Result) -> bool:
     return any(expectation.broken for expectation in row.expectations if not expectation.held)
 
 
+def _is_unobserved(row: Result, feature: FeatureOutcome) -> bool:
+    observed = str(feature.observed)
+    return not any(observed in expectation.observed for expectation in row.expectations)
+
+
 def _duration_is_wrong(row: Row) -> bool:
     return not (math.isfinite(row.duration_ms) and 0 <= row.duration_ms <= _LONGEST_MS)
 
@@ -120,13 +125,7 @@ _RESULT: tuple[tuple[str, Callable[[Result], object]], ...] = (
         lambda row: row.quarantine and not concerns(row.quarantine, row.check, row.target),
     ),
     ("the counts of other attempts in the row of one", lambda row: row.repetition),
-    (
-        "an outcome that no expectation observed",
-        lambda row: (
-            row.feature
-            and not any(str(row.feature.observed) in expectation.observed for expectation in row.expectations)
-        ),
-    ),
+    ("an outcome that no expectation observed", lambda row: row.feature and _is_unobserved(row, row.feature)),
     ("an expected outcome is missing", lambda row: row.feature and not row.feature.expected),
     (
         "a start that is not a UTC time such as 2026-01-31T12:00:00.000Z",
@@ -276,10 +275,12 @@ class RowRules:
         topology, environment = record.topologies.get(row.target), record.environments.get(row.target)
         if row.status in _JUDGED and not ((topology and topology.stood) or (environment and environment.reached)):
             return f"{row.status} on {row.target}, which did not start or was not reached"
-        began, start, end = (seconds_of(time) for time in (row.started_at, record.started_at, record.ended_at))
-        if began is not None and start is not None and began < start - _ROUNDING_S:
+        if (began := seconds_of(row.started_at)) is None:
+            return ""
+        start, end = seconds_of(record.started_at), seconds_of(record.ended_at)
+        if start is not None and began < start - _ROUNDING_S:
             return "it started before its run"
-        if began is not None and end is not None and began + row.duration_ms / 1000 > end + _ROUNDING_S:
+        if end is not None and began + row.duration_ms / 1000 > end + _ROUNDING_S:
             return "it ended after its run"
         return ""
 
