@@ -6,6 +6,7 @@ A check has a database of its own, named after it, so servers name the check in 
 from __future__ import annotations
 
 import re
+import string
 from datetime import datetime, timedelta
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -35,8 +36,10 @@ _READ = 16 * 1024 * 1024
 
 #: outcomes that the log of a server may explain
 _EXPLAINED = {Behaviour.FAILS, Behaviour.HANGS, Behaviour.LEAKS}
-#: the name of a check's database, as harness/checks/workspace.py makes it
-_DATABASE = re.compile(r"\b([a-z0-9_]{1,40})_[0-9a-f]{6}\b")
+#: the end of the name of a check's database, as harness/checks/workspace.py makes it, and what may be before it. Only
+#: the end is searched: a pattern of the whole name would try every word of every line
+_END = re.compile(r"_[0-9a-f]{6}\b")
+_IN_STEM = string.ascii_lowercase + string.digits + "_"
 _TIME = re.compile(r"(\d{4}-\d\d-\d\d)[ T](\d\d:\d\d:\d\d(?:\.\d{1,6})?)")
 #: how much earlier or later than the check a server may write its lines
 _SLACK = timedelta(seconds=1)
@@ -108,9 +111,11 @@ def _of_target(
                 if begin <= line.at <= end:
                     lines.setdefault(row.planned.check, []).append(line)
     for check, found in lines.items():
-        telling = [line for line in found if _TELLING.search(line.text)][:LINES]
-        others = [line for line in found if not _TELLING.search(line.text)][: min(_OTHERS, LINES - len(telling))]
-        shown = sorted(telling + others, key=lambda line: line.at)
+        telling: list[_Line] = []
+        others: list[_Line] = []
+        for line in found:
+            (telling if _TELLING.search(line.text) else others).append(line)
+        shown = sorted(telling[:LINES] + others[: min(_OTHERS, max(LINES - len(telling), 0))], key=lambda line: line.at)
         yield (target, check), tuple(f"{line.service}: {redact(line.text)}"[:WIDTH] for line in shown)
 
 
@@ -122,8 +127,14 @@ def _about(log: Path, stems: set[str]) -> Iterator[tuple[str, _Line]]:
     except OSError:  # it was removed, or belongs to somebody else: the report has no slice of it
         return
     for line in text.splitlines():
-        stem = next((name[1] for name in _DATABASE.finditer(line) if name[1] in stems), None)
-        time = _TIME.search(line)
+        stem = next((stem for stem in _stems(line) if stem in stems), None)
         # a statement that a server logs may hold anything, also what only looks like a time
-        if stem and time and (at := read_time(f"{time[1]}T{time[2]}")):
+        if stem and (time := _TIME.search(line)) and (at := read_time(f"{time[1]}T{time[2]}")):
             yield stem, _Line(at, log.stem, line.replace(time[0], time[2], 1))
+
+
+def _stems(line: str) -> Iterator[str]:
+    """Yield the stem of each database that a line names."""
+    for end in _END.finditer(line):
+        before = line[: end.start()]
+        yield before[len(before.rstrip(_IN_STEM)) :]
