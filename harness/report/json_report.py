@@ -8,6 +8,7 @@ in it: :func:`rows_of` returns the rows, from which `building.py` and `feature_m
 from __future__ import annotations
 
 import inspect
+from operator import attrgetter
 from typing import TYPE_CHECKING, Any
 
 import msgspec
@@ -45,21 +46,25 @@ DERIVED = frozenset(
 
 def report_file(report: Report) -> ReportFile:
     """Return a report in the form of `report.json`."""
-    checks: dict[str, ReportCheck] = {}
+    checks: dict[str, tuple[Any, ...]] = {}
     rows: dict[str, dict[str, ReportRow]] = {}
     topologies = {topology.environment: topology for topology in report.topologies}
     for row in report.rows:
-        name, check = row.planned.target, _check(row.planned)
+        name, check = row.planned.target, _of_check(row.planned)
         shared = checks.setdefault(row.planned.check, check)
         rows.setdefault(name, {})[row.planned.check] = _row(
-            row, topologies.get(name), check=None if check == shared else check, about=report.audit_target
+            row, topologies.get(name), check=None if check == shared else _check(check), about=report.audit_target
         )
     fields: dict[str, Any] = {name: getattr(report, name) for name in Report.__struct_fields__ if name not in DERIVED}
-    return ReportFile(**fields, checks=checks, rows=rows)
+    return ReportFile(**fields, checks={name: _check(check) for name, check in checks.items()}, rows=rows)
 
 
-def _check(planned: PlannedCheck) -> ReportCheck:
-    return ReportCheck(**{name: getattr(planned, name) for name in ReportCheck.__struct_fields__})
+#: the fields that all rows of a check usually share
+_of_check = attrgetter(*ReportCheck.__struct_fields__)
+
+
+def _check(values: tuple[Any, ...]) -> ReportCheck:
+    return ReportCheck(**dict(zip(ReportCheck.__struct_fields__, values, strict=True)))
 
 
 #: the fields that a row has in common with its plan and with its result

@@ -8,7 +8,6 @@ properties and its `system-out` say what happens to the feature.
 from __future__ import annotations
 
 import re
-from itertools import chain
 from typing import TYPE_CHECKING
 
 from harness.model import Status
@@ -42,11 +41,13 @@ def junit(report: Report) -> Iterator[str]:
     if not by_topology:
         yield _leaf("testsuites", _NAME, "")
         return
-    suites = (_suite(topology, counted, by_topology[topology]) for topology, counted in report.counts.items())
-    yield from _element("testsuites", _NAME, chain.from_iterable(suites), "")
+    yield f"{_start('testsuites', _NAME)}>\n"
+    for topology, counted in report.counts.items():
+        yield _suite(topology, counted, by_topology[topology])
+    yield "</testsuites>\n"
 
 
-def _suite(topology: str, counted: Count, rows: Sequence[Row]) -> Iterator[str]:
+def _suite(topology: str, counted: Count, rows: Sequence[Row]) -> str:
     attributes = {
         "name": topology,
         "tests": str(len(rows)),
@@ -55,7 +56,7 @@ def _suite(topology: str, counted: Count, rows: Sequence[Row]) -> Iterator[str]:
         "skipped": str(counted.na + counted.not_run + counted.known + counted.quarantined),
         "time": f"{sum(row.result.duration_ms for row in rows) / 1000:.3f}",
     }
-    return _element("testsuite", attributes, chain(_properties(_counted(counted), "    "), *map(_case, rows)), "  ")
+    return _element("testsuite", attributes, [_properties(_counted(counted), "    "), *map(_case, rows)], "  ")
 
 
 def _counted(counted: Count) -> dict[str, str]:
@@ -69,14 +70,14 @@ def _counted(counted: Count) -> dict[str, str]:
     return found | {"limits": str(counted.limits), "out-of-scope": str(counted.out_of_scope)}
 
 
-def _case(row: Row) -> Iterator[str]:
+def _case(row: Row) -> str:
     result = row.result
     attributes = {
         "classname": f"{row.planned.target}.{row.planned.section}",
         "name": row.planned.check,
         "time": f"{result.duration_ms / 1000:.3f}",
     }
-    return _element("testcase", attributes, chain(_properties(_facts(row), "      "), _said(row)), "    ")
+    return _element("testcase", attributes, [_properties(_facts(row), "      "), *_said(row)], "    ")
 
 
 def _said(row: Row) -> Iterator[str]:
@@ -118,17 +119,15 @@ def _facts(row: Row) -> dict[str, str]:
     return {name: value for name, value in found.items() if value}
 
 
-def _properties(values: Mapping[str, str], indent: str) -> Iterator[str]:
+def _properties(values: Mapping[str, str], indent: str) -> str:
     inside = f"{indent}  "
-    properties = (_leaf("property", {"name": name, "value": value}, inside) for name, value in values.items())
+    properties = [_leaf("property", {"name": name, "value": value}, inside) for name, value in values.items()]
     return _element("properties", {}, properties, indent)
 
 
-def _element(name: str, attributes: Mapping[str, str], children: Iterable[str], indent: str) -> Iterator[str]:
-    """Yield an element with at least one child."""
-    yield f"{indent}{_start(name, attributes)}>\n"
-    yield from children
-    yield f"{indent}</{name}>\n"
+def _element(name: str, attributes: Mapping[str, str], children: Iterable[str], indent: str) -> str:
+    """Return an element with at least one child."""
+    return f"{indent}{_start(name, attributes)}>\n{''.join(children)}{indent}</{name}>\n"
 
 
 def _leaf(name: str, attributes: Mapping[str, str], indent: str, text: str = "") -> str:
