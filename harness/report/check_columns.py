@@ -48,7 +48,7 @@ if TYPE_CHECKING:
     from harness.report.table import Accessor, Columns
     from harness.report.tables import MatrixCell
 
-_LINE = Gap("; ", "<br>")
+_LINE, _AND = Gap("; ", "<br>"), Gap(", ", " ")
 #: the cell of a topology or environment that owes no answer to the row
 _NOT_OWED = Cell((Text("—"),), css="faint")
 
@@ -194,7 +194,7 @@ def _status_and_proof(cell: MatrixCell | None) -> Cell:
         return _NOT_OWED
     proof = Faint(cell.proven, "small") if cell.proven else None
     shown = Outcome(cell.outcome, cell.word, cell.mark) if cell.outcome else Badge(cell.status, cell.mark)
-    return Cell(joined(Gap(", ", " "), shown, proof))
+    return Cell(joined(_AND, shown, proof))
 
 
 def _caught(row: TrailProof) -> Cell:

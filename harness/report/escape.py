@@ -25,17 +25,21 @@ def text(value: object) -> Ready:
 
 @lru_cache(maxsize=16_384)  # most rows repeat the same statuses, claims and reasons
 def _inert(value: str) -> Ready:
-    line = _CONTROL.sub("\ufffd", _BREAKS.sub(" ", value))
-    line = _SPECIAL.sub(r"\\\1", line).replace("&", "&amp;").replace("\\<", "&lt;").replace("\\>", "&gt;")
+    line = _SPECIAL.sub(r"\\\1", _one_line(value)).replace("&", "&amp;").replace("\\<", "&lt;").replace("\\>", "&gt;")
     return Ready(line)
+
+
+def _one_line(value: str) -> str:
+    """Return a text without line breaks and control characters; neither is printable."""
+    return value if value.isprintable() else _CONTROL.sub("\ufffd", _BREAKS.sub(" ", value))
 
 
 def code(value: object) -> Ready:
     """Return a value as a code span for a table cell; an empty value shows nothing."""
-    line = _CONTROL.sub("\ufffd", _BREAKS.sub(" ", str(value))).strip()
+    line = _one_line(str(value)).strip()
     if not line:
         return Ready("")
-    fence = "`" * (max((len(run) for run in re.findall(r"`+", line)), default=0) + 1)
+    fence = "`" * (max(map(len, re.findall(r"`+", line)), default=0) + 1)
     pad = " " if line.startswith("`") or line.endswith("`") else ""
     return Ready(f"{fence}{pad}{line}{pad}{fence}".replace("|", "\\|"))
 

@@ -12,6 +12,7 @@ import hashlib
 from typing import TYPE_CHECKING
 
 import msgspec
+from markupsafe import escape
 from msgspec import Struct
 
 from harness import places
@@ -76,6 +77,10 @@ class HeatCell(Struct, frozen=True, kw_only=True, gc=False):
     tone: str
     text: str
     marked: str = ""
+
+    def html(self) -> str:
+        marked = f" at-{escape(self.marked)}" if self.marked else ""
+        return f'<td><a class="sq {escape(self.tone)}{marked}">{escape(self.text)}</a>'
 
 
 class HeatBand(Struct, frozen=True, kw_only=True):

@@ -142,27 +142,31 @@ def _scrub(value: Any, redact: Callable[[str], str]) -> Any:
     """Return a value with redacted texts; a value without anything to redact is returned itself, not a copy."""
     if isinstance(value, msgspec.Struct):
         before = msgspec.structs.astuple(value)
-        after = _scrub(before, redact)
+        after = _scrub_all(before, redact)
         fields = zip(value.__struct_fields__, after, strict=True)
-        return value if after is before else msgspec.structs.replace(value, **dict(fields))
-    if isinstance(value, dict):
-        before = (*value, *value.values())
-        after = _scrub(before, redact)
-        return value if after is before else dict(zip(after[: len(value)], after[len(value) :], strict=True))
+        return value if after == before else msgspec.structs.replace(value, **dict(fields))
     if isinstance(value, tuple):
-        # most entries are short, and a call for each of them would take longer than all the rest
-        entries = tuple(
-            [
-                entry
-                if not entry or type(entry) in _WITHOUT_TEXT
-                else redact(entry)
-                if type(entry) is str
-                else _scrub(entry, redact)
-                for entry in value
-            ]
-        )
-        return value if entries == value else entries
+        after = _scrub_all(value, redact)
+        return value if after == value else after
+    if isinstance(value, dict):
+        keys, entries = _scrub_all(tuple(value), redact), _scrub_all(tuple(value.values()), redact)
+        same = keys == tuple(value) and entries == tuple(value.values())
+        return value if same else dict(zip(keys, entries, strict=True))
     return redact(value) if isinstance(value, str) and not isinstance(value, Enum) else value
+
+
+def _scrub_all(values: tuple[Any, ...], redact: Callable[[str], str]) -> tuple[Any, ...]:
+    # most values are short, and a call for each of them would take longer than all the rest
+    return tuple(
+        [
+            redact(value)
+            if type(value) is str
+            else value
+            if not value or type(value) in _WITHOUT_TEXT
+            else _scrub(value, redact)
+            for value in values
+        ]
+    )
 
 
 def html_page(report: Report, folder: Path) -> Iterator[str]:
@@ -246,6 +250,10 @@ def _html_rows(rows: Sequence[object], columns: Columns) -> Iterator[Markup]:
     return (Markup("".join(row)) for row in cells)  # noqa: S704 -- every cell is Markup already
 
 
+def _heat_cells(cells: Sequence[page.HeatCell | None]) -> Markup:
+    return Markup("".join([cell.html() if cell else "<td>" for cell in cells]))  # noqa: S704 -- every value is escaped
+
+
 @cache
 def _markdown_environment() -> jinja2.Environment:
     environment = jinja2.Environment(
@@ -276,6 +284,7 @@ def _html_environment() -> jinja2.Environment:
     )
     environment.filters |= {"code": lambda value: Code(value).html(), "em": lambda value: element("em", value)}
     environment.filters |= {"sentence": _sentence, "period": _period}
+    environment.filters["heat_cells"] = _heat_cells
     environment.filters["to_section"] = lambda title, anchor, _: element("a", title, href=f"#{anchor}")
     # the result of a macro is markup already
     environment.filters |= {"word": lambda word: Outcome(word, word).html(), "ready": Markup, "html_rows": _html_rows}
