@@ -182,7 +182,7 @@ def causes_in_words(answers: Iterable[ItemAnswer]) -> str:
         f"{interrupted} {'needs' if interrupted == 1 else 'need'} rows of an interrupted run" if interrupted else "",
     )
     said = ", ".join(filter(None, causes))
-    return f" ({said})" if said else ""
+    return f"; {said}" if said else ""
 
 
 def _command(checks: Sequence[str], row: Row) -> str:

@@ -289,8 +289,8 @@ def test_items_that_are_not_run_are_counted_by_what_they_lack(tmp_path: Path) ->
     done = [result("direct", name) for name in CHECKS[:2]]
     whole = build_report(merge([store_run(tmp_path / "whole", done, asked)], PLAN), tmp_path)
     cut = build_report(merge([store_run(tmp_path / "cut", [done[0], left], asked)], PLAN), tmp_path)
-    assert whole.why_items_not_run == " (17 need rows that no run was asked for)"
-    assert cut.why_items_not_run == " (17 need rows that no run was asked for, 1 needs rows of an interrupted run)"
+    assert whole.why_items_not_run == "; 17 need rows that no run was asked for"
+    assert cut.why_items_not_run == "; 17 need rows that no run was asked for, 1 needs rows of an interrupted run"
     [item] = [item for item in cut.walkthrough if item.interrupted]
     assert item.reason.startswith(f"{CHECKS[1]} in direct: {NOT_BEGUN}; ")
     render(cut, tmp_path)

@@ -205,5 +205,5 @@ def test_every_output_has_only_what_a_run_was_asked_for(tmp_path: Path) -> None:
         assert "topology-session" not in written[name], name
         assert "| transaction |" not in written[name], name
     # one topology answers no item of the checklist for the others
-    items = "19 items: 2 N/A, 17 Not run (17 need rows that no run was asked for)."
+    items = "19 items: 2 N/A, 17 Not run; 17 need rows that no run was asked for."
     assert items in written["report.md"]
