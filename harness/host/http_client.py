@@ -6,7 +6,7 @@ import contextlib
 import socket
 import time
 from functools import cache
-from threading import Timer
+from threading import Event, Thread
 from typing import TYPE_CHECKING, Any, Self
 
 import httpx2
@@ -14,15 +14,18 @@ import msgspec
 
 from harness.host.http_response import HttpResponse
 from harness.host.site import fill_all
+from harness.model import INTERRUPTED
 
 if TYPE_CHECKING:
     import ssl
-    from collections.abc import Mapping
+    from collections.abc import Callable, Mapping
 
     from harness.host.declarations import Step
     from harness.host.site import Site, Values
 
 _MAX_BODY_BYTES = 1_048_576
+#: how often the watchdog of a request looks whether the run ends
+_LOOK_S = 0.1
 _NOT_REACHED = (
     httpx2.ConnectError,
     httpx2.ConnectTimeout,
@@ -43,6 +46,8 @@ class HttpClient:
 
     def __init__(self, site: Site) -> None:
         self._site = site
+        # an operator's host may still write what it was asked for: what it wrote is cleaned up after its response
+        self._is_ended: Callable[[], bool] = site.stopped if site.is_ours else bool
         self._client = httpx2.Client(
             follow_redirects=False,
             trust_env=site.trust_env,
@@ -60,6 +65,8 @@ class HttpClient:
 
     def send(self, step: Step, values: Values, deadline_s: float) -> HttpResponse:
         """Send one request and return the response. The call ends with the deadline, whatever the host does.
+
+        Where the harness started the host, it also ends with the run.
 
         :param values: fills the placeholders in the step; its caller's headers are sent, too.
         :param deadline_s: for connecting, sending and reading together, seconds.
@@ -91,25 +98,36 @@ class HttpClient:
         self, method: str, url: str, headers: Mapping[str, str], body: Mapping[str, Any], deadline_s: float
     ) -> HttpResponse:
         sockets: list[socket.socket] = []
-        end = time.monotonic() + deadline_s
-        #: a host that sends a byte from time to time never triggers a read timeout
-        watchdog = Timer(deadline_s, _shut_down, [sockets])
-        watchdog.daemon = True
-        watchdog.start()
+        end, over = time.monotonic() + deadline_s, Event()
+
+        def why_ended(early_s: float = 0.0) -> str:
+            """Return why no response is awaited any more; "" while one is."""
+            if self._is_ended():
+                return INTERRUPTED
+            return f"no complete response within {deadline_s:g} s" if time.monotonic() >= end - early_s else ""
+
+        def watch() -> None:
+            while not over.wait(max(0.0, min(_LOOK_S, end - time.monotonic()))):
+                if why_ended():
+                    _shut_down(sockets)
+                    return
+
+        # a host that sends a byte from time to time never triggers a read timeout
+        Thread(target=watch, daemon=True, name="deadline of a request").start()
 
         def record_socket(event: str, info: Mapping[str, Any]) -> None:
             if event.endswith(("connect_tcp.complete", "start_tls.complete")):
                 connected = info["return_value"].get_extra_info("socket")
                 if connected is not None:
                     sockets.append(connected)
-                    if time.monotonic() >= end:  # the watchdog has already fired
+                    if why_ended():  # the watchdog has already fired
                         _shut_down(sockets)
 
         try:
             with self._client.stream(
                 method, url, headers=headers, timeout=deadline_s, extensions={"trace": record_socket}, **body
             ) as response:
-                return _read(response, end, deadline_s)
+                return _read(response, why_ended)
         except (UnicodeError, httpx2.LocalProtocolError) as error:
             why = "a header or the URL contains characters that HTTP does not allow"
             return HttpResponse(
@@ -118,28 +136,23 @@ class HttpClient:
         except _NOT_REACHED as error:
             return HttpResponse(status=0, failure=f"the host is unreachable: {_reason(error)}", arrived=False)
         except httpx2.HTTPError as error:
-            is_late = time.monotonic() >= end - 0.05
-            failure = _late(deadline_s) if is_late else f"no complete response: {type(error).__name__}"
-            return HttpResponse(status=0, failure=failure)
+            return HttpResponse(
+                status=0, failure=why_ended(early_s=0.05) or f"no complete response: {type(error).__name__}"
+            )
         finally:
-            watchdog.cancel()
+            over.set()
 
 
-def _late(deadline_s: float) -> str:
-    return f"no complete response within {deadline_s:g} s"
-
-
-def _read(response: httpx2.Response, end: float, deadline_s: float) -> HttpResponse:
-    """Read a response until it is complete, it exceeds the size limit, or the deadline passes."""
+def _read(response: httpx2.Response, why_ended: Callable[[], str]) -> HttpResponse:
+    """Read a response until it is complete, it exceeds the size limit, or nobody awaits it any more."""
     failure, body = "", bytearray()
     for part in response.iter_bytes():
         body += part
         if len(body) > _MAX_BODY_BYTES:
             failure = "the response is larger than 1 MiB"
-        if failure or time.monotonic() > end:
+        if failure or why_ended():
             break
-    if not failure and time.monotonic() >= end:  # the watchdog closed the socket, which looks like the end of the body
-        failure = _late(deadline_s)
+    failure = failure or why_ended()  # the watchdog closed the socket, which looks like the end of the body
     data = None if failure else _decoded(bytes(body))
     return HttpResponse(
         status=response.status_code, data=data, failure=failure, headers={} if failure else dict(response.headers)

@@ -13,6 +13,7 @@ from threading import Event, Thread
 from typing import TYPE_CHECKING
 
 import pytest
+from msgspec.structs import replace
 
 from harness.audit.target_loading import load_target
 from harness.errors import ConfigError
@@ -20,7 +21,7 @@ from harness.host.declarations import Caller, Step
 from harness.host.http_client import HttpClient
 from harness.host.http_response import HttpResponse
 from harness.host.site import Site, Values
-from harness.model import EvidenceClass
+from harness.model import INTERRUPTED, EvidenceClass
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -388,6 +389,25 @@ def test_the_deadline_holds_for_a_second_request(server: Callable[..., Server]) 
         response = client.send(Step(path="/posts"), Values(None), DEADLINE_S)
         assert time.monotonic() - began < DEADLINE_S + SLACK_S
     assert response.failure == "no complete response within 0.3 s"
+
+
+@pytest.mark.parametrize("evidence_class", EvidenceClass)
+def test_a_response_of_a_host_of_the_harness_is_not_awaited_after_an_interruption(
+    server: Callable[..., Server], evidence_class: EvidenceClass
+) -> None:
+    """A host of an operator may still write what it was asked for, and what it wrote is cleaned up after that."""
+    interrupted = Event()
+
+    def serve(connection: socket.socket, stopped: Event) -> None:
+        interrupted.set()
+        if evidence_class is EvidenceClass.CI:
+            stopped.wait(20)
+        answers({})(connection, stopped)
+
+    at = replace(site(server(serve).base_url), evidence_class=evidence_class, stopped=interrupted.is_set)
+    with HttpClient(at) as client:
+        response = client.send(Step(path="/posts"), Values(None), 600)
+    assert response.failure == (INTERRUPTED if evidence_class is EvidenceClass.CI else "")
 
 
 def test_all_addresses_of_a_host_share_one_deadline(
