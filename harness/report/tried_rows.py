@@ -126,5 +126,7 @@ def _survival(rows: Sequence[Row], tried: _Tried) -> str:
     apart = not_run_in_words(rows)
     if not held:
         said = f"{tried.holds_in_none}: {accepted}" if accepted else tried.unverified if rows else ""
+        if not said and any(is_interrupted(row.result) for row in rows):
+            return not_run_in_words(rows, tried.noun).removeprefix(", and ")
         return f"{said}{apart}" if said else ""
     return f"{tried.holds} {with_number(held, tried.noun)}{except_for(accepted)}{apart}"
