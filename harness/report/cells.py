@@ -274,7 +274,8 @@ class Cell(Struct, frozen=True):
     title: str = ""
 
     def markdown(self) -> Ready:
-        return Ready("".join([piece.markdown() for piece in self.pieces]))
+        shown = [piece.markdown() for piece in self.pieces]
+        return shown[0] if len(shown) == 1 else Ready("".join(shown))
 
     def html(self) -> Markup:
         content = Markup("".join([piece.html() for piece in self.pieces]))  # noqa: S704 -- every piece is Markup

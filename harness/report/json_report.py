@@ -74,12 +74,13 @@ _OF_RESULT = tuple(
     for name in Result.__struct_fields__
     if name in ReportRow.__struct_fields__ and name not in {"check", "expectations", "feature", "reproduce"}
 )
+_of_plan, _of_result = attrgetter(*_OF_PLAN), attrgetter(*_OF_RESULT)
 
 
 def _row(row: Row, topology: TopologyRow | None, *, check: ReportCheck | None, about: str) -> ReportRow:
     return ReportRow(
-        **{name: getattr(row.planned, name) for name in _OF_PLAN},
-        **{name: getattr(row.result, name) for name in _OF_RESULT},
+        **dict(zip(_OF_PLAN, _of_plan(row.planned), strict=True)),
+        **dict(zip(_OF_RESULT, _of_result(row.result), strict=True)),
         proven=proven(row, about),
         expectations=tuple(map(_expectation, row.result.expectations)),
         feature=_outcome(row.result.feature, mark_of(row.result)) if row.result.feature else None,

@@ -120,8 +120,8 @@ def _facts(row: Row) -> dict[str, str]:
 
 
 def _properties(values: Mapping[str, str], indent: str) -> str:
-    inside = f"{indent}  "
-    properties = [_leaf("property", {"name": name, "value": value}, inside) for name, value in values.items()]
+    start = f'{indent}  <property name="'
+    properties = [f'{start}{name}" value="{_attribute(value)}" />\n' for name, value in values.items()]
     return _element("properties", {}, properties, indent)
 
 
@@ -136,8 +136,11 @@ def _leaf(name: str, attributes: Mapping[str, str], indent: str, text: str = "")
 
 
 def _start(name: str, attributes: Mapping[str, str]) -> str:
-    shown = [f' {key}="{_NOT_IN_ATTRIBUTE.sub(_escaped, value)}"' for key, value in attributes.items()]
-    return f"<{name}{''.join(shown)}"
+    return f"<{name}" + "".join([f' {key}="{_attribute(value)}"' for key, value in attributes.items()])
+
+
+def _attribute(value: str) -> str:
+    return _NOT_IN_ATTRIBUTE.sub(_escaped, value)
 
 
 def _escaped(found: re.Match[str]) -> str:

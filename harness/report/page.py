@@ -40,6 +40,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterable
     from pathlib import Path
 
+    from harness.model import PlannedCheck
     from harness.report.evidence import Row
     from harness.report.tables import Report
 
@@ -221,23 +222,26 @@ def page_data(report: Report, folder: Path) -> PageData:
     rows: dict[str, dict[str, Detail]] = {}
     for row in report.rows:
         if is_shown(*row.answer):
-            planned, advice = row.planned, advice_for(row.planned.check)
-            checks.setdefault(
-                planned.check,
-                Claim(
-                    claim=planned.claim,
-                    section=planned.section,
-                    severity=planned.severity,
-                    area=planned.area,
-                    feature=planned.feature,
-                    instead=advice.instead if advice else "",
-                    source_of_instead=advice.source if advice else "",
-                ),
-            )
+            planned = row.planned
+            if planned.check not in checks:
+                checks[planned.check] = _claim(planned)
             rows.setdefault(planned.check, {})[planned.target] = _detail(
                 row, proven(row, report.audit_target), logs.get((planned.target, planned.check), ())
             )
     return PageData(topologies=tuple(report.counts), checks=checks, rows=rows)
+
+
+def _claim(planned: PlannedCheck) -> Claim:
+    advice = advice_for(planned.check)
+    return Claim(
+        claim=planned.claim,
+        section=planned.section,
+        severity=planned.severity,
+        area=planned.area,
+        feature=planned.feature,
+        instead=advice.instead if advice else "",
+        source_of_instead=advice.source if advice else "",
+    )
 
 
 def _detail(row: Row, proof: str, log: tuple[str, ...]) -> Detail:

@@ -27,13 +27,13 @@ def proven(row: Row, about: str) -> str:
     :param about: the name of the audit target that the evidence is about. Controls break only the reference layer; of
         another trail, the rows that checks read are mutated.
     """
-    if not row.proofs and about not in REFERENCE:
-        return ""
-    applicable = [proof for proof in row.proofs if proof.applicable]
-    if row.status is Status.NA or (row.proofs and not applicable):
+    if row.status is Status.NA:
         return ""
     if not row.proofs:
-        return NOT_PROVEN
+        return NOT_PROVEN if about in REFERENCE else ""
+    applicable = [proof for proof in row.proofs if proof.applicable]
+    if not applicable:
+        return ""
     if not all(proof.proven for proof in applicable):
         return UNPROVEN
     return "proven" if about in REFERENCE else "proven on the reference"

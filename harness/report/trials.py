@@ -147,8 +147,9 @@ def _belongs(row: Row, trial: Trial) -> bool:
         return False
     if trial is not Trial.SMOKE:
         # a row on demand that did not run takes nothing away
-        counts = planned.check in REQUIRED[trial] or row.status is not Status.NOT_RUN
-        return planned.section is _SECTIONS[trial] and counts
+        return planned.section is _SECTIONS[trial] and (
+            row.status is not Status.NOT_RUN or planned.check in REQUIRED[trial]
+        )
     if planned.evidence_class is EvidenceClass.HOST and planned.check in _SMOKE_OF_HOSTS:
         return True
     is_path = planned.section is Section.PATHS and planned.path is not None and not planned.path.aspect
