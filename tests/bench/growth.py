@@ -21,7 +21,7 @@ _FEW_CHECKS = ("capture.insert", "capture.update", "capture.rollback", "actor.lo
 _SUITES = ("capture", "actor")
 _DOUBLING = (1, 2, 4, 8)
 _MOST_TOPOLOGIES, _FEW_TOPOLOGIES = 100, 8
-BOUND_MERGE_S, BOUND_MERGE_MB = 5.0, 300.0
+BOUND_MERGE_S, BOUND_MERGE_MB = 2.5, 250.0
 
 
 def measure_topologies(setting: Setting, scale: Scale) -> Iterator[Table]:
