@@ -77,7 +77,7 @@ class Writers:
                 with client.transaction():
                     self._ctx.insert_post(client, f"{number}-{next(self._names)}")
                 self.succeeded[number] = time.monotonic()
-            except SqlError as error:
+            except (SqlError, ServiceFailedError) as error:  # the latter when the lab closes
                 self.last_error = str(error)
                 if client:
                     client.close()
