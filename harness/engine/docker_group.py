@@ -1,9 +1,15 @@
-"""The containers of one topology, and their network."""
+"""The containers of one topology, and their network.
+
+The services that are placed before the first one starts share the network of its container. They reach each other on
+loopback, as on one machine. A network of their own takes Docker's daemon more time than their containers do: it starts
+dozens of programs for it, and again to remove it.
+"""
 
 from __future__ import annotations
 
 import secrets
 import time
+from concurrent.futures import ThreadPoolExecutor
 from threading import Lock
 from typing import TYPE_CHECKING
 
@@ -21,7 +27,7 @@ from harness.engine.docker_labels import (
     LABEL_TOOL,
     LABEL_TOPOLOGY,
 )
-from harness.engine.docker_reach import PUBLISH, NotPublishedError
+from harness.engine.docker_reach import LOOPBACK, PUBLISH, NotPublishedError
 from harness.engine.docker_removal import remove_network
 from harness.engine.docker_service import DockerService
 from harness.engine.docker_storage import DATABASE, FOLDER, KEEPING, SPARE, memory_mount, spare_mount, supervised
@@ -36,9 +42,12 @@ if TYPE_CHECKING:
     from harness.engine.owner import Owner
     from harness.engine.storage import DataStorage
 
+#: in a host configuration: the network of the container whose id follows
+_OF = "container:"
+
 
 class DockerGroup:
-    """The containers of one topology, and their network; a group of one service has no network."""
+    """The containers of one topology. Services that are added to running ones get a network with them."""
 
     def __init__(
         self,
@@ -68,6 +77,10 @@ class DockerGroup:
         self._places: dict[str, ServicePlace] = {}
         self._wanted: dict[str, Wanted] = {}
         self._services: list[DockerService] = []
+        #: names of the services that share the network of the first one's container, which outlives its server
+        self._chain: list[str] = []
+        #: the first of them, once it runs
+        self._host: DockerService | None = None
         self._network: str | None = None
         self._closed = False
         #: whether a database server gets a small file system of its own
@@ -76,20 +89,22 @@ class DockerGroup:
 
     def place(self, name: str, wanted: Wanted) -> ServicePlace:
         port = load_product(wanted.product).port
-        if self._services:  # the configuration of this service will name the one that was started alone
+        if self._services:  # the configuration of this service will name those that run
             try:
                 self._ensure_network()
             except DOCKER_ERRORS as error:
                 raise ServiceFailedError(
                     f"the network of the services could not be created: {message_of(error)}", where=name
                 ) from None
+        elif self._chain or wanted.product in KEEPING:
+            self._chain.append(name)
         place = ServicePlace(
             name=name,
             folder=FOLDER,
             data=f"{FOLDER}/data",
             listen="0.0.0.0",  # noqa: S104 -- inside the container; its port is published on one address, or not at all
             port=port,
-            inside=Address(name, port),
+            inside=Address(LOOPBACK if name in self._chain else name, port),
             origin=self._engine.origin(wanted)[1],
         )
         self._places[name], self._wanted[name] = place, wanted
@@ -100,7 +115,7 @@ class DockerGroup:
         image = self._engine.origin(self._wanted[place.name])[0]
         name = f"harness-{self._topology}-{place.name}-{self._token}"
         try:
-            network = self._ensure_network() if len(self._places) > 1 else None
+            network = self._network_mode(place.name)
             service = self._launch(name, image, spec, network)
             try:
                 service.endpoint()
@@ -113,7 +128,19 @@ class DockerGroup:
             elsewhere = "cannot assign requested address" in message
             hint = f"set {PUBLISH} to an address of the engine's machine" if elsewhere else "harness doctor"
             raise ServiceFailedError(f"the container could not be started: {message}", where=name, hint=hint) from None
+        if place.name in self._chain[:1]:
+            self._host = service
         return service
+
+    def _network_mode(self, name: str) -> str:
+        """Return the network of a service's container, as Docker's host configuration names it."""
+        if name not in self._chain:
+            return self._ensure_network()
+        if name == self._chain[0]:
+            return "bridge"
+        if self._host is None:
+            raise ServiceFailedError(f"{self._chain[0]}, whose network it shares, is not started", where=name)
+        return f"{_OF}{self._host.network_of}"
 
     def _discard(self, service: DockerService) -> None:
         """Remove a service that another one replaces."""
@@ -121,7 +148,7 @@ class DockerGroup:
         with self._lock:
             self._services.remove(service)
 
-    def _launch(self, name: str, image: str, spec: ServiceSpec, network: str | None) -> DockerService:
+    def _launch(self, name: str, image: str, spec: ServiceSpec, network: str) -> DockerService:
         """Create and start a container. If Docker refuses memory for the data, start it with the data on disk."""
         product = self._wanted[spec.place.name].product
         is_database = product == DATABASE
@@ -140,7 +167,7 @@ class DockerGroup:
                     name,
                     spec,
                     reach=self._engine.reach,
-                    alone=network is None,
+                    network_of=network.removeprefix(_OF) if network.startswith(_OF) else container,
                     keeps_data=product in KEEPING,
                     spare_folder=SPARE if spare else "",
                 )
@@ -161,35 +188,43 @@ class DockerGroup:
             else:
                 return service
 
-    def _create(self, name: str, image: str, spec: ServiceSpec, network: str | None, mounts: dict[str, str]) -> str:
-        port, api = spec.place.port, self._api
+    def _create(self, container: str, image: str, spec: ServiceSpec, network: str, mounts: dict[str, str]) -> str:
+        name, api = spec.place.name, self._api
         keeps_data = self._wanted[spec.place.name].product in KEEPING
         script = supervised(spec.script, spec.place.folder) if keeps_data else spec.script
         reach = self._engine.reach
+        ports = self._ports(name)
         host = api.create_host_config(
             tmpfs=mounts or None,
-            port_bindings={port: (reach.published.bind, None)} if reach.needs_ports else None,
-            network_mode=network or "bridge",
+            port_bindings=dict.fromkeys(ports, (reach.published.bind, None)) if reach.needs_ports else None,
+            network_mode=network,
             log_config=LogConfig(type="json-file"),
             security_opt=["no-new-privileges"],
         )
         joined = (
-            api.create_networking_config({network: api.create_endpoint_config(aliases=[spec.place.name])})  # type: ignore[arg-type]
-            if network
-            else None
+            None
+            if name in self._chain
+            else api.create_networking_config({network: api.create_endpoint_config(aliases=[name])})  # type: ignore[arg-type]
         )
         created: str = api.create_container(
             image,
             command=["sh", "-c", after_files(script, spec.place.folder)],
             stdin_open=True,
-            name=name,
-            ports=[port],
+            name=container,
+            ports=ports,
             host_config=host,
             networking_config=joined,
             labels=self._labels,
             stop_signal=spec.stop_signal,
         )["Id"]
         return created
+
+    def _ports(self, name: str) -> list[int]:
+        """Return the ports of a service's container: the first of a chain has those of all, and the others none."""
+        if name in self._chain[1:]:
+            return []
+        names = self._chain if name in self._chain else [name]
+        return [self._places[other].port for other in names]
 
     def _ensure_network(self) -> str:
         """Create the network once, attach the services that run already, and return its name."""
@@ -199,7 +234,7 @@ class DockerGroup:
                 self._api.create_network(name, labels=self._labels, check_duplicate=True)
                 self._network = name
                 for service in self._services:
-                    service.join(name)
+                    service.join(name, self._chain)
             return self._network
 
     def close(self) -> None:
@@ -209,11 +244,15 @@ class DockerGroup:
             self._closed = True
             services, network, self._network = list(self._services), self._network, None
         first: Exception | None = None
-        for service in services:
-            try:
-                service.remove()
-            except ServiceFailedError as error:
-                first = first or error
+        # the first container, with the network, is the last: ends of connections still have to reach their clients
+        for together in ([other for other in services if other is not self._host], [self._host]):
+            with ThreadPoolExecutor(len(together) or 1) as pool:
+                removals = [pool.submit(service.remove) for service in together if service]
+            for removal in removals:
+                try:
+                    removal.result()
+                except ServiceFailedError as error:
+                    first = first or error
         if network:
             try:
                 remove_network(self._api, network)

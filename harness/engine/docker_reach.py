@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 
 #: a container on this machine answers within this time, unless a firewall drops the packets
 _REACH_S = 0.5
-_LOOPBACK = "127.0.0.1"
+LOOPBACK = "127.0.0.1"
 #: engine addresses that name a machine; the others are sockets of this machine
 _REMOTE = ("tcp", "http", "https", "ssh")
 #: environment variables: the host at which published ports are reached, and the engine's address that publishes them
@@ -32,8 +32,8 @@ class Published(Struct, frozen=True, kw_only=True):
     """Where the ports of containers are published, and where this machine reaches them."""
 
     #: an IP address of the engine's machine
-    bind: str = _LOOPBACK
-    host: str = _LOOPBACK
+    bind: str = LOOPBACK
+    host: str = LOOPBACK
 
 
 def published_at(address: str, variables: Mapping[str, str], *, is_local: bool) -> Published:
@@ -46,7 +46,7 @@ def published_at(address: str, variables: Mapping[str, str], *, is_local: bool) 
     """
     parts = urlsplit(address)
     host = parts.hostname if parts.scheme in _REMOTE and not is_local else ""
-    host = variables.get(ADDRESS) or host or _LOOPBACK
+    host = variables.get(ADDRESS) or host or LOOPBACK
     if bind := variables.get(PUBLISH):
         try:
             return Published(bind=str(ipaddress.ip_address(bind)), host=host)
@@ -62,7 +62,7 @@ def published_at(address: str, variables: Mapping[str, str], *, is_local: bool) 
             where=address,
             hint=f"set {ADDRESS} to the host or IP address at which this machine reaches published ports",
         ) from None
-    return Published(bind=_LOOPBACK if host == "localhost" else str(found[0][4][0]), host=host)
+    return Published(bind=LOOPBACK if host == "localhost" else str(found[0][4][0]), host=host)
 
 
 class ContainerReach:

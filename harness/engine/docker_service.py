@@ -39,7 +39,7 @@ class DockerService:
         spec: ServiceSpec,
         *,
         reach: ContainerReach,
-        alone: bool,
+        network_of: str,
         keeps_data: bool,
         spare_folder: str = "",
     ) -> None:
@@ -55,8 +55,9 @@ class DockerService:
         self._ended = False
         self._id = container
         self._spec = spec
-        # without a network a container has no name
-        self._inside = Address("127.0.0.1", spec.place.port) if alone else spec.place.inside
+        #: the id of the container whose network it uses: its own, or that of another service
+        self.network_of = network_of
+        self._inside = spec.place.inside
         self._removed = False
         self.container_name = container_name
         self.spare_folder = spare_folder
@@ -69,7 +70,7 @@ class DockerService:
         :raises NotPublishedError: when neither exists, because nobody knew yet that containers are out of reach.
         """
         if self._address is None:
-            network = self._inspect()["NetworkSettings"]
+            network = self._inspect(self.network_of)["NetworkSettings"]
             port = self._spec.place.port
             bound = (network["Ports"] or {}).get(f"{port}/tcp")
             own = next((joined["IPAddress"] for joined in network["Networks"].values() if joined["IPAddress"]), "")
@@ -91,10 +92,14 @@ class DockerService:
     def inside(self) -> Address:
         return self._inside
 
-    def join(self, network: str) -> None:
-        """Attach the container to a network, where the other services of the group find it by name."""
-        self._api.connect_container_to_network(self._id, network, aliases=[self.name])
-        self._inside = self._spec.place.inside
+    def join(self, network: str, names: Sequence[str]) -> None:
+        """Attach the container to a network, where services that are added to the group find it by name.
+
+        :param names: of the services that share its network, if it is the container of the first.
+        """
+        if self.network_of == self._id:
+            self._api.connect_container_to_network(self._id, network, aliases=list(names))
+        self._inside = Address(self.name, self._spec.place.port)
 
     def run(self, command: Sequence[str], environment: Mapping[str, str]) -> tuple[int, str]:
         try:
@@ -214,9 +219,9 @@ class DockerService:
             ) from None
         self._removed = True
 
-    def _inspect(self) -> dict[str, Any]:
+    def _inspect(self, container: str) -> dict[str, Any]:
         try:
-            found: dict[str, Any] = self._api.inspect_container(self._id)
+            found: dict[str, Any] = self._api.inspect_container(container)
         except docker.errors.NotFound:
             raise ServiceFailedError("the container is gone", where=self.container_name) from None
         except DOCKER_ERRORS as error:

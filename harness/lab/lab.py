@@ -364,6 +364,8 @@ def _start(group: Group, topology: Topology, roles: Roles, link_token: str) -> d
         upstream = places[LINK_SERVICE].inside
     if topology.pooler:
         specs["pooler"] = pooler_spec(places["pooler"], topology.pooler, roles, upstream)
-    with ThreadPoolExecutor(len(places)) as pool:
-        starting = {name: pool.submit(group.start, specs[name]) for name in places}
-        return {name: service.result() for name, service in starting.items()}
+    # the database server is the first to start, because the others may share its network
+    services = {"postgres": group.start(specs.pop("postgres"))}
+    with ThreadPoolExecutor(max(1, len(specs))) as pool:
+        starting = {name: pool.submit(group.start, spec) for name, spec in specs.items()}
+        return services | {name: service.result() for name, service in starting.items()}

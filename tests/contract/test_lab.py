@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 import shutil
+from functools import partial
 from typing import TYPE_CHECKING
 
 import jinja2
@@ -19,16 +20,17 @@ from harness.errors import ConfigError, ServiceFailedError
 from harness.lab import lab as lab_module
 from harness.lab import readiness, services, templates
 from harness.lab.lab import stand_up
-from harness.lab.topologies import load_topologies
+from harness.lab.topologies import chain_of, load_topologies
 from harness.redaction import Redactor
 from harness.store import new_run_id
+from harness.waiting import NotYet, poll
 from tests.conftest import ENGINES, require_engine
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
     from pathlib import Path
 
-    from harness.engine.protocol import Engine
+    from harness.engine.protocol import Engine, Service
     from harness.lab.lab import Lab
 
 pytestmark = pytest.mark.engine
@@ -148,6 +150,39 @@ def test_a_port_that_is_in_use_is_replaced(owner: Owner, monkeypatch: pytest.Mon
         ports = iter([taken.getsockname()[1]])
         monkeypatch.setattr(native_group, "free_port", lambda: next(ports, None) or free())
         lab = stand_up(engine, load_topologies()["direct"], owner, Redactor())
+        lab.close()
+    nothing_is_left(engine, owner)
+
+
+def test_a_chain_needs_no_network_until_a_service_is_added_that_finds_it_by_name(owner: Owner) -> None:
+    engine = require_engine("docker")
+    assert isinstance(engine, DockerEngine)
+    chosen = {"label": f"pooler-harness.run={owner.run_id}"}
+    topology = load_topologies()["transaction"]
+    assert topology.pooler
+    lab = stand_up(engine, topology, owner, Redactor())
+    try:
+        assert engine._api.networks(filters=chosen) == []
+        declared, product = topology.pooler, chain_of(topology)["pooler"]
+        second = lab.start_service(
+            "second", product, lambda place: services.pooler_spec(place, declared, lab.roles, lab.outermost.inside)
+        )
+        assert len(engine._api.networks(filters=chosen)) == 1
+        lab.outermost.restart()  # a restarted pooler keeps the network that it shares
+
+        def answered(service: Service) -> None:
+            app, at = lab.roles.app, service.inside
+            code, output = lab.postgres.run(
+                ["psql", "--no-psqlrc", "--command", "SELECT 1"],
+                {"PGHOST": at.host, "PGPORT": str(at.port), "PGUSER": app.name, "PGPASSWORD": app.password}
+                | {"PGDATABASE": "postgres"},
+            )
+            if code:
+                raise NotYet(output)
+
+        for service in (*lab.services, second):
+            poll(partial(answered, service), what=f"an answer of {service.name}", deadline_s=20)
+    finally:
         lab.close()
     nothing_is_left(engine, owner)
 

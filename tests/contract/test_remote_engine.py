@@ -5,12 +5,17 @@ from __future__ import annotations
 import socket
 import socketserver
 import threading
+from functools import partial
 from typing import TYPE_CHECKING
 
 import pytest
 
 from harness.engine.docker_engine import DockerEngine
 from harness.events import silent
+from harness.lab.lab import stand_up
+from harness.lab.topologies import load_topologies, wanted_by
+from harness.redaction import Redactor
+from harness.waiting import NotYet, poll
 from tests.conftest import require_engine
 from tests.contract.services import POSTGRES, connect_admin, specify
 
@@ -18,6 +23,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
 
     from harness.engine.owner import Owner
+    from harness.lab.lab import Lab
 
 pytestmark = pytest.mark.engine
 
@@ -72,22 +78,28 @@ def test_ports_of_a_remote_engine_are_published_at_its_address(
     host, port = over_tcp
     monkeypatch.setenv("DOCKER_HOST", f"tcp://{host}:{port}")
     monkeypatch.setattr(DockerEngine, "_is_local", lambda _: False)  # as the answer of another kernel
+    topology = load_topologies()["transaction"]
     engine = DockerEngine()
     try:
-        engine.prepare((POSTGRES,), silent)
-        group = engine.open_group(owner, "remote")
+        engine.prepare(wanted_by(topology), silent)
+        lab = stand_up(engine, topology, owner, Redactor())
         try:
-            spec, roles = specify(group)
-            service = group.start(spec)
-            assert service.endpoint().host == host
-            with connect_admin(service, roles) as client:
-                assert client.value("SELECT 1") == 1
-            [container] = engine._api.containers(filters={"label": f"pooler-harness.run={owner.run_id}"})
-            assert {published["IP"] for published in container["Ports"] if published.get("PublicPort")} == {host}
+            lab.outermost.restart()
+            assert {service.endpoint().host for service in lab.services} == {host}
+            poll(partial(_answers, lab), what="an answer after a restart", deadline_s=10)
+            containers = engine._api.containers(filters={"label": f"pooler-harness.run={owner.run_id}"})
+            published = [port for container in containers for port in container["Ports"] if port.get("PublicPort")]
+            assert {port["IP"] for port in published} == {host}
+            assert sorted(port["PrivatePort"] for port in published) == [5432, 6432]
         finally:
-            group.close()
+            lab.close()
     finally:
         engine.close()
+
+
+def _answers(lab: Lab) -> None:
+    if not lab.answers():
+        raise NotYet("no answer")
 
 
 @pytest.mark.parametrize("is_in_reach", [True, False])
