@@ -232,9 +232,10 @@ class EnvironmentRun:
         name = self._environment.name
         failure = ""
         try:
-            evidence = look_at(self._environment, self._redactor, self._declared_as)
-            target = self._target_here() if evidence.reached else self._target
-            if evidence.reached:
+            evidence = look_at(self._environment, self._redactor, self._declared_as, self.interrupted)
+            may_ask = evidence.reached and not self.interrupted.is_set()
+            target = self._target_here() if may_ask else self._target
+            if may_ask:
                 evidence = replace(evidence, notes=(*evidence.notes, *self._leftovers(target)))
             subjects = self._store.record.subjects | {name: _subject(evidence)}
             self._store.update(environments={name: evidence}, subjects=subjects)

@@ -23,6 +23,7 @@ from harness.recognition.recognise import recognise
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
+    from threading import Event
 
     from harness.audit.target import AuditTarget
     from harness.redaction import Redactor
@@ -154,10 +155,13 @@ def _base_url(name: str, declared: str, variables: Mapping[str, str], redactor: 
     return base_url
 
 
-def look_at(environment: Environment, redactor: Redactor, declared_as: str = "") -> EnvironmentEvidence:
+def look_at(
+    environment: Environment, redactor: Redactor, declared_as: str = "", interrupted: Event | None = None
+) -> EnvironmentEvidence:
     """Recognise an environment from its connection strings. Only reads, and ends with the declared deadline.
 
     :param declared_as: digest of the declaration, stored with the evidence.
+    :param interrupted: ends it early when set.
     :returns: the findings; for an environment that is unreachable, the reason. Facts that cannot be found are noted.
     """
     declared = environment.declared
@@ -179,9 +183,11 @@ def look_at(environment: Environment, redactor: Redactor, declared_as: str = "")
             console=environment.console,
             deadline_s=declared.deadline_s,
             redactor=redactor,
+            cancelled=interrupted,
         )
     except HarnessError as error:
-        return replace(evidence, reason=error.what)
+        stopped = interrupted is not None and interrupted.is_set()
+        return replace(evidence, reason="the run was interrupted" if stopped else error.what)
     settings, is_a_lab, notes, database = _settings(environment)
     return replace(
         evidence,

@@ -30,7 +30,8 @@ def recognised(lab: Lab) -> TopologyEvidence:
     try:
         with lab.connect_admin() as admin:
             create_database(admin, _DATABASE, owner=lab.roles.owner.name, durable=lab.topology.postgres.durable)
-            found = recognise(lab.chain(_DATABASE), direct=lab.direct(_DATABASE), deadline_s=_DEADLINE_S)
+            chain, direct = lab.chain(_DATABASE), lab.direct(_DATABASE)
+            found = recognise(chain, direct=direct, deadline_s=_DEADLINE_S, cancelled=lab.closing)
             drop_database(admin, _DATABASE)
     except SqlError as error:
         cause = describe(error)

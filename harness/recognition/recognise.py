@@ -49,6 +49,7 @@ from harness.wire import Deadline, ServerError
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
+    from threading import Event
 
     from harness.database import Endpoint
     from harness.wire import Wire
@@ -74,6 +75,7 @@ def recognise(
     deadline_s: float = 10.0,
     most_connections: int = 12,
     redactor: Redactor | None = None,
+    cancelled: Event | None = None,
 ) -> Recognition:
     """Find what is between a client and PostgreSQL.
 
@@ -83,6 +85,7 @@ def recognise(
     :param deadline_s: seconds for all probes; facts that are not found by then are unknown.
     :param most_connections: the limit of sessions through the chain at the same time.
     :param redactor: learns the passwords, and removes them from findings and errors.
+    :param cancelled: ends the probes when set, as the deadline does.
     :returns: a finding for each fact; an unknown one has the reason.
     :raises UsageError: for limits that allow no recognition. :raises ConfigError: for an invalid connection string.
     :raises DatabaseError: :raises TimedOutError: when the login to the chain fails.
@@ -93,7 +96,7 @@ def recognise(
             f"expected more than 0 s and at least {LEAST_CONNECTIONS} connections"
         )
     began = time.monotonic()
-    deadline = Deadline(max(deadline_s - _CLOSING_S, deadline_s / 2))
+    deadline = Deadline(max(deadline_s - _CLOSING_S, deadline_s / 2), cancelled)
     redactor = redactor or Redactor()
     findings = Findings(redactor)
     route = find_route(chain, deadline, redactor, "the connection")

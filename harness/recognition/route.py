@@ -28,6 +28,8 @@ if TYPE_CHECKING:
 
 #: the shortest timeout of libpq (https://www.postgresql.org/docs/current/libpq-connect.html#LIBPQ-CONNECT-CONNECT-TIMEOUT)
 _LEAST_TIMEOUT_S = 2
+#: how often the wait for a login looks whether the deadline was cancelled, seconds
+_LOOK_S = 0.1
 _FOREIGN = re.compile(r"received invalid response|expected authentication request|invalid (?:SSL|TLS) negotiation")
 _CLOSED = re.compile(r"server closed the connection unexpectedly|Connection reset by peer|EOF detected")
 _NOISE = re.compile(
@@ -88,15 +90,22 @@ class _Attempt:
     def result(self) -> Client:
         Thread(target=self._run, name="libpq login", daemon=True).start()
         try:
-            outcome = self._outcome.get(timeout=max(self._deadline.left_s(), 0.001))
-        except Empty:
-            raise _login_timeout() from None
+            outcome = self._awaited()
         finally:
             with self._lock:
                 self._given_up = True
         if isinstance(outcome, Exception):
             raise outcome
         return outcome
+
+    def _awaited(self) -> Client | Exception:
+        while True:
+            left_s = self._deadline.left_s()
+            try:
+                return self._outcome.get(timeout=max(min(left_s, _LOOK_S), 0.001))
+            except Empty:
+                if not left_s:
+                    raise _login_timeout() from None
 
     def _run(self) -> None:
         outcome: Client | Exception

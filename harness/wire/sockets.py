@@ -5,26 +5,37 @@ from __future__ import annotations
 import socket
 import ssl
 import time
+from typing import TYPE_CHECKING
 
 from msgspec import Struct
 
 from harness.errors import TimedOutError
 from harness.wire.messages import ClosedError
 
+if TYPE_CHECKING:
+    from threading import Event
+
 
 class Deadline:
     """A point on the monotonic clock."""
 
-    def __init__(self, seconds: float) -> None:
+    def __init__(self, seconds: float, cancelled: Event | None = None) -> None:
+        """Begin now.
+
+        :param cancelled: the deadline has passed once it is set.
+        """
         self._end = time.monotonic() + seconds
+        self._cancelled = cancelled
 
     def left_s(self) -> float:
         """Return the remaining seconds; 0 after the deadline."""
+        if self._cancelled and self._cancelled.is_set():
+            return 0.0
         return max(self._end - time.monotonic(), 0.0)
 
     def within(self, seconds: float) -> Deadline:
         """Return an earlier deadline: in so many seconds, but not after this one."""
-        return Deadline(min(seconds, self.left_s()))
+        return Deadline(min(seconds, self.left_s()), self._cancelled)
 
 
 class ServerAddress(Struct, frozen=True, kw_only=True):

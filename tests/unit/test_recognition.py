@@ -6,6 +6,7 @@ import json
 import socket
 import time
 from io import StringIO
+from threading import Event
 from typing import TYPE_CHECKING
 
 import pytest
@@ -17,6 +18,8 @@ from harness.cli.signals import Signals
 from harness.cli.terminal import Terminal
 from harness.database import Endpoint
 from harness.errors import ConfigError, HarnessError, UsageError
+from harness.host.declarations import EnvironmentDeclaration
+from harness.host.environment import look_at, resolve
 from harness.model import Confidence, Finding
 from harness.recognition.contradictions import contradictions, doubts
 from harness.recognition.findings import FACTS, Findings, Recognition
@@ -56,6 +59,21 @@ def test_an_invalid_server_gives_one_clear_error(
     assert text in str(caught.value).replace("\n", " ")
     assert SECRET not in str(caught.value)
     assert caught.value.exit_code == 3
+
+
+def test_an_interruption_ends_the_wait_for_a_login() -> None:
+    interrupted = Event()
+
+    def handle(client: socket.socket) -> None:
+        interrupted.set()
+        silent(client)
+
+    with serving(handle) as address:
+        dsn = f"postgresql://app:{SECRET}@127.0.0.1:{address.port}/db?gssencmode=disable"
+        declared = EnvironmentDeclaration(dsn="env:DSN", deadline_s=600)
+        environment = resolve("staging", declared, {"DSN": dsn}, Redactor())
+        evidence = look_at(environment, Redactor(), interrupted=interrupted)
+    assert (evidence.reached, evidence.reason) == (False, "the run was interrupted")
 
 
 def test_a_closed_port_an_unknown_host_and_an_invalid_connection_string_give_errors_without_the_password() -> None:
