@@ -44,6 +44,9 @@ _FAR_S = 60
 _SILENCE_S = 2.4
 #: a login that takes longer may never be answered
 _STUCK_S = 1.0
+#: how long another login then waits: a pooler that loops takes a whole core meanwhile
+_STUCK_TOO_S = 5.0
+_STUCK_TOO_AS_DOCUMENTED_S = 2.0
 _BACK_S = 30.0
 
 
@@ -322,7 +325,7 @@ def startup_options_empty(ctx: CheckContext) -> Outcome:
     except (ServerError, ClosedError) as error:
         ctx.fact("answer to the login", error.what)
     except TimedOutError:
-        return _stuck(ctx, chain)
+        return _stuck(ctx, chain, _STUCK_TOO_S if works else _STUCK_TOO_AS_DOCUMENTED_S)
     if ctx.sabotaged and works:
         cut(client)
     answer = simple(client, "SELECT 1")
@@ -332,13 +335,14 @@ def startup_options_empty(ctx: CheckContext) -> Outcome:
     return WORKS
 
 
-def _stuck(ctx: CheckContext, chain: Endpoint) -> Outcome:
+def _stuck(ctx: CheckContext, chain: Endpoint, deadline_s: float) -> Outcome:
     """Return *hangs* if the pooler answers no other login either, and start it again.
 
+    :param deadline_s: of the other login.
     :raises NotExercisedError: when another login is answered, so that the first may only have been slow.
     """
     try:
-        with contextlib.closing(log_in_raw(chain, {})):
+        with contextlib.closing(log_in_raw(chain, {}, deadline_s=deadline_s)):
             pass
     except TimedOutError as error:
         ctx.fact("another login", error.what)
