@@ -274,7 +274,7 @@ def stand_up(
 ) -> Lab:
     """Start a topology, and return its lab once the whole chain answered a real query.
 
-    :param cancelled: ends the wait early when set.
+    :param cancelled: ends the wait early when set; no lab is returned then.
     :param linked: whether to put a link between the pooler and PostgreSQL, which can be cut. Where its program is not
         available, the lab starts without it and says why.
     :raises ImageUnavailableError: or EngineUnavailableError, when one of its products is not available.
@@ -328,11 +328,21 @@ def _stand_up(
         ready_ms = round((time.monotonic() - began) * 1000, 1)
         lab.evidence = replace(evidence, storage=group.storage.note, ready_ms=ready_ms)
         lab.topology = as_it_runs(topology, evidence)
+        _require_running(cancelled, topology)
     except BaseException:
         with contextlib.suppress(HarnessError):  # never mask the first error
             group.close()
         raise
     return lab
+
+
+def _require_running(cancelled: Event | None, topology: Topology) -> None:
+    """Require that the run goes on: nobody would use another lab, nor close it with those that were up before.
+
+    :raises ServiceFailedError: when it does not.
+    """
+    if cancelled and cancelled.is_set():
+        raise ServiceFailedError("the run is ending", where=f"topology {topology.name}")
 
 
 def _missing_link(engine: Engine, topology: Topology, *, wanted: bool) -> str:

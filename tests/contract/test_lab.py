@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 import shutil
 from functools import partial
+from threading import Event
 from typing import TYPE_CHECKING
 
 import jinja2
@@ -19,6 +20,7 @@ from harness.engine.owner import Owner
 from harness.errors import ConfigError, ServiceFailedError
 from harness.lab import lab as lab_module
 from harness.lab import readiness, services, templates
+from harness.lab.effective import as_it_runs
 from harness.lab.lab import stand_up
 from harness.lab.topologies import chain_of, load_topologies
 from harness.redaction import Redactor
@@ -32,6 +34,7 @@ if TYPE_CHECKING:
 
     from harness.engine.protocol import Engine, Service
     from harness.lab.lab import Lab
+    from harness.model import Topology, TopologyEvidence
 
 pytestmark = pytest.mark.engine
 
@@ -136,6 +139,22 @@ def test_a_service_that_never_answers_ends_at_the_deadline(
         stand_up(any_engine, load_topologies()["direct"], owner, Redactor())
     assert "timed out after 0.5 s" in caught.value.what
     assert "not a server" in caught.value.detail
+    nothing_is_left(any_engine, owner)
+
+
+def test_a_lab_that_is_up_when_the_run_ends_is_removed(
+    any_engine: Engine, owner: Owner, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """An interrupted run has closed its other labs by then, and would go on with this one."""
+    cancelled = Event()
+
+    def last_step(topology: Topology, evidence: TopologyEvidence) -> Topology:
+        cancelled.set()
+        return as_it_runs(topology, evidence)
+
+    monkeypatch.setattr(lab_module, "as_it_runs", last_step)
+    with pytest.raises(ServiceFailedError, match="the run is ending"):
+        stand_up(any_engine, load_topologies()["direct"], owner, Redactor(), cancelled)
     nothing_is_left(any_engine, owner)
 
 
