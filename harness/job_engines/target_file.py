@@ -141,7 +141,7 @@ class Settings(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     concurrency: Annotated[int, Meta(ge=1, le=64)] = 4
     #: attempts of a job that always fails
     attempts: Annotated[int, Meta(ge=1, le=20)] = 3
-    #: the longest time between two attempts, seconds
+    #: the longest time between two attempts, seconds; after a fault it begins with the end of the lease
     backoff_s: _Seconds = 5.0
     #: the length of a cron window, seconds
     cron_s: _Seconds = 1.0
