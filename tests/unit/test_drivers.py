@@ -277,15 +277,15 @@ def test_one_process_and_idle_processes_are_refused(clients: int, processes: int
 @pytest.mark.parametrize(
     ("text", "what", "detail"),
     [
-        ("import sys; sys.exit('it broke')", "with status 1 before it was ready", "it broke"),
-        ("import os; os.kill(os.getpid(), 9)", "by signal 9 before it was ready", ""),
-        ("print('ready', flush=True); input(); input(); 1 / 0", "with status 1 without a result", "ZeroDivisionError"),
-        ("print('ready', flush=True); input(); input(); print('result{}')", "wrote an invalid result", "result{}"),
-        ("print('ready', flush=True); input(); input(); print('what?')", "without a result", "what?"),
-        ("print('ready', flush=True); input(); input(); print('result', end='')", "without a result", "result"),
-        ("print('ready', flush=True)", "without a result", "ready"),
-        ("print('garbage')", "with status 0 before it was ready", "garbage"),
-        ("import sys; sys.stdout.buffer.write(bytes(range(256)))", "before it was ready", ""),
+        ("input(); import sys; sys.exit('it broke')", "with status 1 before it was ready", "it broke"),
+        ("input(); import os; os.kill(os.getpid(), 9)", "by signal 9 before it was ready", ""),
+        ("input(); print('ready', flush=True); input(); 1 / 0", "with status 1 without a result", "ZeroDivisionError"),
+        ("input(); print('ready', flush=True); input(); print('result{}')", "wrote an invalid result", "result{}"),
+        ("input(); print('ready', flush=True); input(); print('what?')", "without a result", "what?"),
+        ("input(); print('ready', flush=True); input(); print('result', end='')", "without a result", "result"),
+        ("input(); print('ready', flush=True)", "without a result", "ready"),
+        ("input(); print('garbage')", "with status 0 before it was ready", "garbage"),
+        ("input(); import sys; sys.stdout.buffer.write(bytes(range(256)))", "before it was ready", ""),
         ("import sys; sys.exit(input())", "before it was ready", "[redacted]"),
     ],
 )
@@ -306,8 +306,8 @@ def test_a_failed_worker_is_an_error_with_its_output(
 @pytest.mark.parametrize(
     ("text", "what"),
     [
-        ("import sys; print('loading', file=sys.stderr, flush=True); sys.stdin.read()", "be loaded"),
-        ("import sys; print('loading', file=sys.stderr); print('ready', flush=True); sys.stdin.read()", "end"),
+        ("input(); import sys; print('loading', file=sys.stderr, flush=True); sys.stdin.read()", "be loaded"),
+        ("input(); import sys; print('loading', file=sys.stderr); print('ready', flush=True); sys.stdin.read()", "end"),
     ],
 )
 def test_a_worker_that_hangs_is_ended_at_the_deadline(
