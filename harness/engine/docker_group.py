@@ -10,6 +10,7 @@ from __future__ import annotations
 import secrets
 import time
 from concurrent.futures import ThreadPoolExecutor
+from itertools import count
 from threading import Lock
 from typing import TYPE_CHECKING
 
@@ -36,6 +37,8 @@ from harness.engine.recipes import load_product
 from harness.errors import ServiceFailedError
 
 if TYPE_CHECKING:
+    from collections.abc import Collection
+
     from docker.api import APIClient
 
     from harness.engine.docker_engine import DockerEngine
@@ -87,8 +90,8 @@ class DockerGroup:
         self._has_spare = durable
         self._lock = Lock()
 
-    def place(self, name: str, wanted: Wanted) -> ServicePlace:
-        port = load_product(wanted.product).port
+    def place(self, name: str, wanted: Wanted, *, avoiding: Collection[int] = ()) -> ServicePlace:
+        port = next(port for port in count(load_product(wanted.product).port) if port not in avoiding)
         if self._services:  # the configuration of this service will name those that run
             try:
                 self._ensure_network()
@@ -123,6 +126,7 @@ class DockerGroup:
                 self._discard(service)
                 service = self._launch(name, image, spec, network)
                 service.endpoint()
+            service.note_start()
         except DOCKER_ERRORS as error:
             message = message_of(error)
             elsewhere = "cannot assign requested address" in message

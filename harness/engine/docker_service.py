@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from datetime import datetime
 from typing import TYPE_CHECKING, Any
 
 import docker.errors
@@ -51,8 +52,10 @@ class DockerService:
         self._reach = reach
         #: "stopped" or "killed" while the server is down in a running container
         self._down = ""
-        #: whether `stop` or `kill` ended the container
-        self._ended = False
+        #: whether `stop` or `kill` ended the container, and whether `pause` paused it
+        self._ended = self._paused = False
+        #: when this class last started the container, by Docker's clock; None while it does so
+        self._started_at: datetime | None = None
         self._id = container
         self._spec = spec
         #: the id of the container whose network it uses: its own, or that of another service
@@ -87,6 +90,10 @@ class DockerService:
                     detail=log_tail(self.logs()),
                 )
         return self._address
+
+    def note_start(self) -> None:
+        """Note when the container was started: a later start is not the harness's."""
+        self._started_at = _time_of(self._inspect(self._id)["State"])
 
     @property
     def inside(self) -> Address:
@@ -126,7 +133,18 @@ class DockerService:
             detail += f" with exit code {state['ExitCode']}" + (", out of memory" if state["OOMKilled"] else "")
             if state["Error"]:
                 detail += f": {state['Error']}"
+        if state["Running"] and (disturbed := self._disturbed(state)):
+            return ServiceState(running=False, detail=disturbed)
         return ServiceState(running=state["Running"], detail=detail, on_purpose=self._ended)
+
+    def _disturbed(self, state: dict[str, Any]) -> str:
+        """Return what somebody else did to the running container, which explains errors of its clients; "" if nothing.
+
+        A server in a container that was started again may run as before by the time that somebody looks.
+        """
+        if self._started_at and (at := _time_of(state)) > self._started_at:
+            return f"somebody else started its container again at {at:%H:%M:%S} UTC"
+        return "somebody else paused its container" if state.get("Paused") and not self._paused else ""
 
     def logs(self) -> str:
         try:
@@ -179,11 +197,13 @@ class DockerService:
                     raise
                 raise NotYet(error.what) from None
 
+        self._paused = True
         # on a busy machine the kernel may not freeze all processes within the time that runc gives it
         poll(paused, what="the container to be paused", deadline_s=_PAUSED_S, interval_s=0.1)
 
     def resume(self) -> None:
         self._do("resumed", lambda: self._api.unpause(self._id))
+        self._paused = False
 
     def signal_process(self, pid: int, signal: str) -> None:
         # the kill of the shell, because an image may lack the program; only processes of the container are in reach
@@ -196,9 +216,10 @@ class DockerService:
 
     def restart(self) -> None:
         if not self._is_supervised:
-            self._address = None
+            self._address = self._started_at = None
             self._do("restarted", lambda: self._api.restart(self._id, timeout=int(_STOP_S)))
             self._ended = False
+            self.note_start()
             return
         self.stop()
         code, output = self.run(["sh", "-c", start_script(self._spec.place.folder)], {})
@@ -237,3 +258,7 @@ class DockerService:
             raise ServiceFailedError(
                 f"the container could not be {done}: {message_of(error)}", where=self.container_name
             ) from None
+
+
+def _time_of(state: dict[str, Any]) -> datetime:
+    return datetime.fromisoformat(state["StartedAt"])

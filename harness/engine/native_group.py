@@ -18,6 +18,8 @@ from harness.engine.service_user import give
 from harness.errors import ServiceFailedError
 
 if TYPE_CHECKING:
+    from collections.abc import Collection
+
     from harness.engine.native_engine import NativeEngine
     from harness.engine.owner import Owner
     from harness.engine.storage import DataStorage
@@ -46,7 +48,13 @@ class NativeGroup:
                 f"the folder of the topology cannot be written: {error}", where=str(self._folder)
             ) from None
 
-    def place(self, name: str, wanted: Wanted) -> ServicePlace:
+    def place(
+        self,
+        name: str,
+        wanted: Wanted,
+        *,
+        avoiding: Collection[int] = (),  # noqa: ARG002 -- each service gets a free port
+    ) -> ServicePlace:
         folder = self._folder / name
         folder.mkdir()
         give(folder, self._engine.user_for(wanted))

@@ -7,7 +7,7 @@ same time.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from typing import TYPE_CHECKING, Literal, Protocol, get_args
 
 from msgspec import Struct
@@ -172,10 +172,12 @@ class Group(Protocol):
         """Where the database server keeps its data; final once the server is started."""
         ...
 
-    def place(self, name: str, wanted: Wanted) -> ServicePlace:
+    def place(self, name: str, wanted: Wanted, *, avoiding: Collection[int] = ()) -> ServicePlace:
         """Return the place of a service that will be started.
 
         :param name: unique within the group; the other services reach it under this name, where the engine has names.
+        :param avoiding: ports that other services of the group need. Without it, a service gets its product's port,
+            where the engine lets it choose.
         :raises HarnessError: when the product is unavailable.
         """
         ...

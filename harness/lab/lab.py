@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING
 from msgspec.structs import replace
 
 from harness.database import Client, Endpoint, SqlError, bounded, connect, observing
+from harness.engine.recipes import load_product
 from harness.errors import HarnessError, ServiceFailedError
 from harness.events import silent
 from harness.lab.credentials import Role, Roles, random_roles
@@ -366,7 +367,11 @@ def _start(group: Group, topology: Topology, roles: Roles, link_token: str) -> d
     wanted = chain_of(topology)
     if link_token:
         wanted = {"postgres": wanted["postgres"], LINK_SERVICE: LINK} | wanted
-    places = {name: group.place(name, product) for name, product in wanted.items()}
+    # services may share a network, and the port of a pooler may be fixed in its image
+    fixed = {load_product(wanted["pooler"].product).port} if topology.pooler else set()
+    places = {
+        name: group.place(name, product, avoiding=() if name == "pooler" else fixed) for name, product in wanted.items()
+    }
     specs = {"postgres": postgres_spec(places["postgres"], topology.postgres, roles)}
     upstream = places["postgres"].inside
     if link_token:

@@ -164,25 +164,32 @@ def test_an_engine_that_goes_away_leaves_rows_not_run(docker: DockerEngine, fold
     assert not docker._api.containers(all=True, filters={"label": f"{LABEL_RUN}={run.record.run_id}"})
 
 
-#: by topology, the service that is killed
-_KILLED = {"direct": "postgres", "transaction": "pooler"}
+#: by topology, the service that somebody else kills, or starts again: it then answers before a row of it ends
+_DISTURBED = {"direct": ("postgres", "kill"), "transaction": ("pooler", "restart")}
 
 
-def test_a_server_that_is_killed_leaves_rows_not_run(docker: DockerEngine, folder: Path) -> None:
-    process = start(folder, "verify", *_KILLED, "--engine", "docker", "--suite", "capture", "--jobs", "2")
+def test_a_server_that_somebody_else_ends_or_starts_again_leaves_rows_not_run(
+    docker: DockerEngine, folder: Path
+) -> None:
+    process = start(folder, "verify", *_DISTURBED, "--engine", "docker", "--suite", "capture", "--jobs", "2")
     try:
-        run = first_results(folder, *_KILLED)
+        run = first_results(folder, *_DISTURBED)
         names = {
             container["Names"][0]: container["Id"]
             for container in docker._api.containers(filters={"label": f"{LABEL_RUN}={run.record.run_id}"})
         }
-        for topology, service in _KILLED.items():
+        for topology, (service, how) in _DISTURBED.items():
             [found] = [names[name] for name in names if topology in name and service in name]
-            docker._api.kill(found)
+            if how == "kill":
+                docker._api.kill(found)
+            else:
+                docker._api.restart(found, timeout=0)
         done = ended(process)
     finally:
         process.kill()
     run = require_not_run(done, folder)
-    for topology, service in _KILLED.items():
+    for topology, (service, how) in _DISTURBED.items():
         reasons = [result.reason for result in run.results if result.target == topology]
         assert any(f"the service {service} is not running" in reason for reason in reasons), reasons
+        if how == "restart":
+            assert any("somebody else started its container again at" in reason for reason in reasons), reasons

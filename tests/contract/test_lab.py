@@ -13,10 +13,11 @@ import pytest
 from msgspec.structs import replace
 
 from harness.database import SqlError, connect, console, create_database, drop_database, leave_database
-from harness.engine import native_group
+from harness.engine import docker_group, native_group
 from harness.engine.docker_engine import DockerEngine
 from harness.engine.native_folders import runs_on_disk
 from harness.engine.owner import Owner
+from harness.engine.recipes import load_product
 from harness.errors import ConfigError, ServiceFailedError
 from harness.lab import lab as lab_module
 from harness.lab import readiness, services, templates
@@ -33,6 +34,7 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from harness.engine.protocol import Engine, Service
+    from harness.engine.recipes import Recipe
     from harness.lab.lab import Lab
     from harness.model import Topology, TopologyEvidence
 
@@ -169,6 +171,31 @@ def test_a_port_that_is_in_use_is_replaced(owner: Owner, monkeypatch: pytest.Mon
         ports = iter([taken.getsockname()[1]])
         monkeypatch.setattr(native_group, "free_port", lambda: next(ports, None) or free())
         lab = stand_up(engine, load_topologies()["direct"], owner, Redactor())
+        lab.close()
+    nothing_is_left(engine, owner)
+
+
+@pytest.mark.parametrize("port", [5432, 6543])
+def test_a_pooler_with_the_port_of_another_service_gets_it(
+    owner: Owner, monkeypatch: pytest.MonkeyPatch, port: int
+) -> None:
+    """It may be fixed in its image. All of them share one network."""
+
+    def product(name: str) -> Recipe:
+        found = load_product(name)
+        return replace(found, port=port) if name == "pgbouncer" else found
+
+    for module in (docker_group, lab_module):
+        monkeypatch.setattr(module, "load_product", product)
+    engine = require_engine("docker")
+    lab = stand_up(engine, load_topologies()["transaction"], owner, Redactor(), linked=True)
+    try:
+        assert lab.outermost.endpoint().port == port
+        assert len({service.endpoint().port for service in lab.required}) == 3
+        poolers_own = lab.console()
+        assert poolers_own
+        assert console(poolers_own, "SHOW VERSION")
+    finally:
         lab.close()
     nothing_is_left(engine, owner)
 

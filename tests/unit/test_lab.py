@@ -17,7 +17,7 @@ from harness.redaction import Redactor
 from tests.unit.made_up import stood
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Collection
 
 TOPOLOGIES = load_topologies()
 
@@ -42,7 +42,7 @@ class Running:
 class Services:
     """A group that starts nothing. A specification is the name of the service."""
 
-    def place(self, name: str, _wanted: Wanted) -> str:
+    def place(self, name: str, _wanted: Wanted, *, avoiding: Collection[int] = ()) -> str:
         return name
 
     def start(self, name: str) -> Running:
