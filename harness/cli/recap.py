@@ -15,14 +15,14 @@ from msgspec import Struct
 
 from harness.cli.exit_codes import rows_of
 from harness.cli.wrapping import REPRODUCE, items_in_lines, wrapped
-from harness.model import Behaviour
+from harness.model import Behaviour, Status
 from harness.printable import one_line
 from harness.report.evidence import Row
 from harness.report.findings import findings
 from harness.report.issue_groups import accepted_kinds, issue_groups
 from harness.report.job_limits import job_limits
 from harness.report.load_rows import writes
-from harness.report.outcomes import WORDS, Count, OutcomeCount, count, is_shown
+from harness.report.outcomes import WORDS, Count, OutcomeCount, count, is_interrupted, is_shown
 from harness.report.spans import elapsed_by_run, elapsed_s
 
 if TYPE_CHECKING:
@@ -252,6 +252,17 @@ def _items(line: _Line) -> list[str]:
 def name_width(names: Iterable[str]) -> int:
     """Return the width of the column of topology names."""
     return max([_NARROWEST, *map(len, names)])
+
+
+def say_interrupted(invocation: Invocation, evidence: Evidence, runs: Sequence[StoredRun]) -> None:
+    """Say how many rows an interruption left in some runs, and for how many of them older answers are counted."""
+    left = {(row.target, row.check) for run in runs for row, result in rows_of(run) if is_interrupted(result)}
+    if not left:
+        return
+    answered = (row.planned for row in evidence.rows if row.status is not Status.NOT_RUN)
+    older = sum((planned.target, planned.check) in left for planned in answered)
+    said = f"the run was interrupted: {len(left)} of its rows are Not run"
+    invocation.terminal.say(f"{said}; for {older} of them, the report has the answers of older runs" if older else said)
 
 
 def say_where(invocation: Invocation, folder: Path | None, paths: list[Path]) -> None:

@@ -16,7 +16,7 @@ from harness.cli.filling import fill, put_into
 from harness.cli.integrity import verify_runs, write_statement
 from harness.cli.invocation import Invocation, command
 from harness.cli.named_topologies import named_topologies
-from harness.cli.recap import print_evidence_recap, say_causes, say_issues, say_limits, say_where
+from harness.cli.recap import print_evidence_recap, say_causes, say_interrupted, say_issues, say_limits, say_where
 from harness.cli.run_evidence import ACCEPTED, evidence_of
 from harness.cli.running import run_selection
 from harness.cli.selection import Selection
@@ -315,6 +315,7 @@ def _complete(invocation: Invocation, evidence: Evidence, *, fresh: bool) -> tup
         )
         runs.append(run_selection(invocation, selection))
         evidence = evidence_here(settings)
+    say_interrupted(invocation, evidence, runs)
     return evidence, runs
 
 

@@ -135,7 +135,11 @@ class Evidence(Struct, frozen=True, kw_only=True, dict=True):
         return [row for row in self.of(topology) if self._only_again(row)]
 
     def _only_again(self, row: Row) -> bool:
-        return row.status is Status.NOT_RUN and (row.planned.target, row.planned.check) in self.unplanned
+        return row.status is Status.NOT_RUN and self.is_unplanned(row)
+
+    def is_unplanned(self, row: Row) -> bool:
+        """Return whether no plan of this project contains a row: only `exec` tried it."""
+        return (row.planned.target, row.planned.check) in self.unplanned
 
     def span(self) -> tuple[str, str]:
         """Return the start of the first result that is shown, and the end of the last one; "" without a result."""
@@ -143,8 +147,8 @@ class Evidence(Struct, frozen=True, kw_only=True, dict=True):
 
     def subjects(self) -> dict[str, Subject]:
         """Return the identity of what the rows are about: of each command, each environment and the audit trail."""
-        # a row that is N/A shows nothing about a revision
-        checks = {row.planned.check for row in self.rows if row.run_id and row.status is not Status.NA}
+        # other rows show nothing about a revision
+        checks = {row.planned.check for row in self.rows if row.run_id and row.status in {Status.OK, Status.ISSUE}}
         targets = {row.planned.target for row in self.rows if row.run_id}
         return {
             name: subject

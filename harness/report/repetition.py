@@ -79,14 +79,16 @@ class QuarantineRow(Struct, frozen=True, kw_only=True):
 
 
 def consecutive_runs(evidence: Evidence) -> tuple[ConsecutiveRow, ...]:
-    """Return a row for each topology that a run was asked for; an environment changes without the harness."""
+    """Return a row for each topology that a run was asked for; an environment changes without the harness.
+
+    Rows that only `exec` tried are left out: no run tries them with the others.
+    """
     asked = scoped(evidence)
-    by_topology = ((name, asked.of(name)) for name in asked.names())
-    return tuple(
-        _consecutive(name, rows, evidence.series.get(name, ()))
-        for name, rows in by_topology
-        if rows[0].planned.evidence_class is EvidenceClass.CI
-    )
+    by_topology: dict[str, list[Row]] = {}
+    for row in asked.rows:
+        if row.planned.evidence_class is EvidenceClass.CI and not asked.is_unplanned(row):
+            by_topology.setdefault(row.planned.target, []).append(row)
+    return tuple(_consecutive(name, rows, evidence.series.get(name, ())) for name, rows in by_topology.items())
 
 
 def _consecutive(topology: str, rows: Sequence[Row], series: Sequence[TopologyRun]) -> ConsecutiveRow:

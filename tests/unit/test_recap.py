@@ -166,6 +166,29 @@ def test_the_report_is_named_by_its_page() -> None:
     assert "reports/report.html and 2 more files in reports/" in terminal.lines[1]
 
 
+@pytest.mark.parametrize(
+    ("older", "said"),
+    [
+        ((), "the run was interrupted: 2 of its rows are Not run"),
+        (
+            ("capture.insert",),
+            "the run was interrupted: 2 of its rows are Not run; for 1 of them, the report has the answers of older runs",
+        ),
+    ],
+)
+def test_counts_of_older_runs_are_named_after_an_interruption(older: tuple[str, ...], said: str) -> None:
+    names = ("capture.insert", "capture.update")
+    left = [
+        replace(result("direct", name, Status.NOT_RUN, NOT_BEGUN), ended_by=EndedBy.INTERRUPTION) for name in names
+    ]
+    terminal, interrupted = Said(), run(*left, run_id="20260102T000000Z-00000002")
+    before = run(*(result("direct", name) for name in older), run_id="20260101T000000Z-00000001")
+    recap.say_interrupted(invocation(terminal), merge([before, interrupted], []), [interrupted])
+    assert terminal.lines == [said]
+    recap.say_interrupted(invocation(terminal), merge([before], []), [before])
+    assert len(terminal.lines) == 1
+
+
 def test_without_a_run_only_the_report_is_named() -> None:
     terminal = Said()
     recap.say_where(invocation(terminal), None, [Path("reports/report.html")])

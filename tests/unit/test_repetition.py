@@ -24,6 +24,7 @@ from harness.model import (
     Section,
     Severity,
     Status,
+    Subject,
     spelled,
     total,
 )
@@ -423,6 +424,16 @@ def test_the_command_of_the_next_run_tries_every_row(checks: tuple[str, ...], co
     )
     (found,) = consecutive_runs(merged(replace(run, record=replace(run.record, plan=plan))))
     assert found.command == f"nox -s topology-direct{command}"
+
+
+def test_a_row_that_only_exec_tried_is_owed_by_no_run() -> None:
+    script = "capture.script"
+    alone = a_run(4, 1, once(OK, script), checks=(script,))
+    plan = tuple(replace(row, section=Section.COMMANDS) for row in alone.record.plan)
+    of_exec = replace(alone, record=replace(alone.record, plan=plan, subjects={script: Subject(facts={"commit": "a1"})}))
+    (found,) = consecutive_runs(merged(both(1), both(2), both(3), of_exec))
+    assert (found.status, found.notes) == (OK, "every row has an answer and none is an Issue (2 in each run)")
+    assert consecutive_runs(merged(of_exec)) == ()
 
 
 def test_known_issues_and_quarantine_do_not_count_and_are_named() -> None:
